@@ -1,0 +1,111 @@
+package stream
+
+import "unsafe"
+
+// Field is one header line. Name keeps the case it came in; both alias memory
+// that belongs to the message and must not be written to or kept.
+type Field struct{ Name, Value []byte }
+
+// Fields is an ordered list of header fields. Repeated names stay separate
+// lines in their order. The zero value is empty and ready; Reset keeps memory.
+//
+// Pseudo-fields (:method, :path, …), Host and hop-by-hop fields are never in
+// it: codecs move them into Request and Response or drop them (RFC 9110 section 7.6.1).
+type Fields struct{ list []Field }
+
+// Len is the number of lines.
+func (f *Fields) Len() int { return len(f.list) }
+
+// At returns line i.
+func (f *Fields) At(i int) Field { return f.list[i] }
+
+// All returns the lines; the slice is read-only and valid until the next change.
+func (f *Fields) All() []Field { return f.list }
+
+// Reset empties the list and keeps its memory.
+func (f *Fields) Reset() {
+	clear(f.list)
+	f.list = f.list[:0]
+}
+
+// Get returns the first value of name (any case), nil if there is none.
+func (f *Fields) Get(name string) []byte {
+	for i := range f.list {
+		if EqualFold(f.list[i].Name, name) {
+			return f.list[i].Value
+		}
+	}
+	return nil
+}
+
+// Has tells whether name is present, with whatever value.
+func (f *Fields) Has(name string) bool {
+	for i := range f.list {
+		if EqualFold(f.list[i].Name, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// Append adds a line whose bytes the caller keeps alive and unchanged for as long as the message.
+func (f *Fields) Append(name, value []byte) { f.list = append(f.list, Field{name, value}) }
+
+// Add adds a line. The strings are aliased, not copied.
+func (f *Fields) Add(name, value string) { f.Append(bytesOf(name), bytesOf(value)) }
+
+// Set replaces all lines of name by one; it takes the first one's place, or comes last.
+func (f *Fields) Set(name, value string) { f.SetBytes(name, bytesOf(value)) }
+
+// SetBytes is Set with a value that the caller keeps alive and unchanged.
+func (f *Fields) SetBytes(name string, value []byte) {
+	for i := range f.list {
+		if EqualFold(f.list[i].Name, name) {
+			f.list[i].Value = value
+			f.del(name, i+1)
+			return
+		}
+	}
+	f.Append(bytesOf(name), value)
+}
+
+// Del removes all lines of name.
+func (f *Fields) Del(name string) { f.del(name, 0) }
+
+func (f *Fields) del(name string, from int) {
+	keep := f.list[:from]
+	for i := from; i < len(f.list); i++ {
+		if !EqualFold(f.list[i].Name, name) {
+			keep = append(keep, f.list[i])
+		}
+	}
+	clear(f.list[len(keep):])
+	f.list = keep
+}
+
+// EqualFold compares an ASCII name in any case without allocation.
+func EqualFold(b []byte, s string) bool {
+	if len(b) != len(s) {
+		return false
+	}
+	for i := range b {
+		x, y := b[i], s[i]
+		if x == y {
+			continue
+		}
+		if 'A' <= x && x <= 'Z' {
+			x += 'a' - 'A'
+		}
+		if 'A' <= y && y <= 'Z' {
+			y += 'a' - 'A'
+		}
+		if x != y {
+			return false
+		}
+	}
+	return true
+}
+
+// bytesOf aliases a string. Field values are read-only by contract, so the
+// string's memory is never written.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }

@@ -1,0 +1,139 @@
+package stream
+
+import (
+	"net/netip"
+	"time"
+
+	"weft.mesh/weft/spiffe"
+)
+
+// Direction tells which side of the workload a connection is on.
+type Direction uint8
+
+const (
+	Outbound Direction = iota + 1 // from the local workload: reporter=source
+	Inbound                       // to the local workload: reporter=destination
+	Gateway                       // through a gateway: reporter=source
+)
+
+// ConnInfo is what is known of one connection. Set before the first exchange, then read-only.
+type ConnInfo struct {
+	ID        uint64
+	Direction Direction
+	Listener  string
+	Local     netip.AddrPort // original destination where there is one
+	Remote    netip.AddrPort
+	SNI       string
+	ALPN      string
+	TLS       bool
+	// PeerID is the SPIFFE ID that the peer proved by its certificate; zero without mTLS.
+	PeerID spiffe.ID
+	// LocalID is the identity that we presented; zero without mTLS.
+	LocalID spiffe.ID
+	// Peer is the peer's workload as learnt on this connection (metadata
+	// exchange); owned by the connection's goroutine.
+	Peer *Workload
+}
+
+// MutualTLS tells whether the peer proved an identity.
+func (c *ConnInfo) MutualTLS() bool { return !c.PeerID.IsZero() }
+
+// Workload describes one side of an exchange for metrics and logs. Immutable.
+type Workload struct {
+	Name              string // workload (Deployment) name
+	Namespace         string
+	App, Version      string // labels app, version
+	CanonicalName     string
+	CanonicalRevision string
+	Cluster           string
+	Principal         string // full SPIFFE ID if known
+}
+
+// Flags is a set of Envoy's response flags; short names in brackets.
+type Flags uint32
+
+const (
+	FlagUpstreamConnectFailure Flags = 1 << iota // UF
+	FlagUpstreamOverflow                         // UO
+	FlagNoHealthyUpstream                        // UH
+	FlagNoRoute                                  // NR
+	FlagNoCluster                                // NC
+	FlagUpstreamRetryLimit                       // URX
+	FlagUpstreamTimeout                          // UT
+	FlagUpstreamReset                            // UR: upstream remote reset
+	FlagUpstreamTermination                      // UC: upstream connection termination
+	FlagLocalReset                               // LR
+	FlagDownstreamTermination                    // DC
+	FlagDownstreamProtocolErr                    // DPE
+	FlagUpstreamProtocolErr                      // UPE
+	FlagDelayInjected                            // DI
+	FlagFaultInjected                            // FI
+	FlagRateLimited                              // RL
+	FlagUnauthorized                             // UAEX
+	FlagStreamIdleTimeout                        // SI
+	FlagDurationTimeout                          // DT
+	FlagOverload                                 // OM
+)
+
+var flagNames = [...]string{"UF", "UO", "UH", "NR", "NC", "URX", "UT", "UR", "UC", "LR", "DC", "DPE", "UPE", "DI", "FI", "RL", "UAEX", "SI", "DT", "OM"}
+
+// AppendTo appends the short names joined by commas, "-" if none (Envoy %RESPONSE_FLAGS%).
+func (f Flags) AppendTo(b []byte) []byte {
+	if f == 0 {
+		return append(b, '-')
+	}
+	first := true
+	for i, n := range flagNames {
+		if f&(1<<i) != 0 {
+			if !first {
+				b = append(b, ',')
+			}
+			b, first = append(b, n...), false
+		}
+	}
+	return b
+}
+
+// String is the form of metrics and logs.
+func (f Flags) String() string { return string(f.AppendTo(nil)) }
+
+// Info is all that access logs, metrics and traces need of one exchange or one
+// TCP connection. The owner of the exchange fills it; it is complete, and read
+// by telemetry, when the exchange has ended. Strings and slices in it may
+// alias the messages.
+type Info struct {
+	Conn      *ConnInfo
+	Start     time.Time
+	Duration  time.Duration
+	Req       *Request  // nil for TCP
+	Resp      *Response // nil if none was sent
+	Status    int       // sent downstream; 0 if none
+	GRPC      bool
+	GRPCCode  int    // -1 if unknown
+	OrigPath  []byte // before any rewrite
+	RouteName string
+	Cluster   string // chosen upstream cluster
+	// Host is the destination service's host name (cluster metadata), for destination_service*.
+	Service     Service
+	Upstream    netip.AddrPort
+	UpLocal     netip.AddrPort
+	UpstreamID  spiffe.ID
+	UpFailure   string // transport failure reason
+	Details     string // response code details
+	Termination string // connection termination details
+	Flags       Flags
+	BytesIn     uint64 // request body, or downstream to upstream for TCP
+	BytesOut    uint64
+	ReqMsgs     uint64 // gRPC messages
+	RespMsgs    uint64
+	Attempts    int
+	ServiceTime time.Duration // of the upstream, -1 if none
+	RequestID   []byte
+	// Peer is the other workload: the caller on inbound, the chosen endpoint's workload on outbound. Nil if unknown.
+	Peer *Workload
+	// Tunnel or upgrade protocol.
+	Upgrade bool
+}
+
+// Service names the destination service of a cluster.
+type Service struct{ Host, Name, Namespace string }
