@@ -1,0 +1,47 @@
+# Weft. `make demo` runs a mesh, `make test` tests everything.
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS  = -s -w -X weft.mesh/weft/internal/version.Version=$(VERSION)
+BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+
+.PHONY: help demo build test test-short test-e2e lint bench bench-gate console fuzz deps clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build ## build, then run the mesh with Bookinfo on http://localhost:8080/productpage
+	bin/weft demo
+
+build: ## bin/weft, bin/weft-proxy and the samples in bin/samples
+	@mkdir -p bin/samples
+	$(BUILD) -o bin/weft ./cmd/weft
+	$(BUILD) -o bin/weft-proxy ./cmd/weft-proxy
+	$(BUILD) -o bin/samples/bookinfo ./samples/bookinfo/cmd/bookinfo
+
+test: deps lint build ## everything that must pass: vet, unit tests under the race detector, end-to-end
+	test/run
+
+test-short: ## unit tests only, without the race detector
+	$(GO) test ./...
+
+test-e2e: build ## end-to-end tests in network namespaces
+	$(GO) test -count=1 -v ./test/e2e/...
+
+lint: ## gofmt and go vet
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+
+bench: build deps ## proxy benchmarks next to HAProxy and nginx; writes docs/benchmarks.md
+	$(GO) run ./test/bench
+
+fuzz: ## every fuzz target for FUZZTIME (default 30s)
+	test/fuzz
+
+console: ## build the web console's assets
+	cd console && npm ci && npm run build
+
+deps: ## the programs that tests use as peers (Debian packages; skipped if not root or already there)
+	test/deps
+
+clean: ## remove what was built
+	rm -rf bin .cache
