@@ -1,0 +1,297 @@
+package netio
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Conn is a connected byte stream. It implements [net.Conn].
+type Conn struct {
+	nc  net.Conn     // set at creation
+	tcp *net.TCPConn // set at creation; nil on the plain path
+	raw *raw         // set at creation; nil on the plain path
+
+	tls   atomic.Pointer[tls.Conn] // nil without TLS; set at the end of the handshake
+	shim  *shim                    // set by StartTLS, before tls
+	state *tls.ConnectionState     // set by StartTLS, before tls
+
+	peek Buffer // read by Peek and not yet read again; reader only
+
+	stall    atomic.Int64 // nanoseconds, see SetWriteStall
+	writeDue atomic.Int64 // unix nanoseconds of the user's write deadline; 0 none
+	readDue  atomic.Int64 // the same for reads
+
+	in, out atomic.Uint64
+	closed  atomic.Bool
+
+	plain sync.Mutex // plain path: held by whoever reads, so that Gone can tell
+}
+
+var _ net.Conn = (*Conn)(nil)
+
+// New wraps a connection, which from then on belongs to the Conn.
+func New(c net.Conn) *Conn {
+	if nc, ok := c.(*Conn); ok {
+		return nc
+	}
+	conn := &Conn{nc: c}
+	if tcp, ok := c.(*net.TCPConn); ok {
+		if rc, err := tcp.SyscallConn(); err == nil {
+			conn.tcp = tcp
+			conn.raw = newRaw(conn, rc)
+		}
+	}
+	return conn
+}
+
+// Fill waits for at least one more byte and appends what is there to b. It
+// takes memory for b only when there is something to read, and gives it back
+// before it waits if b is empty. Slices taken from b before are invalid
+// afterwards. io.EOF: the peer has ended its side. ErrBufferFull: b's limit is reached.
+func (c *Conn) Fill(b *Buffer) error {
+	if c.peek.Len() > 0 {
+		return b.take(&c.peek)
+	}
+	if c.raw != nil {
+		return c.raw.fill(nil, b)
+	}
+	return c.plainFill(b)
+}
+
+// WriteFill writes p, then waits and fills b: one park for a round trip, and no
+// read that finds nothing. It is for the side that asks: whatever arrived
+// before p was written is noticed only when the peer sends again or ends its side after that.
+func (c *Conn) WriteFill(p []byte, b *Buffer) error {
+	if c.peek.Len() > 0 || c.raw == nil {
+		if _, err := c.Write(p); err != nil {
+			return err
+		}
+		return c.Fill(b)
+	}
+	return c.raw.fill(p, b)
+}
+
+// Read implements [net.Conn].
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if c.peek.Len() > 0 {
+		n := copy(p, c.peek.Bytes())
+		c.peek.Consume(n)
+		if c.peek.Len() == 0 {
+			c.peek.Release()
+		}
+		return n, nil
+	}
+	if c.raw != nil {
+		return c.raw.read(p)
+	}
+	return c.plainRead(p)
+}
+
+// Write implements [net.Conn]. It returns when all of p is with the kernel.
+func (c *Conn) Write(p []byte) (int, error) {
+	var n int
+	var err error
+	switch {
+	case c.tls.Load() != nil:
+		n, err = c.tls.Load().Write(p)
+	case c.raw != nil:
+		n, err = c.raw.write(p, nil)
+	default:
+		n, err = c.nc.Write(p)
+	}
+	c.out.Add(uint64(n))
+	return n, err
+}
+
+// Write2 writes a and then b in as few system calls or TLS records as possible.
+func (c *Conn) Write2(a, b []byte) error {
+	if len(a) == 0 || len(b) == 0 || c.raw == nil || c.tls.Load() != nil {
+		return c.write2Copy(a, b)
+	}
+	n, err := c.raw.write(a, b)
+	c.out.Add(uint64(n))
+	return err
+}
+
+// write2Copy fills the first write up to one buffer (one TLS record) by copying.
+func (c *Conn) write2Copy(a, b []byte) error {
+	if len(a) > 0 && len(b) > 0 && len(a) < BufferSize {
+		mem := pool.Get().(*[BufferSize]byte)
+		defer pool.Put(mem)
+		n := copy(mem[:], a)
+		m := copy(mem[n:], b)
+		a, b = mem[:n+m], b[m:]
+	}
+	if len(a) > 0 {
+		if _, err := c.Write(a); err != nil {
+			return err
+		}
+	}
+	if len(b) > 0 {
+		_, err := c.Write(b)
+		return err
+	}
+	return nil
+}
+
+// Peek waits until n bytes (at most BufferSize) have arrived and returns all
+// that is there; they will be read again. With an error it returns what came
+// before it. After StartTLSServer or StartTLSClient it looks at what was decrypted.
+func (c *Conn) Peek(n int) ([]byte, error) {
+	if n > BufferSize {
+		return nil, ErrBufferFull
+	}
+	for c.peek.Len() < n {
+		var err error
+		if c.raw != nil {
+			err = c.raw.fill(nil, &c.peek)
+		} else {
+			err = c.plainFill(&c.peek)
+		}
+		if err != nil {
+			return c.peek.Bytes(), err
+		}
+	}
+	return c.peek.Bytes(), nil
+}
+
+// Buffered is the number of bytes that Peek has read ahead.
+func (c *Conn) Buffered() int { return c.peek.Len() }
+
+// CloseWrite ends our side (close_notify with TLS, then a FIN); reading goes on.
+func (c *Conn) CloseWrite() error {
+	if t := c.tls.Load(); t != nil {
+		if err := t.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	if h, ok := c.nc.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return c.nc.Close()
+}
+
+// Close ends the connection. With TLS it sends close_notify if that does not
+// have to wait. Calls that wait return with [net.ErrClosed].
+func (c *Conn) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	if t := c.tls.Load(); t != nil {
+		c.shim.closing.Store(true)
+		_ = t.Close() // closes nc; not being able to say goodbye is no error
+		return nil
+	}
+	return c.nc.Close()
+}
+
+// Abort ends the connection with a reset, so that the peer cannot take what it got for all.
+func (c *Conn) Abort() {
+	if c.closed.Swap(true) {
+		return
+	}
+	if l, ok := c.nc.(interface{ SetLinger(int) error }); ok {
+		_ = l.SetLinger(0) // then it is an ordinary close: all we can do
+	}
+	_ = c.nc.Close()
+}
+
+// Closed tells whether Close or Abort was called on our side.
+func (c *Conn) Closed() bool { return c.closed.Load() }
+
+// Gone tells whether the peer has ended its side or the connection is broken, without waiting and
+// without taking bytes. Bytes that wait before the peer's end hide it on the plain path only.
+func (c *Conn) Gone() bool {
+	if c.closed.Load() {
+		return true
+	}
+	if c.raw != nil {
+		return c.raw.gone()
+	}
+	return c.plainGone()
+}
+
+// Quiet tells whether the connection is open and nothing is there to be read:
+// the state in which an idle connection may be used again. It must not be
+// called while another goroutine reads.
+func (c *Conn) Quiet() bool {
+	if c.closed.Load() || c.peek.Len() > 0 {
+		return false
+	}
+	if c.raw != nil {
+		return c.raw.quiet()
+	}
+	return !c.plainGone() && c.peek.Len() == 0
+}
+
+// LocalAddr implements [net.Conn].
+func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
+
+// RemoteAddr implements [net.Conn].
+func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+
+// SetDeadline implements [net.Conn].
+func (c *Conn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline implements [net.Conn].
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.readDue.Store(nanos(t))
+	return c.nc.SetReadDeadline(t)
+}
+
+// SetWriteDeadline implements [net.Conn].
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.writeDue.Store(nanos(t))
+	return c.nc.SetWriteDeadline(t)
+}
+
+// SetWriteStall bounds how long a write waits for the peer to take some bytes; it
+// then fails with [os.ErrDeadlineExceeded]. Zero: no bound. It costs nothing until a
+// write has to wait. TCP only.
+func (c *Conn) SetWriteStall(d time.Duration) { c.stall.Store(int64(d)) }
+
+// TCP returns the socket for splicing, if there is one and nothing stands between: no TLS, nothing read ahead.
+func (c *Conn) TCP() (*net.TCPConn, bool) {
+	return c.tcp, c.tcp != nil && c.tls.Load() == nil && c.peek.Len() == 0
+}
+
+// Socket returns the TCP socket whatever lies above it, for socket options; nil if it is none.
+func (c *Conn) Socket() *net.TCPConn { return c.tcp }
+
+// BytesRead is the number of bytes (after decryption) that were read, those seen by Peek included.
+func (c *Conn) BytesRead() uint64 { return c.in.Load() }
+
+// BytesWritten is the number of bytes (before encryption) that were written.
+func (c *Conn) BytesWritten() uint64 { return c.out.Load() }
+
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+// IsTimeout tells whether err is a deadline that passed.
+func IsTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// IsReset tells whether the peer cut the connection.
+func IsReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe)
+}

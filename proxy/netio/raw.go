@@ -1,0 +1,311 @@
+package netio
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxChunk bounds one system call, because the scheduler cannot stop the
+// thread in it: 64 KiB take about 10 µs.
+const maxChunk = 64 << 10
+
+// raw is the TCP path: steps run inside RawConn.Read and RawConn.Write. The
+// step functions are made once for each connection, so that no call allocates.
+type raw struct {
+	c  *Conn
+	rc syscall.RawConn
+
+	// reader only
+	fillStep func(fd uintptr) bool
+	readStep func(fd uintptr) bool
+	buf      *Buffer
+	send     []byte // to be written before fillStep reads
+	p        []byte
+	n        int
+	err      error
+
+	quietStep func(fd uintptr)
+	isQuiet   bool
+
+	// writer only (with TLS: holder of crypto/tls's output lock)
+	writeStep func(fd uintptr) bool
+	out       [2][]byte
+	wrote     int
+	writeErr  error
+	stalled   bool
+}
+
+func newRaw(c *Conn, rc syscall.RawConn) *raw {
+	r := &raw{c: c, rc: rc}
+	r.fillStep, r.readStep, r.writeStep, r.quietStep = r.doFill, r.doRead, r.doWrite, r.doQuiet
+	return r
+}
+
+// fill writes send, if any, and appends at least one byte to b.
+func (r *raw) fill(send []byte, b *Buffer) error {
+	r.send, r.buf, r.n, r.err = send, b, 0, nil
+	err := r.rc.Read(r.fillStep)
+	r.send, r.buf = nil, nil
+	if r.n > 0 {
+		r.c.in.Add(uint64(r.n))
+		return nil
+	}
+	if b.Len() == 0 {
+		b.Release()
+	}
+	if r.err != nil {
+		return r.err
+	}
+	return err
+}
+
+// doFill is one attempt of fill: true ends the wait.
+func (r *raw) doFill(fd uintptr) bool {
+	if r.send != nil {
+		send := r.send
+		r.send = nil
+		if _, err := r.c.Write(send); err != nil {
+			r.err = err
+			return true
+		}
+		// The answer cannot be here yet, and the poller was re-armed before we wrote:
+		// wait without a read that finds nothing. Decrypted bytes do not wake anybody.
+		if r.c.shim == nil || !r.c.shim.ahead() {
+			return false
+		}
+	}
+	room := r.buf.Free()
+	if room == nil {
+		r.err = ErrBufferFull
+		return true
+	}
+	n, err := r.try(fd, room)
+	if n > 0 {
+		r.buf.Added(n)
+		r.n = n
+		return true
+	}
+	if err == errWouldBlock {
+		if r.buf.Len() == 0 {
+			r.buf.Release()
+		}
+		return false
+	}
+	r.err = err
+	return true
+}
+
+// read is net.Conn's Read.
+func (r *raw) read(p []byte) (int, error) {
+	r.p, r.n, r.err = p, 0, nil
+	err := r.rc.Read(r.readStep)
+	r.p = nil
+	if r.n > 0 {
+		r.c.in.Add(uint64(r.n))
+		return r.n, nil
+	}
+	if r.err != nil {
+		return 0, r.err
+	}
+	return 0, err
+}
+
+func (r *raw) doRead(fd uintptr) bool {
+	n, err := r.try(fd, r.p)
+	if err == errWouldBlock && n == 0 {
+		return false
+	}
+	r.n, r.err = n, err
+	return true
+}
+
+// try reads once without waiting: errWouldBlock if nothing is there. With n > 0 the error is nil.
+func (r *raw) try(fd uintptr, p []byte) (int, error) {
+	if t := r.c.tls.Load(); t != nil {
+		r.c.shim.fd = fd
+		n, err := t.Read(p)
+		r.c.shim.fd = noFD
+		if n > 0 {
+			return n, nil // crypto/tls repeats a lasting error
+		}
+		if err == nil || errors.Is(err, errWouldBlock) {
+			return 0, errWouldBlock
+		}
+		return 0, err
+	}
+	return r.tryRaw(fd, p)
+}
+
+func (r *raw) tryRaw(fd uintptr, p []byte) (int, error) {
+	if len(p) > maxChunk {
+		p = p[:maxChunk]
+	}
+	for {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+		switch errno {
+		case 0:
+			if n == 0 {
+				return 0, io.EOF
+			}
+			return int(n), nil
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return 0, errWouldBlock
+		default:
+			return 0, r.opError("read", errno)
+		}
+	}
+}
+
+// write writes a and b whole, below TLS. It waits as long as it must.
+func (r *raw) write(a, b []byte) (int, error) {
+	r.out[0], r.out[1], r.wrote, r.writeErr = a, b, 0, nil
+	err := r.rc.Write(r.writeStep)
+	if r.stalled {
+		r.unstall()
+	}
+	r.out = [2][]byte{}
+	if r.writeErr != nil {
+		err = r.writeErr
+	}
+	return r.wrote, err
+}
+
+func (r *raw) doWrite(fd uintptr) bool {
+	for len(r.out[0])+len(r.out[1]) > 0 {
+		n, errno := writeOnce(fd, &r.out)
+		switch errno {
+		case 0:
+			r.advance(n)
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			if r.c.shim != nil && r.c.shim.closing.Load() {
+				r.writeErr = errWouldBlock // a goodbye does not wait
+				return true
+			}
+			r.armStall()
+			return false
+		default:
+			r.writeErr = r.opError("write", errno)
+			return true
+		}
+	}
+	return true
+}
+
+func (r *raw) advance(n int) {
+	r.wrote += n
+	m := min(n, len(r.out[0]))
+	r.out[0] = r.out[0][m:]
+	r.out[1] = r.out[1][n-m:]
+}
+
+// writeOnce makes one system call, bounded by maxChunk for each slice.
+func writeOnce(fd uintptr, out *[2][]byte) (int, syscall.Errno) {
+	a, b := out[0], out[1]
+	a, b = a[:min(len(a), maxChunk)], b[:min(len(b), maxChunk)]
+	if len(a) == 0 {
+		a, b = b, nil
+	}
+	if len(b) == 0 || len(a) < len(out[0]) {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&a[0])), uintptr(len(a)))
+		return int(n), errno
+	}
+	var iov [2]syscall.Iovec
+	iov[0].Base, iov[1].Base = &a[0], &b[0]
+	iov[0].SetLen(len(a))
+	iov[1].SetLen(len(b))
+	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), 2)
+	return int(n), errno
+}
+
+// armStall sets the deadline by which the peer must have taken some bytes.
+func (r *raw) armStall() {
+	d := r.c.stall.Load()
+	if d == 0 {
+		return
+	}
+	due := time.Now().Add(time.Duration(d))
+	if w := r.c.writeDue.Load(); w != 0 && w < due.UnixNano() {
+		return
+	}
+	r.stalled = true
+	_ = r.c.nc.SetWriteDeadline(due) // it fails on a closed connection only, and so will the wait
+}
+
+// unstall puts the user's own deadline back.
+func (r *raw) unstall() {
+	r.stalled = false
+	var t time.Time
+	if w := r.c.writeDue.Load(); w != 0 {
+		t = time.Unix(0, w)
+	}
+	_ = r.c.nc.SetWriteDeadline(t)
+}
+
+// gone peeks at the socket.
+func (r *raw) gone() bool {
+	gone := false
+	err := r.rc.Control(func(fd uintptr) {
+		n, errno := peekOnce(fd)
+		switch {
+		case errno == syscall.EAGAIN || errno == syscall.EINTR:
+		case errno != 0 || n == 0:
+			gone = true
+		default: // bytes wait; did the end come behind them?
+			gone = ended(int(fd))
+		}
+	})
+	return err != nil || gone
+}
+
+// quiet: open, and nothing there.
+func (r *raw) quiet() bool {
+	r.isQuiet = false
+	err := r.rc.Control(r.quietStep)
+	return err == nil && r.isQuiet
+}
+
+// doQuiet takes TLS 1.3 tickets and key updates on the way.
+func (r *raw) doQuiet(fd uintptr) {
+	_, errno := peekOnce(fd)
+	switch {
+	case errno == syscall.EAGAIN:
+		r.isQuiet = r.c.shim == nil || !r.c.shim.ahead()
+	case errno == 0 && r.c.tls.Load() != nil:
+		var b [1]byte
+		n, err := r.try(fd, b[:])
+		r.isQuiet = n == 0 && err == errWouldBlock
+	}
+}
+
+func peekOnce(fd uintptr) (int, syscall.Errno) {
+	var b [1]byte
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1,
+		syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	return int(n), errno
+}
+
+// ended asks the kernel whether the peer's FIN has arrived.
+func ended(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return true
+	}
+	switch info.State {
+	case unix.BPF_TCP_CLOSE_WAIT, unix.BPF_TCP_LAST_ACK, unix.BPF_TCP_CLOSING, unix.BPF_TCP_TIME_WAIT, unix.BPF_TCP_CLOSE:
+		return true
+	}
+	return false
+}
+
+func (r *raw) opError(op string, errno syscall.Errno) error {
+	return &net.OpError{Op: op, Net: "tcp", Source: r.c.nc.LocalAddr(), Addr: r.c.nc.RemoteAddr(), Err: os.NewSyscallError(op, errno)}
+}
