@@ -264,6 +264,7 @@ type Mutation struct {
 	Value     string
 	Action    AppendAction
 	KeepEmpty bool
+	Template  *Template // of Value, set by Build; nil if Value is plain
 }
 
 // Empty tells whether there is nothing to do.
@@ -272,14 +273,3 @@ func (o *Ops) Empty() bool { return len(o.Mutations) == 0 && len(o.Remove) == 0 
 // Source is what of the connection takes part in matching.
 type Source struct{ Addr netip.AddrPort }
 
-type hostIndex struct {
-	exact    map[string]*VirtualHost
-	suffixes []wildcard // longest first
-	prefixes []wildcard // longest first
-	any      *VirtualHost
-}
-
-type wildcard struct {
-	part  string
-	vhost *VirtualHost
-}

@@ -106,6 +106,9 @@ func EqualFold(b []byte, s string) bool {
 	return true
 }
 
+// Bytes aliases a string as bytes that must not be written to: for values of fields and messages.
+func Bytes(s string) []byte { return bytesOf(s) }
+
 // bytesOf aliases a string. Field values are read-only by contract, so the
 // string's memory is never written.
 func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }

@@ -129,6 +129,8 @@ type Info struct {
 	Attempts    int
 	ServiceTime time.Duration // of the upstream, -1 if none
 	RequestID   []byte
+	// Client is the caller's address after the x-forwarded-for rules; invalid: Conn.Remote.
+	Client netip.AddrPort
 	// Peer is the other workload: the caller on inbound, the chosen endpoint's workload on outbound. Nil if unknown.
 	Peer *Workload
 	// Tunnel or upgrade protocol.

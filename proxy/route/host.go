@@ -1,0 +1,130 @@
+package route
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+)
+
+// hostIndex finds the virtual host of an authority: exact, then the longest
+// suffix ("*.example.com"), then the longest prefix ("example.*"), then "*".
+type hostIndex struct {
+	exact    map[string]*VirtualHost
+	suffixes []wildcards // longest first
+	prefixes []wildcards // longest first
+	any      *VirtualHost
+}
+
+// wildcards are all wildcard domains whose fixed part has one length.
+type wildcards struct {
+	length int
+	hosts  map[string]*VirtualHost
+}
+
+// maxAuthority bounds what is matched (RFC 1035: 255 bytes of name, and a port).
+const maxAuthority = 320
+
+func (x *hostIndex) add(domain string, v *VirtualHost) error {
+	d := strings.ToLower(domain)
+	star := strings.IndexByte(d, '*')
+	switch {
+	case d == "":
+		return fmt.Errorf("virtual host %q: empty domain", v.Name)
+	case len(d) > maxAuthority:
+		return fmt.Errorf("virtual host %q: domain of %d bytes: at most %d", v.Name, len(d), maxAuthority)
+	case d == "*":
+		if x.any != nil {
+			return duplicate(domain, v, x.any)
+		}
+		x.any = v
+		return nil
+	case star < 0:
+		return put(x.exact, d, domain, v)
+	case strings.Count(d, "*") > 1 || (star != 0 && star != len(d)-1):
+		return fmt.Errorf("virtual host %q: domain %q: one * only, at the beginning or the end", v.Name, domain)
+	case star == 0:
+		return put(level(&x.suffixes, len(d)-1), d[1:], domain, v)
+	default:
+		return put(level(&x.prefixes, len(d)-1), d[:len(d)-1], domain, v)
+	}
+}
+
+func level(l *[]wildcards, n int) map[string]*VirtualHost {
+	i := sort.Search(len(*l), func(i int) bool { return (*l)[i].length <= n })
+	if i < len(*l) && (*l)[i].length == n {
+		return (*l)[i].hosts
+	}
+	*l = append(*l, wildcards{})
+	copy((*l)[i+1:], (*l)[i:])
+	(*l)[i] = wildcards{n, map[string]*VirtualHost{}}
+	return (*l)[i].hosts
+}
+
+func put(m map[string]*VirtualHost, key, domain string, v *VirtualHost) error {
+	if old := m[key]; old != nil {
+		return duplicate(domain, v, old)
+	}
+	m[key] = v
+	return nil
+}
+
+func duplicate(domain string, a, b *VirtualHost) error {
+	return fmt.Errorf("virtual host %q: domain %q: is also in virtual host %q; every domain must be unique", a.Name, domain, b.Name)
+}
+
+// Host finds the virtual host for an authority in any case, nil if there is
+// none. The port takes part as written, unless the table ignores ports.
+func (t *Table) Host(authority []byte) *VirtualHost {
+	if t.IgnorePort {
+		authority = trimPort(authority)
+	}
+	if len(authority) > maxAuthority {
+		return t.index.any
+	}
+	var buf [maxAuthority]byte
+	h := buf[:len(authority)]
+	for i, c := range authority {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		h[i] = c
+	}
+	return t.index.find(h)
+}
+
+func (x *hostIndex) find(h []byte) *VirtualHost {
+	if v := x.exact[string(h)]; v != nil {
+		return v
+	}
+	for i := range x.suffixes {
+		if w := &x.suffixes[i]; len(h) > w.length {
+			if v := w.hosts[string(h[len(h)-w.length:])]; v != nil {
+				return v
+			}
+		}
+	}
+	for i := range x.prefixes {
+		if w := &x.prefixes[i]; len(h) > w.length {
+			if v := w.hosts[string(h[:w.length])]; v != nil {
+				return v
+			}
+		}
+	}
+	return x.any
+}
+
+// trimPort cuts ":port" off; an IPv6 literal keeps its brackets.
+func trimPort(a []byte) []byte {
+	for i := len(a) - 1; i >= 0; i-- {
+		switch c := a[i]; {
+		case c == ':':
+			if i == len(a)-1 {
+				return a
+			}
+			return a[:i]
+		case c < '0' || c > '9':
+			return a
+		}
+	}
+	return a
+}
