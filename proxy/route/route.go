@@ -272,4 +272,3 @@ func (o *Ops) Empty() bool { return len(o.Mutations) == 0 && len(o.Remove) == 0 
 
 // Source is what of the connection takes part in matching.
 type Source struct{ Addr netip.AddrPort }
-
