@@ -308,8 +308,11 @@ type Cluster struct {
 	DNSRefresh                          time.Duration
 	// Overprovisioning, PanicThreshold as Envoy: percent, 0: off.
 	PanicThreshold   uint32
-	MetadataExchange bool  // upstream ALPN istio-peer-exchange
-	ProxyProtocol    uint8 // 0, 1 or 2
+	MetadataExchange bool // upstream ALPN istio-peer-exchange
+	AutoSNI          bool // SNI from the request's authority (upstream_http_protocol_options.auto_sni); also set on its TLS settings
+	// InitialStreamWindow and InitialConnWindow of HTTP/2 in bytes; 0: the codec's defaults.
+	InitialStreamWindow, InitialConnWindow uint32
+	ProxyProtocol                          uint8 // 0, 1 or 2
 }
 
 // LB is a load-balancing policy and its settings.
@@ -373,6 +376,8 @@ type Endpoint struct {
 	Health   Health
 	Priority uint32
 	Locality Locality
+	// LocalityWeight is the weight of the endpoint's locality (LB.LocalityWeighted); 0: not given.
+	LocalityWeight uint32
 	// Transport is the metadata under envoy.transport_socket_match (tlsMode: istio).
 	Transport map[string]string
 	Workload  *stream.Workload // nil if unknown
