@@ -82,15 +82,15 @@ func TestManifestsDecodeStrictly(t *testing.T) {
 		case "apps/v1/Deployment":
 			err = yaml.UnmarshalStrict(o.raw, &appsv1.Deployment{})
 		case "networking.istio.io/v1/Gateway":
-			err = protojson.Unmarshal(o.Spec, &networking.Gateway{})
+			err = decode(o.Spec, &networking.Gateway{})
 		case "networking.istio.io/v1/VirtualService":
-			err = protojson.Unmarshal(o.Spec, &networking.VirtualService{})
+			err = decode(o.Spec, &networking.VirtualService{})
 		case "networking.istio.io/v1/DestinationRule":
-			err = protojson.Unmarshal(o.Spec, &networking.DestinationRule{})
+			err = decode(o.Spec, &networking.DestinationRule{})
 		case "security.istio.io/v1/PeerAuthentication":
-			err = protojson.Unmarshal(o.Spec, &security.PeerAuthentication{})
+			err = decode(o.Spec, &security.PeerAuthentication{})
 		case "security.istio.io/v1/AuthorizationPolicy":
-			err = protojson.Unmarshal(o.Spec, &security.AuthorizationPolicy{})
+			err = decode(o.Spec, &security.AuthorizationPolicy{})
 		default:
 			err = errors.New("a kind that the sample does not use")
 		}
@@ -228,8 +228,60 @@ func deployment(t *testing.T, o *object) *appsv1.Deployment {
 
 func spec[M proto.Message](t *testing.T, o *object, m M) M {
 	t.Helper()
-	if err := protojson.Unmarshal(o.Spec, m); err != nil {
+	if err := decode(o.Spec, m); err != nil {
 		t.Fatalf("%v: %v", o, err)
 	}
 	return m
+}
+
+// decode decodes as Istio does, which takes durations such as 3m, and refuses what that skips: unknown fields.
+func decode(from json.RawMessage, into proto.Message) error {
+	if err := json.Unmarshal(from, into); err != nil {
+		return err
+	}
+	again, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(into)
+	if err != nil {
+		return err
+	}
+	var before, after any
+	if err := errors.Join(json.Unmarshal(from, &before), json.Unmarshal(again, &after)); err != nil {
+		return err
+	}
+	return lost("spec", before, after)
+}
+
+// lost returns an error for the fields of before that after has not.
+func lost(path string, before, after any) error {
+	switch before := before.(type) {
+	case map[string]any:
+		after, _ := after.(map[string]any)
+		var errs []error
+		for k, v := range before {
+			if w, ok := after[k]; ok {
+				errs = append(errs, lost(path+"."+k, v, w))
+			} else {
+				errs = append(errs, fmt.Errorf("unknown field %s.%s", path, k))
+			}
+		}
+		return errors.Join(errs...)
+	case []any:
+		after, _ := after.([]any)
+		if len(after) != len(before) {
+			return fmt.Errorf("%s: %d items became %d", path, len(before), len(after))
+		}
+		var errs []error
+		for i := range before {
+			errs = append(errs, lost(fmt.Sprintf("%s[%d]", path, i), before[i], after[i]))
+		}
+		return errors.Join(errs...)
+	}
+	return nil
+}
+
+func TestDecodeRefusesUnknownFields(t *testing.T) {
+	for _, bad := range []string{`{"host":"a","colour":"red"}`, `{"host":"a","subsets":[{"name":"v1","label":{}}]}`} {
+		if err := decode(json.RawMessage(bad), &networking.DestinationRule{}); err == nil {
+			t.Errorf("decode(%s) took an unknown field", bad)
+		}
+	}
 }
