@@ -124,18 +124,20 @@ type Forward struct {
 	Weighted []WeightedCluster // chosen at random by weight
 	Total    uint32            // sum of weights, set by Build
 	// Timeout of the whole exchange including retries; 0: none.
-	Timeout       time.Duration
-	IdleTimeout   time.Duration // of the stream; 0: hcm's
-	MaxGRPC       time.Duration // upper bound for grpc-timeout; 0 with UseGRPC: no bound
-	UseGRPC       bool          // honour grpc-timeout
-	Retry         *Retry
-	Hash          []HashPolicy
-	Mirrors       []Mirror
-	HostRewrite   string
-	PrefixRewrite *string // replaces the matched prefix or path
-	RegexRewrite  *RegexRewrite
-	Upgrades      []string
-	MetadataMatch map[string]string
+	Timeout     time.Duration
+	IdleTimeout time.Duration // of the stream; 0: hcm's
+	// MaxStreamDuration bounds the stream from its first byte to its last; 0: hcm's (max_stream_duration).
+	MaxStreamDuration time.Duration
+	MaxGRPC           time.Duration // upper bound for grpc-timeout; 0 with UseGRPC: no bound
+	UseGRPC           bool          // honour grpc-timeout
+	Retry             *Retry
+	Hash              []HashPolicy
+	Mirrors           []Mirror
+	HostRewrite       string
+	PrefixRewrite     *string // replaces the matched prefix or path
+	RegexRewrite      *RegexRewrite
+	Upgrades          []string
+	MetadataMatch     map[string]string
 }
 
 // WeightedCluster is one of several destinations.
