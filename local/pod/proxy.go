@@ -1,0 +1,135 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"weft.mesh/weft/local/podspec"
+	"weft.mesh/weft/local/process"
+)
+
+// Ports of the proxy that the runtime uses.
+const readyPort = 15021
+
+// Times of a proxy's life.
+const (
+	tokenTimeout = 2 * time.Second // for one try to get a join token at a proxy's start
+	tokenRetry   = time.Second     // between tries while the control plane is away
+)
+
+// proxyReadiness is the probe of a sidecar: often while it starts, then seldom,
+// because the proxy notices by itself what is wrong.
+var proxyReadiness = podspec.Probe{
+	HTTP:   &podspec.HTTPProbe{Host: "127.0.0.1", Port: readyPort, Path: "/healthz/ready"},
+	Period: 2 * time.Second, Timeout: time.Second, SuccessThreshold: 1, FailureThreshold: 4,
+}
+
+// proxyArgs is the command line of the proxy beside (or instead of) the
+// program. inherited are the ports of listeners passed on, in the order of
+// their descriptors from 3.
+func (p *Pod) proxyArgs(inherited []uint16) []string {
+	role := "sidecar"
+	if p.spec.Gateway {
+		role = "gateway"
+	}
+	args := []string{p.env.ProxyPath, role,
+		"--id", p.name, "--namespace", p.spec.Namespace, "--ip", p.ip.String(),
+		"--service-account", p.spec.ServiceAccount, "--workload", p.spec.Name,
+		"--xds", p.env.XDSAddress, "--ca-root", p.env.RootFile,
+		"--token-file", p.tokenFile(), "--state-dir", p.proxyDir(),
+		"--trust-domain", p.env.TrustDomain, "--domain", p.env.Domain, "--cluster", p.env.Cluster,
+		"--access-log-file", "/dev/stdout",
+	}
+	for _, k := range slices.Sorted(maps.Keys(p.labels)) {
+		args = append(args, "--label", k+"="+p.labels[k])
+	}
+	for i, port := range inherited {
+		args = append(args, "--inherit-listener", strconv.Itoa(int(port))+"="+strconv.Itoa(3+i))
+	}
+	return args
+}
+
+func (p *Pod) proxyDir() string {
+	return filepath.Join(p.env.StateDir, "proxies", p.spec.Namespace+"_"+p.name)
+}
+
+func (p *Pod) tokenFile() string { return filepath.Join(p.proxyDir(), "join-token") }
+
+// startProxy starts the proxy, with a fresh join token if one can be had and
+// with the machine's listeners for a gateway's host ports.
+func (p *Pod) startProxy(ctx context.Context, ports []podspec.Port) (*process.Process, error) {
+	if err := os.MkdirAll(p.proxyDir(), 0o700); err != nil {
+		return nil, fmt.Errorf("pod %s: make the proxy's folder: %w", p.name, err)
+	}
+	p.refreshToken(ctx)
+	files, inherited, err := p.hostListeners(ports)
+	if err != nil {
+		return nil, err
+	}
+	return process.Start(p.sandbox, process.Spec{
+		Argv: p.proxyArgs(inherited), Env: p.env.processEnv(p.name), Dir: p.workDir(),
+		Stdout: p.logOf(podspec.ProxyContainer), Stderr: p.logOf(podspec.ProxyContainer), Files: files,
+	})
+}
+
+// hostListeners finds the machine's listeners for the container's host ports.
+func (p *Pod) hostListeners(ports []podspec.Port) (files []*os.File, inherited []uint16, err error) {
+	for _, port := range ports {
+		if port.HostPort == 0 {
+			continue
+		}
+		f, ok := p.env.HostPorts[port.HostPort]
+		if !ok {
+			return nil, nil, fmt.Errorf("pod %s: host port %d is not open on this machine; open: %v",
+				p.name, port.HostPort, slices.Sorted(maps.Keys(p.env.HostPorts)))
+		}
+		files, inherited = append(files, f), append(inherited, port.Port)
+	}
+	return files, inherited, nil
+}
+
+// refreshToken writes a new join token for the proxy. While the control plane
+// is away the proxy starts without one, from what it keeps on disk, and the
+// token follows as soon as it can be had.
+func (p *Pod) refreshToken(ctx context.Context) {
+	first, cancel := context.WithTimeout(ctx, tokenTimeout)
+	defer cancel()
+	err := p.writeToken(first)
+	if err == nil {
+		return
+	}
+	p.logOf(podspec.ProxyContainer).Printf("no join token yet: %v", err)
+	if !p.tokenPending.CompareAndSwap(false, true) {
+		return
+	}
+	p.wg.Go(func() {
+		defer p.tokenPending.Store(false)
+		for sleep(ctx, tokenRetry) {
+			if p.writeToken(ctx) == nil {
+				return
+			}
+		}
+	})
+}
+
+func (p *Pod) writeToken(ctx context.Context) error {
+	if p.env.Tokens == nil {
+		return errors.New("no control plane is known")
+	}
+	token, err := p.env.Tokens.Token(ctx, p.spec.Namespace, p.spec.ServiceAccount)
+	if err != nil {
+		return err
+	}
+	temp := p.tokenFile() + ".new"
+	if err := os.WriteFile(temp, []byte(token), 0o600); err != nil {
+		return fmt.Errorf("write the join token: %w", err)
+	}
+	return os.Rename(temp, p.tokenFile())
+}
