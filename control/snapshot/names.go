@@ -1,0 +1,82 @@
+package snapshot
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// NameTable is what a DNS server of the mesh answers. Names are lower case and
+// full, without a trailing dot; "*.suffix" answers every name below suffix.
+type NameTable struct {
+	Version string
+	Names   map[string][]netip.Addr
+	domain  string
+}
+
+// NameTable lists the addresses of all hosts: the service's address, for a
+// headless service its ready endpoints (and each pod's own name), for a
+// ServiceEntry its addresses. Hosts without an address are left to other DNS.
+func (w *World) NameTable() NameTable {
+	t := NameTable{Version: w.version, Names: make(map[string][]netip.Addr, w.hosts.len()), domain: w.mesh.Domain}
+	for host, candidates := range w.hosts.all() {
+		s := candidates[0]
+		name := strings.ToLower(host)
+		if s.Headless {
+			w.headlessNames(t, s, name)
+			continue
+		}
+		if len(s.VIPs) > 0 {
+			t.Names[name] = s.VIPs
+		}
+	}
+	return t
+}
+
+// headlessNames adds the ready endpoints of a headless service, and each of
+// them under its pod's name (as a StatefulSet's pods have).
+func (w *World) headlessNames(t NameTable, s *Service, name string) {
+	var all []netip.Addr
+	for _, eps := range w.Endpoints(s.Key).byPort() {
+		for _, e := range eps {
+			if !e.Addr.IsValid() || e.Draining || slices.Contains(all, e.Addr) {
+				continue
+			}
+			all = append(all, e.Addr)
+			if x := e.Workload; x != nil && !x.Entry {
+				pod := strings.ToLower(x.Name) + "." + name
+				t.Names[pod] = append(t.Names[pod], e.Addr)
+			}
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	t.Names[name] = all
+}
+
+func (e *Endpoints) byPort() map[uint16][]Endpoint {
+	if e == nil {
+		return nil
+	}
+	return e.ByPort
+}
+
+// Lookup answers a name as a client of a namespace writes it: short, with
+// namespace, with svc, or full. ok is false if the name is not the mesh's.
+func (t NameTable) Lookup(namespace, name string) (addrs []netip.Addr, ok bool) {
+	name = strings.TrimSuffix(strings.ToLower(name), ".")
+	for _, n := range []string{name, name + "." + namespace + ".svc." + t.domain, name + ".svc." + t.domain, name + "." + t.domain} {
+		if a, ok := t.Names[n]; ok {
+			return a, true
+		}
+	}
+	for rest := name; ; {
+		_, after, found := strings.Cut(rest, ".")
+		if !found {
+			return nil, false
+		}
+		if a, ok := t.Names["*."+after]; ok {
+			return a, true
+		}
+		rest = after
+	}
+}

@@ -1,0 +1,129 @@
+package snapshot
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft.mesh/weft/model"
+)
+
+// Settings of a Store.
+type Settings struct {
+	Mesh  model.Mesh
+	Quiet time.Duration // a batch ends when nothing came for so long; default 100 ms
+	Max   time.Duration // and at the latest so long after its first change; default 1 s
+}
+
+// Store gathers changes and turns them into Worlds. After a quiet time the
+// first change makes a World at once; in a storm they are batched.
+//
+// Pending changes are kept by key (the last one counts), so that the queue is
+// bounded by the number of objects. Safe for concurrent use.
+type Store struct {
+	quiet, max time.Duration
+	current    atomic.Pointer[World]
+	wake       chan struct{} // 1 slot: something is pending
+
+	mu      sync.Mutex // protects the following
+	pending map[model.Key]Change
+	order   []model.Key
+}
+
+// NewStore makes a store that holds an empty World.
+func NewStore(s Settings) *Store {
+	if s.Quiet <= 0 {
+		s.Quiet = 100 * time.Millisecond
+	}
+	if s.Max <= 0 {
+		s.Max = time.Second
+	}
+	st := &Store{quiet: s.Quiet, max: s.Max, wake: make(chan struct{}, 1), pending: map[model.Key]Change{}}
+	st.current.Store(Empty(s.Mesh))
+	return st
+}
+
+// World is the current World; never nil.
+func (s *Store) World() *World { return s.current.Load() }
+
+// Apply queues changes; Run makes a World of them. It never blocks on Run.
+func (s *Store) Apply(changes ...Change) {
+	if len(changes) == 0 {
+		return
+	}
+	s.mu.Lock()
+	for _, c := range changes {
+		if _, ok := s.pending[c.Key]; !ok {
+			s.order = append(s.order, c.Key)
+		}
+		s.pending[c.Key] = c
+	}
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run builds Worlds until ctx ends and calls publish, on its own goroutine,
+// with each that differs from the one before.
+func (s *Store) Run(ctx context.Context, publish func(*World)) error {
+	var last time.Time // of the last World
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.wake:
+		}
+		if time.Since(last) < s.quiet {
+			if err := s.gather(ctx); err != nil {
+				return err
+			}
+		}
+		s.Flush(publish)
+		last = time.Now()
+	}
+}
+
+// gather waits until no change came for the quiet time, at most the maximum.
+func (s *Store) gather(ctx context.Context) error {
+	deadline := time.NewTimer(s.max)
+	defer deadline.Stop()
+	quiet := time.NewTimer(s.quiet)
+	defer quiet.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-deadline.C:
+			return nil
+		case <-quiet.C:
+			return nil
+		case <-s.wake:
+			quiet.Reset(s.quiet)
+		}
+	}
+}
+
+// Flush builds a World of what is pending now. Callers other than Run use it
+// before Run starts (initial load) or in tests; never at the same time as Run.
+func (s *Store) Flush(publish func(*World)) {
+	s.mu.Lock()
+	changes := make([]Change, 0, len(s.order))
+	for _, k := range s.order {
+		changes = append(changes, s.pending[k])
+	}
+	clear(s.pending)
+	s.order = nil
+	s.mu.Unlock()
+	prev := s.current.Load()
+	next := Build(prev, changes, time.Now())
+	if next == prev {
+		return
+	}
+	s.current.Store(next)
+	if publish != nil {
+		publish(next)
+	}
+}

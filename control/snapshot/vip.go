@@ -1,0 +1,130 @@
+package snapshot
+
+import (
+	"encoding/binary"
+	"hash/fnv"
+	"net/netip"
+	"strings"
+
+	"weft.mesh/weft/model"
+)
+
+// vips gives addresses of the service range to services that bring none. An
+// address depends on the host alone unless two hosts collide, and a host keeps
+// its address as long as it exists.
+type vips struct {
+	cidr   netip.Prefix
+	byHost table[ServiceKey, netip.Addr]
+	taken  table[netip.Addr, ServiceKey]
+}
+
+func newVIPs(cidr netip.Prefix) vips { return vips{cidr: cidr.Masked()} }
+
+// vipEditor makes the next version of vips.
+type vipEditor struct {
+	cidr   netip.Prefix
+	byHost *editor[ServiceKey, netip.Addr]
+	taken  *editor[netip.Addr, ServiceKey]
+}
+
+func (v vips) edit() *vipEditor {
+	return &vipEditor{v.cidr, edit(v.byHost), edit(v.taken)}
+}
+
+func (e *vipEditor) done() vips { return vips{e.cidr, e.byHost.done(), e.taken.done()} }
+
+// wantsVIP tells whether a service gets an address allocated: in the mesh, not
+// headless, not forwarded to where it was going anyhow, and of one host.
+func wantsVIP(s *model.Service) bool {
+	return len(s.Addresses) == 0 && !s.Headless && !s.External && s.Resolution != model.ResolveNone && !strings.HasPrefix(s.Host, "*")
+}
+
+// addresses returns the single addresses of a service, allocating if it wants one.
+func (e *vipEditor) addresses(k ServiceKey, s *model.Service) []netip.Addr {
+	if wantsVIP(s) {
+		if a := e.allocate(k); a.IsValid() {
+			return []netip.Addr{a}
+		}
+		return nil
+	}
+	e.release(k)
+	var out []netip.Addr
+	for _, p := range s.Addresses {
+		if p.IsSingleIP() {
+			out = append(out, p.Addr().Unmap())
+		}
+	}
+	return out
+}
+
+// reserve marks a given address as taken. A service that had it allocated
+// moves; its key is returned so that it is built again.
+func (e *vipEditor) reserve(a netip.Addr, by ServiceKey) (moved ServiceKey, ok bool) {
+	if !e.cidr.Contains(a) {
+		return moved, false
+	}
+	prev, taken := e.taken.get(a)
+	if taken && prev != by && e.byHost.at(prev) == a {
+		e.byHost.delete(prev)
+		e.taken.set(a, by)
+		return prev, true
+	}
+	if !taken {
+		e.taken.set(a, by)
+	}
+	return moved, false
+}
+
+// unreserve frees given addresses of a service that is gone or changed.
+func (e *vipEditor) unreserve(a netip.Addr, by ServiceKey) {
+	if k, ok := e.taken.get(a); ok && k == by && e.byHost.at(by) != a {
+		e.taken.delete(a)
+	}
+}
+
+func (e *vipEditor) release(k ServiceKey) {
+	if a, ok := e.byHost.get(k); ok {
+		e.byHost.delete(k)
+		e.taken.delete(a)
+	}
+}
+
+// allocate probes linearly from the hash of the host. The first and the last
+// 16 addresses of the range are left out (network, gateway, broadcast, and the
+// fixed ones that clusters put there).
+func (e *vipEditor) allocate(k ServiceKey) netip.Addr {
+	if a, ok := e.byHost.get(k); ok {
+		return a
+	}
+	bits := e.cidr.Addr().BitLen() - e.cidr.Bits()
+	size := uint64(1) << min(bits, 32)
+	const edge = 16
+	if size <= 4*edge {
+		return netip.Addr{}
+	}
+	h := fnv.New64a()
+	h.Write([]byte(k.Host))
+	span := size - 2*edge
+	start := h.Sum64() % span
+	for i := range span {
+		a := offset(e.cidr.Addr(), edge+(start+i)%span)
+		if _, taken := e.taken.get(a); !taken {
+			e.taken.set(a, k)
+			e.byHost.set(k, a)
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// offset adds n to the low 64 bits of an address.
+func offset(a netip.Addr, n uint64) netip.Addr {
+	if a.Is4() {
+		b := a.As4()
+		binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(n))
+		return netip.AddrFrom4(b)
+	}
+	b := a.As16()
+	binary.BigEndian.PutUint64(b[8:], binary.BigEndian.Uint64(b[8:])+n)
+	return netip.AddrFrom16(b)
+}
