@@ -2,21 +2,19 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -52,6 +50,7 @@ type clientOptions struct {
 type result struct {
 	Status   int               `json:"status,omitempty"` // 0: no answer
 	Error    string            `json:"error,omitempty"`
+	Cause    string            `json:"cause,omitempty"` // of the error, without addresses: the same for like errors
 	Millis   float64           `json:"milliseconds"`
 	Headers  map[string]string `json:"headers,omitempty"`
 	Body     string            `json:"body,omitempty"`
@@ -201,13 +200,16 @@ func (o *clientOptions) once(ctx context.Context, client *http.Client) result {
 	}
 	req, err := http.NewRequestWithContext(ctx, o.method, o.url, body)
 	if err != nil {
-		return result{Error: err.Error(), exitCode: exitUsage}
+		return result{Error: err.Error(), Cause: "bad request", exitCode: exitUsage}
 	}
 	req.Header = o.headers.Clone()
 	req.Host = o.host
+	if req.Header.Get("User-Agent") == "" {
+		req.Header.Set("User-Agent", "bookinfo-client")
+	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return result{Error: err.Error(), exitCode: exitCode(err)}
+		return result{Error: err.Error(), Cause: cause(err), exitCode: exitCode(err)}
 	}
 	defer resp.Body.Close()
 	r := result{Status: resp.StatusCode, proto: resp.Proto, Headers: map[string]string{}}
@@ -217,7 +219,7 @@ func (o *clientOptions) once(ctx context.Context, client *http.Client) result {
 	data, err := io.ReadAll(io.LimitReader(resp.Body, clientBody))
 	r.Body = string(data)
 	if err != nil {
-		r.Error, r.exitCode = "read the answer: "+err.Error(), exitCode(err)
+		r.Error, r.Cause, r.exitCode = "read the answer: "+err.Error(), cause(err), exitCode(err)
 	}
 	return r
 }
@@ -233,102 +235,25 @@ func exitCode(err error) int {
 	return exitNoAnswer
 }
 
-func (o *clientOptions) print(w io.Writer, results []result) error {
-	switch o.output {
-	case "json":
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(summarise(results, true))
-	case "summary":
-		_, err := io.WriteString(w, summarise(results, false).String())
-		return err
+// cause names a failure in a few words, without addresses.
+func cause(err error) string {
+	if no, ok := errors.AsType[syscall.Errno](err); ok {
+		return no.Error()
 	}
-	for _, r := range results {
-		if err := o.printOne(w, r); err != nil {
-			return err
+	switch exitCode(err) {
+	case exitNoSuchHost:
+		return "no such host"
+	case exitTimeout:
+		return "timeout"
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "connection closed before the answer was complete"
+	}
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err.Error()
 		}
+		err = inner
 	}
-	return nil
-}
-
-func (o *clientOptions) printOne(w io.Writer, r result) error {
-	if o.output == "status" {
-		_, err := fmt.Fprintf(w, "%03d\n", r.Status) // 000 without an answer, as curl writes it
-		return err
-	}
-	if r.Status == 0 {
-		return nil // the error is on stderr
-	}
-	out := r.Body
-	if o.include {
-		head := fmt.Sprintf("%s %d %s\n", r.proto, r.Status, http.StatusText(r.Status))
-		for _, name := range sortedKeys(r.Headers) {
-			head += name + ": " + r.Headers[name] + "\n"
-		}
-		out = head + "\n" + out
-	}
-	if out != "" && !strings.HasSuffix(out, "\n") {
-		out += "\n"
-	}
-	_, err := io.WriteString(w, out)
-	return err
-}
-
-// summary is all requests together.
-type summary struct {
-	Requests int            `json:"requests"`
-	Answered int            `json:"answered"`
-	Statuses map[string]int `json:"statuses"`
-	Errors   map[string]int `json:"errors"`
-	P50      float64        `json:"p50_milliseconds"`
-	P99      float64        `json:"p99_milliseconds"`
-	Max      float64        `json:"max_milliseconds"`
-	Results  []result       `json:"results,omitempty"`
-}
-
-func summarise(results []result, all bool) *summary {
-	s := &summary{Requests: len(results), Statuses: map[string]int{}, Errors: map[string]int{}}
-	times := make([]float64, len(results))
-	for i, r := range results {
-		times[i] = r.Millis
-		if r.Error != "" {
-			s.Errors[r.Error]++
-		}
-		if r.Status != 0 {
-			s.Answered++
-			s.Statuses[strconv.Itoa(r.Status)]++
-		}
-	}
-	slices.Sort(times)
-	s.P50, s.P99, s.Max = quantile(times, 0.5), quantile(times, 0.99), quantile(times, 1)
-	if all {
-		s.Results = results
-	}
-	return s
-}
-
-// quantile returns the smallest value that at least the share q of sorted does not exceed.
-func quantile(sorted []float64, q float64) float64 {
-	return sorted[max(int(math.Ceil(q*float64(len(sorted))))-1, 0)]
-}
-
-func (s *summary) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d requests, %d answered; milliseconds: p50 %.1f, p99 %.1f, max %.1f\n", s.Requests, s.Answered, s.P50, s.P99, s.Max)
-	for _, code := range sortedKeys(s.Statuses) {
-		fmt.Fprintf(&b, "%6d × %s\n", s.Statuses[code], code)
-	}
-	for _, e := range sortedKeys(s.Errors) {
-		fmt.Fprintf(&b, "%6d × %s\n", s.Errors[e], e)
-	}
-	return b.String()
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
