@@ -1,0 +1,155 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"weft.mesh/weft/api/admin"
+)
+
+// maxFile bounds one file in bytes.
+const maxFile = 16 << 20
+
+func (a *app) applyCommand() *cobra.Command {
+	var files []string
+	var ns string
+	var dry bool
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE|DIR|-",
+		Short: "Check objects against the whole mesh and store them, all or none",
+		Example: `  weft apply -f virtual-service.yaml
+  weft apply -f ./config -n prod
+  cat route.yaml | weft apply -f -
+  weft apply -f route.yaml --dry-run         # only check`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fs, err := a.readFiles(files)
+			if err != nil {
+				return err
+			}
+			return a.apply(cmd.Context(), admin.ApplyRequest{Files: fs, Namespace: ns, DryRun: dry})
+		},
+	}
+	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, folder or - for standard input; may be repeated")
+	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of objects that name none")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "check only, store nothing")
+	_ = cmd.MarkFlagRequired("filename")
+	a.outputFlag(cmd)
+	return cmd
+}
+
+func (a *app) apply(ctx context.Context, req admin.ApplyRequest) error {
+	var resp admin.ApplyResponse
+	if err := a.control().do(ctx, http.MethodPost, admin.PathApply, nil, req, &resp); err != nil {
+		return err
+	}
+	return a.applied(resp, req.DryRun)
+}
+
+// applied prints an outcome; refused objects are exit code 1.
+func (a *app) applied(resp admin.ApplyResponse, dry bool) error {
+	n := countErrors(resp.Diagnostics)
+	err := a.data(resp, func() error {
+		a.diagnostics(a.env.Stderr, resp.Diagnostics)
+		suffix := ""
+		if dry {
+			suffix = " (dry run)"
+		}
+		for _, r := range resp.Results {
+			a.printf("%s %s%s\n", refString(r), r.Action, suffix)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		return &exitError{exitFailed, fmt.Errorf("%s; nothing was stored", plural(n, "error"))}
+	}
+	return nil
+}
+
+func countErrors(ds []admin.Diagnostic) int {
+	n := 0
+	for _, d := range ds {
+		if d.Severity == admin.SeverityError {
+			n++
+		}
+	}
+	return n
+}
+
+func refString(r admin.Applied) string {
+	name := r.Name
+	if r.Namespace != "" {
+		name = r.Namespace + "/" + r.Name
+	}
+	return strings.ToLower(r.Kind) + "/" + name
+}
+
+// readFiles reads files, folders (their YAML and JSON files, one level) and "-".
+func (a *app) readFiles(names []string) ([]admin.File, error) {
+	var out []admin.File
+	for _, n := range names {
+		if n == "-" {
+			b, err := io.ReadAll(io.LimitReader(a.env.Stdin, maxFile+1))
+			if err != nil {
+				return nil, fmt.Errorf("standard input: %w", err)
+			}
+			out = append(out, admin.File{Name: "standard input", Content: string(b)})
+			continue
+		}
+		list, err := expand(n)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range list {
+			st, err := os.Stat(f)
+			if err == nil && st.Size() > maxFile {
+				err = fmt.Errorf("%s: %d bytes, at most %d", f, st.Size(), maxFile)
+			}
+			if err != nil {
+				return nil, err
+			}
+			b, err := os.ReadFile(f)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, admin.File{Name: f, Content: string(b)})
+		}
+	}
+	return out, nil
+}
+
+// expand lists the files that a name stands for.
+func expand(name string) ([]string, error) {
+	st, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !st.IsDir() {
+		return []string{name}, nil
+	}
+	entries, err := os.ReadDir(name)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if !e.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(e.Name())) {
+			out = append(out, filepath.Join(name, e.Name()))
+		}
+	}
+	if len(out) == 0 {
+		return nil, withHint(fmt.Errorf("%s: no .yaml, .yml or .json file in this folder", name), "name the files, or the folder that holds them")
+	}
+	return out, nil
+}

@@ -1,0 +1,193 @@
+// Package cli is the weft command: one file for each sub-command. Commands talk
+// to a running mesh over the Unix sockets in its state directory; only
+// control-plane, up and demo start one.
+//
+// Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 no mesh is running.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes that scripts can rely on.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+	exitNoMesh = 3
+)
+
+// Environ is what the process was started with. Nothing below reads the
+// process's own environment.
+type Environ struct {
+	Args           []string
+	Stdin          *os.File
+	Stdout, Stderr *os.File
+	Getenv         func(string) string
+}
+
+// app is the state that sub-commands share: flags and streams.
+type app struct {
+	env      Environ
+	stateDir string
+	output   string
+	noColor  bool
+}
+
+// exitError ends the process with a code of its own; a nil err prints nothing more.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// hinted is an error with advice.
+type hinted struct {
+	err  error
+	hint string
+}
+
+func (e *hinted) Error() string { return e.err.Error() }
+func (e *hinted) Unwrap() error { return e.err }
+
+func withHint(err error, hint string) error { return &hinted{err, hint} }
+
+// Main runs one command line and returns its exit code.
+func Main(ctx context.Context, env Environ) int {
+	a := &app{env: env}
+	root := a.root()
+	root.SetArgs(env.Args)
+	root.SetIn(env.Stdin)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
+	return a.report(root.ExecuteContext(ctx))
+}
+
+func (a *app) report(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	code := exitFailed
+	var ee *exitError
+	if errors.As(err, &ee) {
+		code = ee.code
+		if ee.err == nil {
+			return code
+		}
+	}
+	c := a.colors(a.env.Stderr)
+	fmt.Fprintf(a.env.Stderr, "%s %s\n", c.red("error:"), err)
+	var h *hinted
+	if errors.As(err, &h) {
+		fmt.Fprintf(a.env.Stderr, "%s  %s\n", c.dim("fix:"), h.hint)
+	}
+	return code
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "weft",
+		Short: "A service mesh: Istio's API, its own proxy, one command to run",
+		Long: `Weft connects, secures, controls and observes services without a change to
+their code. It takes Istio's configuration and needs neither Kubernetes nor
+Docker nor root.
+
+Start with:  weft demo`,
+		Example: `  weft demo                                  # Bookinfo on http://localhost:8080/productpage
+  weft up ./manifests                        # your own services
+  weft apply -f virtual-service.yaml         # change routing while it runs
+  weft status                                # who has which config
+  weft proxy-config routes productpage-v1    # what a sidecar does`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &exitError{exitUsage, withHint(err, "see "+cmd.CommandPath()+" --help")}
+	})
+	pf := root.PersistentFlags()
+	pf.StringVar(&a.stateDir, "state-dir", a.defaultStateDir(), "folder of the mesh's state and sockets")
+	pf.BoolVar(&a.noColor, "no-color", a.env.Getenv("NO_COLOR") != "", "no colours (they are off anyway when the output is not a terminal)")
+	groups := []*cobra.Group{{ID: "run", Title: "Run a mesh:"}, {ID: "config", Title: "Change it:"}, {ID: "see", Title: "See what it does:"}}
+	root.AddGroup(groups...)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("run", a.demoCommand(), a.upCommand(), a.downCommand(), a.controlPlaneCommand())
+	add("config", a.applyCommand(), a.deleteCommand(), a.diffCommand(), a.analyzeCommand(), a.scaleCommand(), a.restartCommand(), a.tokenCommand())
+	add("see", a.statusCommand(), a.psCommand(), a.logsCommand(), a.execCommand(), a.getCommand(), a.describeCommand(), a.proxyConfigCommand(), a.versionCommand())
+	return root
+}
+
+// defaultStateDir is $XDG_STATE_HOME/weft or ~/.local/state/weft.
+func (a *app) defaultStateDir() string {
+	if d := a.env.Getenv("WEFT_STATE_DIR"); d != "" {
+		return d
+	}
+	if d := a.env.Getenv("XDG_STATE_HOME"); d != "" {
+		return filepath.Join(d, "weft")
+	}
+	home := a.env.Getenv("HOME")
+	if home == "" {
+		home = os.TempDir()
+	}
+	return filepath.Join(home, ".local", "state", "weft")
+}
+
+// outputFlag adds -o to a command that prints data.
+func (a *app) outputFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&a.output, "output", "o", "", "json or yaml instead of a table")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
+	pre := cmd.PreRunE
+	cmd.PreRunE = func(c *cobra.Command, args []string) error {
+		switch a.output {
+		case "", "json", "yaml":
+		default:
+			return &exitError{exitUsage, fmt.Errorf("--output %q: want json or yaml", a.output)}
+		}
+		if pre != nil {
+			return pre(c, args)
+		}
+		return nil
+	}
+}
+
+// usageArgs wraps cobra's argument checks with our exit code.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return &exitError{exitUsage, withHint(err, "see "+cmd.CommandPath()+" --help")}
+		}
+		return nil
+	}
+}
+
+func (a *app) out() io.Writer { return a.env.Stdout }
+
+func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.out(), format, args...) }
+
+// splitRef reads NAMESPACE/NAME or NAME.
+func splitRef(s, defaultNS string) (ns, name string) {
+	if ns, name, ok := strings.Cut(s, "/"); ok {
+		return ns, name
+	}
+	return defaultNS, s
+}

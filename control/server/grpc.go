@@ -1,0 +1,106 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+
+	"weft.mesh/weft/control/ca"
+	"weft.mesh/weft/control/xdsserver"
+	"weft.mesh/weft/spiffe"
+	"weft.mesh/weft/xds"
+)
+
+// gRPC limits. Messages are large (a mesh's clusters), streams live for days.
+const (
+	maxRecv       = 16 << 20
+	maxConcurrent = 1000 // streams on one connection
+	keepaliveTime = 30 * time.Second
+)
+
+func grpcOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxRecv),
+		grpc.MaxConcurrentStreams(maxConcurrent),
+		grpc.ConnectionTimeout(20 * time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// secureServer serves xDS and the CA over TLS (15012).
+func (s *Server) secureServer(serving *ca.Serving, svc *ca.Service) *grpc.Server {
+	g := grpc.NewServer(append(grpcOptions(), grpc.Creds(credentials.NewTLS(serving.TLSConfig())))...)
+	s.secureXDS.Register(g)
+	svc.Register(g)
+	healthpb.RegisterHealthServer(g, health.NewServer())
+	return g
+}
+
+// plainServer serves xDS without authentication, on loopback only (15010): for
+// proxyless gRPC, Envoy and tools on this machine.
+func (s *Server) plainServer() *grpc.Server {
+	g := grpc.NewServer(grpcOptions()...)
+	s.plainXDS.Register(g)
+	return g
+}
+
+// authenticate is for 15012: no identity, no stream.
+func (s *Server) authenticate(ctx context.Context) (spiffe.ID, error) {
+	id, err := ca.PeerID(ctx, s.ca.TrustDomain())
+	if err == nil && id.IsZero() {
+		err = errors.New("xds: a client certificate is required; get one from IstioCertificateService on this port first")
+	}
+	return id, err
+}
+
+// plaintext is for 15010: nobody is anybody.
+func plaintext(context.Context) (spiffe.ID, error) { return spiffe.ID{}, nil }
+
+func anyNode(spiffe.ID, *xds.Node) error { return nil }
+
+// loopbackOnly refuses an unauthenticated address that others can reach.
+func loopbackOnly(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("plaintext xDS address %q: %w", addr, err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("plaintext xDS address %q: only loopback is allowed, everything else uses TLS on 15012", addr)
+	}
+	return nil
+}
+
+// serveGRPC serves until ctx ends.
+func serveGRPC(ctx context.Context, g *grpc.Server, l net.Listener) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	done := make(chan struct{})
+	defer close(done)
+	wg.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-done:
+			return
+		}
+		// Streams never end by themselves: proxies go on with what they have.
+		g.Stop()
+	})
+	if err := g.Serve(l); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+func newXDS(set Settings, auth func(context.Context) (spiffe.ID, error), check func(spiffe.ID, *xds.Node) error, o xdsserver.Observer) *xdsserver.Server {
+	return xdsserver.New(xdsserver.Settings{Authenticate: auth, Authorize: check, Observer: o, Log: set.Log})
+}
