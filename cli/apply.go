@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +22,7 @@ const maxFile = 16 << 20
 func (a *app) applyCommand() *cobra.Command {
 	var files []string
 	var ns string
-	var dry bool
+	var dry, wait bool
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE|DIR|-",
 		Short: "Check objects against the whole mesh and store them, all or none",
@@ -35,23 +36,79 @@ func (a *app) applyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.apply(cmd.Context(), admin.ApplyRequest{Files: fs, Namespace: ns, DryRun: dry})
+			return a.apply(cmd.Context(), admin.ApplyRequest{Files: fs, Namespace: ns, DryRun: dry}, wait)
 		},
 	}
 	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, folder or - for standard input; may be repeated")
 	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of objects that name none")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "check only, store nothing")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until every connected proxy has answered (at most 30 s)")
 	_ = cmd.MarkFlagRequired("filename")
 	a.outputFlag(cmd)
 	return cmd
 }
 
-func (a *app) apply(ctx context.Context, req admin.ApplyRequest) error {
+func (a *app) apply(ctx context.Context, req admin.ApplyRequest, wait bool) error {
 	var resp admin.ApplyResponse
 	if err := a.control().do(ctx, http.MethodPost, admin.PathApply, nil, req, &resp); err != nil {
 		return err
 	}
-	return a.applied(resp, req.DryRun)
+	if err := a.applied(resp, req.DryRun); err != nil || !wait || req.DryRun {
+		return err
+	}
+	return a.settle(ctx, resp.World)
+}
+
+// How long --wait waits, and how often it looks.
+const (
+	settleTimeout = 30 * time.Second
+	settlePoll    = 20 * time.Millisecond
+)
+
+// settle waits until every connected proxy has answered everything up to a
+// World. A proxy that refused something has answered too: that is an error.
+func (a *app) settle(ctx context.Context, world string) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for {
+		var st admin.ControlStatus
+		if err := a.control().do(ctx, http.MethodGet, admin.PathStatus, nil, nil, &st); err != nil {
+			return err
+		}
+		late, refused := behind(st, world)
+		if len(late) == 0 && len(refused) == 0 {
+			return nil
+		}
+		if len(late) == 0 {
+			return withHint(fmt.Errorf("refused by %s", strings.Join(refused, ", ")), "see weft status for the reason")
+		}
+		select {
+		case <-ctx.Done():
+			return withHint(fmt.Errorf("not yet taken by %s", strings.Join(late, ", ")), "see weft status")
+		case <-time.After(settlePoll):
+		}
+	}
+}
+
+// behind lists connected proxies that have not answered a World, and those that refused part of it.
+func behind(st admin.ControlStatus, world string) (late, refused []string) {
+	for _, p := range st.Proxies {
+		if p.Lost != nil {
+			continue
+		}
+		name := p.Pod + "." + p.Namespace
+		if p.World != world && p.World != st.World {
+			late = append(late, name)
+			continue
+		}
+		for _, t := range p.Types {
+			if t.State == admin.SyncRefused {
+				refused = append(refused, name)
+				break
+			}
+		}
+	}
+	return late, refused
 }
 
 // applied prints an outcome; refused objects are exit code 1.

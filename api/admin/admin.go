@@ -113,6 +113,7 @@ type Applied struct {
 // diagnostics nothing was stored.
 type ApplyResponse struct {
 	Results     []Applied    `json:"results,omitempty"`
+	World       string       `json:"world,omitempty"` // the World that holds the change
 	Diagnostics []Diagnostic `json:"diagnostics,omitempty"`
 }
 
@@ -215,6 +216,7 @@ type ProxyStatus struct {
 	Type      string                `json:"type"` // sidecar, router
 	Version   string                `json:"version"`
 	Identity  string                `json:"identity"` // SPIFFE ID that the stream proved
+	World     string                `json:"world"`    // version of the last World that it has all of
 	Connected time.Time             `json:"connected"`
 	Lost      *time.Time            `json:"lost,omitempty"`
 	Types     map[string]TypeStatus `json:"types"` // by short name: CDS, EDS, LDS, RDS, SDS

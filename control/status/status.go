@@ -140,6 +140,15 @@ func (t *Tracker) Nacked(stream uint64, typeURL, version, reason string) {
 	})
 }
 
+// Settled notes that the proxy has answered everything up to a World.
+func (t *Tracker) Settled(stream uint64, world string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p, ok := t.streams[stream]; ok {
+		p.st.World = world
+	}
+}
+
 // Counts returns pushes and refusals by type's short name, and connected proxies by version.
 func (t *Tracker) Counts() (pushes, rejects map[string]uint64, connected map[string]int) {
 	t.mu.Lock()

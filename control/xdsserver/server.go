@@ -62,6 +62,8 @@ type Observer interface {
 	Sent(stream uint64, typeURL, version string, resources int, bytes int)
 	Acked(stream uint64, typeURL, version string)
 	Nacked(stream uint64, typeURL, version, reason string)
+	// Settled tells that the client has answered everything up to a snapshot.
+	Settled(stream uint64, snapshot string)
 }
 
 // Settings of a server.
@@ -205,6 +207,9 @@ func serve[Req any](ctx context.Context, s *Server, p protocol[Req], delta bool)
 		}
 		if err := st.step(func() ([]*message, error) { return st.sess.advance(time.Now()) }, p.send); err != nil {
 			return err
+		}
+		if v, ok := st.sess.settled(); ok {
+			s.set.Observer.Settled(st.id, v)
 		}
 	}
 }

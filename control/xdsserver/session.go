@@ -168,6 +168,14 @@ func (s *session) blocked(now time.Time) bool {
 	return false
 }
 
+// settled returns the snapshot that the client has all of, if no round runs.
+func (s *session) settled() (version string, ok bool) {
+	if s.snap == nil || s.snap != s.next || len(s.steps) > 0 || s.wait != (waiting{}) {
+		return "", false
+	}
+	return s.snap.Version(), true
+}
+
 // deadline is when advance has to be called again without an event; zero: never.
 func (s *session) deadline() time.Time { return s.wait.until }
 
