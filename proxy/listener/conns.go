@@ -1,0 +1,142 @@
+package listener
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft.mesh/weft/proxy/netio"
+	"weft.mesh/weft/proxy/stream"
+)
+
+// conn is one accepted connection while it lives.
+type conn struct {
+	c       *netio.Conn
+	info    *stream.ConnInfo // written by its goroutine until ready
+	id      uint64
+	started time.Time
+	cancel  context.CancelFunc
+	chain   atomic.Pointer[chain] // nil while it is being inspected
+	ready   atomic.Bool           // info is complete
+}
+
+// cut ends the connection now.
+func (c *conn) cut() {
+	c.cancel()
+	_ = c.c.Close()
+}
+
+// connections is the set of open connections.
+type connections struct {
+	mu sync.Mutex
+	// mu protects the following.
+	m    map[*conn]struct{}
+	idle chan struct{} // made by a waiter, closed when m is empty
+}
+
+func (s *connections) add(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m == nil {
+		s.m = map[*conn]struct{}{}
+	}
+	s.m[c] = struct{}{}
+}
+
+func (s *connections) remove(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.m, c)
+	if len(s.m) == 0 && s.idle != nil {
+		close(s.idle)
+		s.idle = nil
+	}
+}
+
+// cut ends the connections that which chooses and returns their number.
+func (s *connections) cut(which func(*conn) bool) int {
+	s.mu.Lock()
+	var list []*conn
+	for c := range s.m {
+		if which(c) {
+			list = append(list, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range list {
+		c.cut()
+	}
+	return len(list)
+}
+
+// wait returns when there is no connection, or with ctx's error.
+func (s *connections) wait(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		if len(s.m) == 0 {
+			s.mu.Unlock()
+			return nil
+		}
+		if s.idle == nil {
+			s.idle = make(chan struct{})
+		}
+		idle := s.idle
+		s.mu.Unlock()
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Connection describes an open connection, for the admin interface.
+type Connection struct {
+	Info    stream.ConnInfo // Peer is left out
+	Chain   string          // filter chain, "" while it is being inspected
+	Started time.Time
+	In, Out uint64 // bytes read and written so far, without what was spliced
+}
+
+// Connections lists open connections by ID.
+func (m *Manager) Connections() []Connection {
+	m.conns.mu.Lock()
+	defer m.conns.mu.Unlock()
+	out := make([]Connection, 0, len(m.conns.m))
+	for c := range m.conns.m {
+		e := Connection{Started: c.started, In: c.c.BytesRead(), Out: c.c.BytesWritten()}
+		e.Info.ID = c.id
+		if c.ready.Load() {
+			e.Chain = c.chain.Load().cfg.Name
+			i := c.info
+			e.Info = stream.ConnInfo{
+				ID: i.ID, Direction: i.Direction, Listener: i.Listener, Local: i.Local, Remote: i.Remote,
+				SNI: i.SNI, ALPN: i.ALPN, TLS: i.TLS, PeerID: i.PeerID, LocalID: i.LocalID,
+			}
+		}
+		out = append(out, e)
+	}
+	slices.SortFunc(out, func(a, b Connection) int { return cmp.Compare(a.Info.ID, b.Info.ID) })
+	return out
+}
+
+// Stats are the listeners' counters since the start.
+type Stats struct {
+	Total        atomic.Uint64 // accepted connections
+	Overflow     atomic.Uint64 // closed at once because of a bound
+	NoChain      atomic.Uint64 // no filter chain matched
+	SniffFailed  atomic.Uint64 // malformed or no answer in time
+	TLSFailed    atomic.Uint64 // handshake failures
+	Refused      atomic.Uint64 // by a network filter
+	AcceptFailed atomic.Uint64
+	Direct       atomic.Uint64 // to a capturing listener without redirection
+}
+
+// Stats returns the counters. They go on counting.
+func (m *Manager) Stats() *Stats { return &m.stats }
+
+// Active is the number of open connections.
+func (m *Manager) Active() int { return int(m.total.Load()) }

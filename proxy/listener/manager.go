@@ -1,0 +1,423 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft.mesh/weft/proxy/config"
+	"weft.mesh/weft/proxy/netio"
+	"weft.mesh/weft/proxy/stream"
+)
+
+// HTTPServer serves a connection whose chain ends in an HTTP connection manager,
+// until it ends. It closes c. [stream.Draining] of ctx tells when to end after
+// what is running; when ctx ends, c has been closed.
+type HTTPServer interface {
+	ServeHTTP(ctx context.Context, cfg *config.HTTPManager, c *netio.Conn, info *stream.ConnInfo)
+}
+
+// TCPServer serves a connection whose chain ends in a TCP proxy, as HTTPServer.
+type TCPServer interface {
+	ServeTCP(ctx context.Context, cfg *config.TCPProxy, c *netio.Conn, info *stream.ConnInfo)
+}
+
+// TLSServer terminates TLS and fills in info.
+type TLSServer interface {
+	Handshake(ctx context.Context, c *netio.Conn, cfg *config.DownstreamTLS, timeout time.Duration, info *stream.ConnInfo) error
+}
+
+// Defaults of [Settings].
+const (
+	DefaultSniffTimeout = 15 * time.Second
+	DefaultDrainTime    = 45 * time.Second // Istio's drainDuration
+)
+
+// Settings of a [Manager].
+type Settings struct {
+	HTTP HTTPServer
+	TCP  TCPServer
+	TLS  TLSServer // nil: chains with TLS are refused at Apply
+	// Inherited are sockets that were bound before, by port: a listener on
+	// any address with that port uses it. They are never closed.
+	Inherited map[uint16]net.Listener
+	// MaxConnections bounds all listeners together; 0: no bound.
+	MaxConnections int
+	// SniffTimeout bounds sniffing where the listener sets none and its clients are
+	// strangers (gateways, PROXY protocol); zero: [DefaultSniffTimeout].
+	SniffTimeout time.Duration
+	// DrainTime is how long connections of a removed listener or chain may go on; zero: [DefaultDrainTime].
+	DrainTime time.Duration
+	// AcceptWhileDraining keeps accepting during Drain, so that no client is
+	// refused before the others stop sending (Envoy's graceful drain).
+	AcceptWhileDraining bool
+	// AllowDirect serves connections to a capturing listener (original
+	// destination) that were not redirected. Without it they are closed: forwarding them to their own
+	// destination, which is the listener itself, would never end.
+	AllowDirect bool
+	// Keepalive of accepted sockets; the zero value means Go's defaults (15 s).
+	Keepalive net.KeepAliveConfig
+	// Listen and OriginalDst replace the kernel's, for tests in memory.
+	Listen      func(netip.AddrPort) (net.Listener, error)
+	OriginalDst func(net.Conn) (netip.AddrPort, bool)
+	// Log gets failures to accept; nil: nothing is logged.
+	Log *slog.Logger
+}
+
+// Manager owns the sockets of one proxy. Make it with [New].
+type Manager struct {
+	set   Settings
+	stats Stats
+	cur   atomic.Pointer[table]
+	total atomic.Int64 // open connections
+	ids   atomic.Uint64
+	conns connections
+
+	draining  chan struct{} // closed by Drain
+	drainOnce sync.Once
+
+	mu sync.Mutex
+	// mu protects the following.
+	sockets map[netip.AddrPort]*socket
+	run     context.Context // nil before Run
+	work    sync.WaitGroup  // accept loops and connections
+	stopped bool
+}
+
+// New makes a manager without sockets.
+func New(set Settings) *Manager {
+	if set.SniffTimeout <= 0 {
+		set.SniffTimeout = DefaultSniffTimeout
+	}
+	if set.DrainTime <= 0 {
+		set.DrainTime = DefaultDrainTime
+	}
+	if set.Listen == nil {
+		set.Listen = listenTCP
+	}
+	if set.OriginalDst == nil {
+		set.OriginalDst = originalDst
+	}
+	if set.Log == nil {
+		set.Log = slog.New(slog.DiscardHandler)
+	}
+	m := &Manager{set: set, sockets: map[netip.AddrPort]*socket{}, draining: make(chan struct{})}
+	m.cur.Store(&table{})
+	return m
+}
+
+func listenTCP(a netip.AddrPort) (net.Listener, error) {
+	network := "tcp4"
+	if a.Addr().Is6() {
+		network = "tcp"
+	}
+	return net.Listen(network, a.String())
+}
+
+// table is the set of compiled listeners, swapped whole.
+type table struct {
+	byName map[string]*compiled
+	exact  map[netip.AddrPort]*compiled
+	ports  map[uint16]*compiled // 0.0.0.0:port or [::]:port, not bound
+}
+
+// end tells all connections to drain.
+func (t *table) end() {
+	for _, l := range t.byName {
+		for _, ch := range l.chains {
+			ch.end()
+		}
+	}
+}
+
+// compiled is a listener with its matcher and what lives as long as it.
+type compiled struct {
+	cfg    *config.Listener
+	match  *matcher
+	count  *atomic.Int64 // open connections, shared by successors of the same name
+	chains map[*config.FilterChain]*chain
+}
+
+// chain is the life of a filter chain: it ends when no View has it any more.
+type chain struct {
+	cfg   *config.FilterChain
+	drain chan struct{} // closed when it was removed or the proxy drains; one for all connections, so that watching it is cheap
+	once  sync.Once
+}
+
+func (c *chain) end() { c.once.Do(func() { close(c.drain) }) }
+
+// socket is one bound address.
+type socket struct {
+	addr      netip.AddrPort
+	ln        net.Listener
+	inherited bool
+	cur       atomic.Pointer[compiled]
+	closed    atomic.Bool
+}
+
+// Apply makes a View's listeners current. On an error nothing has changed.
+func (m *Manager) Apply(v *config.View) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopped {
+		return errors.New("listener: manager has stopped")
+	}
+	old := m.cur.Load()
+	next, err := m.compile(v, old)
+	if err != nil {
+		return err
+	}
+	bound, err := m.bind(next)
+	if err != nil {
+		return err
+	}
+	m.cur.Store(next)
+	keep := map[netip.AddrPort]bool{}
+	for _, c := range next.byName {
+		if !c.cfg.BindToPort {
+			continue
+		}
+		keep[c.cfg.Address] = true
+		if s := bound[c.cfg.Address]; s != nil {
+			s.cur.Store(c)
+			m.sockets[s.addr] = s
+			m.start(s)
+		} else {
+			m.sockets[c.cfg.Address].cur.Store(c)
+		}
+	}
+	for addr, s := range m.sockets {
+		if !keep[addr] {
+			s.close()
+			delete(m.sockets, addr)
+		}
+	}
+	m.retire(old, next)
+	if m.Draining() {
+		next.end()
+	}
+	return nil
+}
+
+// compile builds the next table. Listeners that did not change are taken over.
+func (m *Manager) compile(v *config.View, old *table) (*table, error) {
+	t := &table{byName: map[string]*compiled{}, exact: map[netip.AddrPort]*compiled{}, ports: map[uint16]*compiled{}}
+	for _, name := range slices.Sorted(maps.Keys(v.Listeners)) {
+		cfg := v.Listeners[name]
+		prev := old.byName[name]
+		c := prev
+		if prev == nil || prev.cfg != cfg {
+			var err error
+			if c, err = m.compileOne(cfg, prev); err != nil {
+				return nil, fmt.Errorf("listener %q: %w", name, err)
+			}
+		}
+		t.byName[name] = c
+		if other := t.exact[cfg.Address]; other != nil {
+			return nil, fmt.Errorf("listener %q: listener %q has the same address %s", name, other.cfg.Name, cfg.Address)
+		}
+		t.exact[cfg.Address] = c
+		if !cfg.BindToPort && cfg.Address.Addr().IsUnspecified() {
+			t.ports[cfg.Address.Port()] = c
+		}
+	}
+	return t, nil
+}
+
+func (m *Manager) compileOne(cfg *config.Listener, prev *compiled) (*compiled, error) {
+	match, err := newMatcher(cfg.Chains)
+	if err != nil {
+		return nil, err
+	}
+	c := &compiled{cfg: cfg, match: match, count: new(atomic.Int64), chains: map[*config.FilterChain]*chain{}}
+	if prev != nil {
+		c.count = prev.count
+	}
+	all := cfg.Chains
+	if cfg.Default != nil {
+		all = append(slices.Clip(all), cfg.Default)
+	}
+	for _, fc := range all {
+		if err := m.checkChain(fc); err != nil {
+			return nil, fmt.Errorf("filter chain %q: %w", fc.Name, err)
+		}
+		if prev != nil && prev.chains[fc] != nil {
+			c.chains[fc] = prev.chains[fc]
+			continue
+		}
+		c.chains[fc] = &chain{cfg: fc, drain: make(chan struct{})}
+	}
+	return c, nil
+}
+
+func (m *Manager) checkChain(fc *config.FilterChain) error {
+	switch {
+	case (fc.HTTP == nil) == (fc.TCP == nil):
+		return errors.New("want exactly one of an HTTP connection manager and a TCP proxy")
+	case fc.HTTP != nil && m.set.HTTP == nil, fc.TCP != nil && m.set.TCP == nil:
+		return errors.New("this proxy has no server for its last filter")
+	case fc.TLS != nil && m.set.TLS == nil:
+		return errors.New("this proxy cannot terminate TLS")
+	}
+	return nil
+}
+
+// bind opens the sockets that are not open yet, all or none.
+func (m *Manager) bind(t *table) (map[netip.AddrPort]*socket, error) {
+	bound := map[netip.AddrPort]*socket{}
+	for _, name := range slices.Sorted(maps.Keys(t.byName)) {
+		c := t.byName[name]
+		if !c.cfg.BindToPort || m.sockets[c.cfg.Address] != nil {
+			continue
+		}
+		s, err := m.open(c.cfg.Address)
+		if err != nil {
+			for _, b := range bound {
+				b.close()
+			}
+			return nil, fmt.Errorf("listener %q: %w", name, err)
+		}
+		bound[c.cfg.Address] = s
+	}
+	return bound, nil
+}
+
+func (m *Manager) open(addr netip.AddrPort) (*socket, error) {
+	if ln := m.set.Inherited[addr.Port()]; ln != nil && (addr.Addr().IsUnspecified() || addrPort(ln.Addr()) == unmapped(addr)) {
+		if d, ok := ln.(interface{ SetDeadline(time.Time) error }); ok {
+			if err := d.SetDeadline(time.Time{}); err != nil { // a socket that was let go before
+				return nil, err
+			}
+		}
+		return &socket{addr: addr, ln: ln, inherited: true}, nil
+	}
+	ln, err := m.set.Listen(addr)
+	if err != nil {
+		return nil, err
+	}
+	return &socket{addr: addr, ln: ln}, nil
+}
+
+// close stops accepting. An inherited socket stays open: its connections wait for the next listener there.
+func (s *socket) close() {
+	if s.closed.Swap(true) {
+		return
+	}
+	if d, ok := s.ln.(interface{ SetDeadline(time.Time) error }); s.inherited && ok {
+		_ = d.SetDeadline(time.Unix(1, 0))
+		return
+	}
+	_ = s.ln.Close()
+}
+
+// retire tells connections whose chain is gone to drain, and cuts them when their time is over.
+func (m *Manager) retire(old, next *table) {
+	var gone []*chain
+	for name, o := range old.byName {
+		n := next.byName[name]
+		for fc, ch := range o.chains {
+			if n == nil || n.chains[fc] != ch {
+				gone = append(gone, ch)
+			}
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	for _, ch := range gone {
+		ch.end()
+	}
+	if m.run == nil {
+		return
+	}
+	ctx := m.run
+	m.work.Go(func() {
+		t := time.NewTimer(m.set.DrainTime)
+		defer t.Stop()
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+			m.conns.cut(func(c *conn) bool { return slices.Contains(gone, c.chain.Load()) })
+		}
+	})
+}
+
+// Run accepts until ctx ends, then closes the sockets and all connections and
+// waits for them. It may be called once.
+func (m *Manager) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	m.mu.Lock()
+	if m.run != nil {
+		m.mu.Unlock()
+		return errors.New("listener: Run was called twice")
+	}
+	m.run = ctx
+	for _, s := range m.sockets {
+		m.start(s)
+	}
+	m.mu.Unlock()
+	<-ctx.Done()
+	m.mu.Lock()
+	m.stopped = true
+	m.closeSockets()
+	m.mu.Unlock()
+	m.conns.cut(func(*conn) bool { return true })
+	m.work.Wait()
+	return nil
+}
+
+func (m *Manager) closeSockets() {
+	for _, s := range m.sockets {
+		s.close()
+	}
+}
+
+// start begins accepting on s if the manager runs; mu is held.
+func (m *Manager) start(s *socket) {
+	if m.run == nil || m.stopped {
+		return
+	}
+	ctx := m.run
+	m.work.Go(func() { m.acceptLoop(ctx, s) })
+}
+
+// Drain tells every connection to end after what it is doing and waits until
+// none is left. When ctx ends first, the rest is cut. Unless AcceptWhileDraining is
+// set, nothing is accepted any more; sockets close at the latest when Drain returns.
+func (m *Manager) Drain(ctx context.Context) error {
+	m.drainOnce.Do(func() { close(m.draining) })
+	m.mu.Lock()
+	m.cur.Load().end()
+	if !m.set.AcceptWhileDraining {
+		m.closeSockets()
+	}
+	m.mu.Unlock()
+	err := m.conns.wait(ctx)
+	m.mu.Lock()
+	m.closeSockets()
+	m.mu.Unlock()
+	if n := m.conns.cut(func(*conn) bool { return true }); n > 0 {
+		return fmt.Errorf("listener: drain: cut %d connections: %w", n, err)
+	}
+	return nil
+}
+
+// Draining tells whether Drain was called.
+func (m *Manager) Draining() bool {
+	select {
+	case <-m.draining:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,201 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"weft.mesh/weft/internal/backoff"
+	"weft.mesh/weft/proxy/config"
+	"weft.mesh/weft/proxy/netio"
+	"weft.mesh/weft/proxy/stream"
+)
+
+// acceptLoop takes connections off one socket until it is closed.
+func (m *Manager) acceptLoop(ctx context.Context, s *socket) {
+	// Out of descriptors and the like: wait and try again, the socket is fine.
+	retry := backoff.New(backoff.Policy{Base: 5 * time.Millisecond, Max: time.Second, Jitter: 0.5}, nil)
+	for {
+		nc, err := s.ln.Accept()
+		if err != nil {
+			if s.closed.Load() || errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+				return
+			}
+			m.stats.AcceptFailed.Add(1)
+			m.set.Log.Warn("accept failed", "address", s.addr.String(), "cause", err)
+			if retry.Wait(ctx) != nil {
+				return
+			}
+			continue
+		}
+		retry.Reset()
+		m.accept(ctx, nc, s.cur.Load())
+	}
+}
+
+// accept counts a connection against the bounds and starts serving it.
+func (m *Manager) accept(ctx context.Context, nc net.Conn, l *compiled) {
+	m.stats.Total.Add(1)
+	total, own := m.total.Add(1), l.count.Add(1)
+	release := func() { m.total.Add(-1); l.count.Add(-1) }
+	if (m.set.MaxConnections > 0 && total > int64(m.set.MaxConnections)) ||
+		(l.cfg.MaxConnections > 0 && own > int64(l.cfg.MaxConnections)) {
+		m.stats.Overflow.Add(1)
+		release()
+		_ = nc.Close()
+		return
+	}
+	if t, ok := nc.(*net.TCPConn); ok && m.set.Keepalive != (net.KeepAliveConfig{}) {
+		_ = t.SetKeepAliveConfig(m.set.Keepalive) // TCP_NODELAY is Go's default
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	c := &conn{c: netio.New(nc), info: &stream.ConnInfo{}, id: m.ids.Add(1), started: time.Now(), cancel: cancel}
+	m.conns.add(c)
+	if ctx.Err() != nil { // Run has cut the others already
+		_ = nc.Close()
+	}
+	m.work.Go(func() {
+		defer release()
+		defer m.conns.remove(c)
+		defer c.cut()
+		m.serve(ctx, nc, c, l)
+	})
+}
+
+// serve takes one connection through its listener.
+func (m *Manager) serve(ctx context.Context, nc net.Conn, c *conn, l *compiled) {
+	info := c.info
+	info.ID, info.Listener, info.Direction = c.id, l.cfg.Name, l.cfg.Direction
+	info.Local, info.Remote = addrPort(nc.LocalAddr()), addrPort(nc.RemoteAddr())
+	if l.cfg.UseOriginalDst || l.cfg.OriginalDst {
+		if !m.redirected(nc, info) {
+			return
+		}
+		if l.cfg.UseOriginalDst {
+			to := m.target(l, info)
+			if to != l {
+				defer to.count.Add(-1)
+				if n := to.count.Add(1); to.cfg.MaxConnections > 0 && n > int64(to.cfg.MaxConnections) {
+					m.stats.Overflow.Add(1)
+					return
+				}
+			}
+			l = to
+		}
+	}
+	f := &facts{local: info.Local, remote: info.Remote}
+	if err := m.sniff(c.c, &l.cfg.Inspect, l.cfg.Direction, f, info); err != nil {
+		if f.transport != "" && (errors.Is(err, errHello) || errors.Is(err, errProxy) || errors.Is(err, errSniffTimeout)) {
+			m.stats.SniffFailed.Add(1)
+		}
+		return
+	}
+	fc := l.match.find(f)
+	if fc == nil {
+		fc = l.cfg.Default
+	}
+	if fc == nil {
+		m.refuseNoChain(c, l, info)
+		return
+	}
+	ch := l.chains[fc]
+	c.chain.Store(ch)
+	m.serveChain(ctx, c, ch, info)
+}
+
+// redirected finds the original destination. It returns false for a connection to
+// the listener itself, which must not be served.
+func (m *Manager) redirected(nc net.Conn, info *stream.ConnInfo) bool {
+	dst, ok := m.set.OriginalDst(nc)
+	if ok && dst != info.Local {
+		info.Local = dst
+		return true
+	}
+	if m.set.AllowDirect {
+		return true
+	}
+	m.stats.Direct.Add(1)
+	return false
+}
+
+// target is the listener for the original destination: exact, then any address with that port, then l itself.
+func (m *Manager) target(l *compiled, info *stream.ConnInfo) *compiled {
+	t := m.cur.Load()
+	to := t.exact[info.Local]
+	if to == nil || to.cfg.BindToPort {
+		to = t.ports[info.Local.Port()]
+	}
+	if to == nil || to == l {
+		return l
+	}
+	info.Listener, info.Direction = to.cfg.Name, to.cfg.Direction
+	return to
+}
+
+// refuseNoChain logs and closes.
+func (m *Manager) refuseNoChain(c *conn, l *compiled, info *stream.ConnInfo) {
+	m.stats.NoChain.Add(1)
+	rec := noChain(info)
+	rec.Start, rec.Duration = c.started, time.Since(c.started)
+	for _, a := range l.cfg.AccessLogs {
+		a.Log(rec)
+	}
+}
+
+// serveChain terminates TLS, asks the network filters and hands over.
+func (m *Manager) serveChain(ctx context.Context, c *conn, ch *chain, info *stream.ConnInfo) {
+	fc := ch.cfg
+	if fc.TLS != nil {
+		if err := m.set.TLS.Handshake(ctx, c.c, fc.TLS, fc.HandshakeTimeout, info); err != nil {
+			m.stats.TLSFailed.Add(1)
+			m.set.Log.Debug("tls handshake failed", "listener", info.Listener, "remote", info.Remote.String(), "cause", err)
+			return
+		}
+	}
+	c.ready.Store(true)
+	for _, f := range fc.Network {
+		if ok, details := f.Connection(info); !ok {
+			m.refuseFilter(c, fc, info, details)
+			return
+		}
+	}
+	ctx = stream.WithDrain(ctx, ch.drain)
+	if fc.HTTP != nil {
+		m.set.HTTP.ServeHTTP(ctx, fc.HTTP, c.c, info)
+		return
+	}
+	m.set.TCP.ServeTCP(ctx, fc.TCP, c.c, info)
+}
+
+// refuseFilter logs a connection that a network filter turned away, and closes it.
+func (m *Manager) refuseFilter(c *conn, fc *config.FilterChain, info *stream.ConnInfo, details string) {
+	m.stats.Refused.Add(1)
+	rec := &stream.Info{
+		Conn: info, Start: c.started, Duration: time.Since(c.started), Termination: details,
+		Flags: stream.FlagUnauthorized, GRPCCode: -1, ServiceTime: -1,
+	}
+	logs := []*config.AccessLog(nil)
+	if fc.TCP != nil {
+		logs = fc.TCP.AccessLogs
+	} else {
+		logs = fc.HTTP.AccessLogs
+	}
+	for _, a := range logs {
+		a.Log(rec)
+	}
+}
+
+// Addresses returns the bound addresses by listener name, for tests and the admin interface.
+func (m *Manager) Addresses() map[string]netip.AddrPort {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := map[string]netip.AddrPort{}
+	for _, s := range m.sockets {
+		if l := s.cur.Load(); l != nil {
+			out[l.cfg.Name] = addrPort(s.ln.Addr())
+		}
+	}
+	return out
+}
