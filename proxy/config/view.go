@@ -206,6 +206,7 @@ type HTTPManager struct {
 	EscapedSlashes        EscapedSlashes
 	AllowHTTP10           bool
 	StripHostPort         bool
+	StripMatchingPort     bool // only if it is the listener's port (strip_matching_host_port)
 	PreserveCase          bool
 	Upgrades              []string // "websocket"
 	Tracing               *Tracing

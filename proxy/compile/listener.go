@@ -1,0 +1,201 @@
+package compile
+
+import (
+	"fmt"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
+	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+
+	"weft.mesh/weft/proxy/config"
+	"weft.mesh/weft/proxy/stream"
+)
+
+// defaultSniff is Envoy's listener_filters_timeout.
+const defaultSniff = 15 * time.Second
+
+// listener is a compiled LDS resource: everything but what other resources add.
+type listener struct {
+	base   *config.Listener
+	tls    []*pendingDownstreamTLS  // by index of base.Chains; the default chain's comes last
+	routes map[string]time.Duration // RDS names and how long to wait for them
+}
+
+func (l *listener) secrets() []string {
+	var n []string
+	for _, t := range l.tls {
+		n = append(n, t.names()...)
+	}
+	return n
+}
+
+// resolve fills secrets into the chains.
+func (l *listener) resolve(secrets map[string]*config.Secret) *config.Listener {
+	if len(l.secrets()) == 0 {
+		return l.base
+	}
+	b := *l.base
+	b.Chains = make([]*config.FilterChain, len(l.base.Chains))
+	for i, ch := range l.base.Chains {
+		b.Chains[i] = withTLS(ch, l.tls[i].resolve(secrets))
+	}
+	if b.Default != nil {
+		b.Default = withTLS(b.Default, l.tls[len(b.Chains)].resolve(secrets))
+	}
+	return &b
+}
+
+func withTLS(ch *config.FilterChain, t *config.DownstreamTLS) *config.FilterChain {
+	if ch.TLS == t {
+		return ch
+	}
+	o := *ch
+	o.TLS = t
+	return &o
+}
+
+func (c *Compiler) listener(body []byte) (*listener, error) {
+	var x listenerv3.Listener
+	if err := decode(body, &x); err != nil {
+		return nil, err
+	}
+	addr, err := socketAddress("address", x.GetAddress())
+	if err != nil {
+		return nil, err
+	}
+	if x.GetTransparent().GetValue() {
+		return nil, bad("transparent", true, "transparent sockets are not supported; redirect instead")
+	}
+	b := &config.Listener{
+		Name: x.GetName(), Address: addr, BindToPort: x.GetBindToPort() == nil || x.GetBindToPort().GetValue(), UseOriginalDst: x.GetUseOriginalDst().GetValue(),
+	}
+	if b.Name == "" {
+		return nil, missing("name", "want the listener's name")
+	}
+	if b.Direction, err = c.direction(x.GetTrafficDirection()); err != nil {
+		return nil, err
+	}
+	if err := listenerFilters(&x, b); err != nil {
+		return nil, err
+	}
+	if b.AccessLogs, err = c.accessLogs(x.GetAccessLog(), true); err != nil {
+		return nil, err
+	}
+	l := &listener{base: b, routes: map[string]time.Duration{}}
+	return l, c.filterChains(&x, l)
+}
+
+func (c *Compiler) direction(d corev3.TrafficDirection) (stream.Direction, error) {
+	switch {
+	case d == corev3.TrafficDirection_INBOUND:
+		return stream.Inbound, nil
+	case d != corev3.TrafficDirection_OUTBOUND && d != corev3.TrafficDirection_UNSPECIFIED:
+		return 0, bad("traffic_direction", d, "unknown")
+	case c.set.Gateway:
+		return stream.Gateway, nil
+	}
+	return stream.Outbound, nil
+}
+
+func (c *Compiler) filterChains(x *listenerv3.Listener, l *listener) error {
+	seen := map[string]string{}
+	for i, fc := range x.GetFilterChains() {
+		path := fmt.Sprintf("filter_chains[%d:%s]", i, fc.GetName())
+		ch, err := c.filterChain(fc, l)
+		if err != nil {
+			return at(path, err)
+		}
+		key := fmt.Sprintf("%+v", ch.Match)
+		if other, ok := seen[key]; ok {
+			return at(path, fmt.Errorf("same filter_chain_match as chain %q", other))
+		}
+		seen[key] = fc.GetName()
+		l.base.Chains = append(l.base.Chains, ch)
+	}
+	if d := x.GetDefaultFilterChain(); d != nil {
+		if d.GetFilterChainMatch() != nil {
+			return bad("default_filter_chain.filter_chain_match", "set", "the default chain has no condition; remove it")
+		}
+		ch, err := c.filterChain(d, l)
+		if err != nil {
+			return at("default_filter_chain", err)
+		}
+		l.base.Default = ch
+	}
+	if len(l.base.Chains) == 0 && l.base.Default == nil && !l.base.UseOriginalDst {
+		return missing("filter_chains", "want at least one filter chain")
+	}
+	return nil
+}
+
+// Types of listener filters.
+const (
+	typeOriginalDst   = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst"
+	typeTLSInspector  = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+	typeHTTPInspector = "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"
+)
+
+func listenerFilters(x *listenerv3.Listener, b *config.Listener) error {
+	in := &b.Inspect
+	var err error
+	if in.Timeout, err = duration("listener_filters_timeout", x.GetListenerFiltersTimeout(), defaultSniff); err != nil {
+		return err
+	}
+	in.ContinueOnTimeout = x.GetContinueOnListenerFiltersTimeout()
+	for i, f := range x.GetListenerFilters() {
+		path := fmt.Sprintf("listener_filters[%d:%s]", i, f.GetName())
+		off, err := disabledPorts(f.GetFilterDisabled())
+		if err != nil {
+			return at(path, err)
+		}
+		switch f.GetTypedConfig().MessageName() {
+		case typeOriginalDst:
+			b.OriginalDst = true
+			err = unpack(f.GetTypedConfig(), new(originaldstv3.OriginalDst))
+			if err == nil && len(off) > 0 {
+				err = bad("filter_disabled", off, "not supported for this filter")
+			}
+		case typeTLSInspector:
+			in.TLS, in.NoTLS = true, off
+			err = unpack(f.GetTypedConfig(), new(tlsinspectorv3.TlsInspector))
+		case typeHTTPInspector:
+			in.HTTP, in.NoHTTP = true, off
+			err = unpack(f.GetTypedConfig(), new(httpinspectorv3.HttpInspector))
+		default:
+			err = bad("typed_config.type_url", f.GetTypedConfig().GetTypeUrl(), "listener filter not supported; supported are %s, %s and %s",
+				typeOriginalDst, typeTLSInspector, typeHTTPInspector)
+		}
+		if err != nil {
+			return at(path, err)
+		}
+	}
+	return nil
+}
+
+// disabledPorts reads filter_disabled: one destination port range or an or_match of such.
+func disabledPorts(p *listenerv3.ListenerFilterChainMatchPredicate) ([]config.PortRange, error) {
+	switch r := p.GetRule().(type) {
+	case nil:
+		return nil, nil
+	case *listenerv3.ListenerFilterChainMatchPredicate_DestinationPortRange:
+		s, e := r.DestinationPortRange.GetStart(), r.DestinationPortRange.GetEnd()
+		if s < 0 || e <= s || e > 65536 {
+			return nil, bad("filter_disabled.destination_port_range", fmt.Sprintf("[%d,%d)", s, e), "want a range of ports")
+		}
+		return []config.PortRange{{Start: uint16(s), End: uint16(min(e, 65535))}}, nil
+	case *listenerv3.ListenerFilterChainMatchPredicate_OrMatch:
+		var out []config.PortRange
+		for i, q := range r.OrMatch.GetRules() {
+			o, err := disabledPorts(q)
+			if err != nil {
+				return nil, index("filter_disabled.or_match.rules", i, err)
+			}
+			out = append(out, o...)
+		}
+		return out, nil
+	}
+	return nil, bad("filter_disabled", fmt.Sprintf("%T", p.GetRule()), "want destination_port_range or or_match of such")
+}
