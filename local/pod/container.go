@@ -105,7 +105,7 @@ func (c *container) run(ctx context.Context) {
 	defer close(c.done)
 	defer c.update(func(s *containerStatus) { s.state, s.pid, s.ready = stateEnded, 0, false })
 	retry := 0
-	for {
+	for !closed(c.term) {
 		began := time.Now()
 		asked, why := c.once(ctx)
 		if ctx.Err() != nil || closed(c.term) {

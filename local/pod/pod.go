@@ -97,7 +97,9 @@ type Pod struct {
 	dirty               chan struct{} // a change waits to be published
 	wg                  sync.WaitGroup
 	tokenPending        atomic.Bool
-	publishing          sync.Mutex // one writer of the manifest at a time
+
+	publishing sync.Mutex // one writer of the manifest at a time; protects removed
+	removed    bool       // nothing is published any more
 
 	sandbox *sandbox.Sandbox // set before ready is closed
 	ip      netip.Addr       // set before ready is closed

@@ -271,6 +271,7 @@ func (p *Pod) remove() {
 			p.env.Log.Warn("pod is not removed cleanly", "namespace", p.spec.Namespace, "pod", p.name, "error", err)
 		}
 	}
+	p.removed = true
 	complain(p.env.Folder.Withdraw(p.spec.Namespace, p.name))
 	if closed(p.ready) {
 		p.sandbox.KillAll()
@@ -311,6 +312,9 @@ func (p *Pod) publishLoop(ctx context.Context) {
 func (p *Pod) publish() {
 	p.publishing.Lock()
 	defer p.publishing.Unlock()
+	if p.removed {
+		return
+	}
 	if err := p.env.Folder.Publish(p.manifest()); err != nil {
 		p.env.Log.Error("pod is not published", "namespace", p.spec.Namespace, "pod", p.name, "error", err)
 	}
