@@ -135,7 +135,20 @@ type Info struct {
 	Peer *Workload
 	// Tunnel or upgrade protocol.
 	Upgrade bool
+	// Report, for TCP, tells which report of the connection this is; access logs are written at the end only.
+	Report Report
+	// NewIn and NewOut are the bytes since the last report (TCP).
+	NewIn, NewOut uint64
 }
+
+// Report is the stage at which a TCP connection is reported to metrics. HTTP exchanges are reported once, at the end.
+type Report uint8
+
+const (
+	ReportEnd     Report = iota // ended; the zero value
+	ReportOpen                  // established, or failed to be
+	ReportRunning               // in between, every 15 s if bytes moved
+)
 
 // Service names the destination service of a cluster.
 type Service struct{ Host, Name, Namespace string }

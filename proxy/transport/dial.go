@@ -226,7 +226,7 @@ func FailureReason(err error) string {
 	case errors.As(err, &alert):
 		return "TLS_error:_" + under(alert.Error())
 	case errors.As(err, &errno):
-		return fmt.Sprintf("delayed_connect_error:_%d", int(errno))
+		return "delayed_connect_error:_" + errnoText(errno)
 	case errors.Is(err, context.DeadlineExceeded), netio.IsTimeout(err):
 		return ""
 	}
@@ -238,6 +238,12 @@ func FailureReason(err error) string {
 		}
 	}
 	return "TLS_error:_" + under(err.Error())
+}
+
+// errnoText is strerror's text, as Envoy logs it: capitalised.
+func errnoText(e syscall.Errno) string {
+	s := e.Error()
+	return under(strings.ToUpper(s[:1]) + s[1:])
 }
 
 func under(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), " ", "_") }
