@@ -242,7 +242,8 @@ type TCPProxy struct {
 	MaxConnectAttempts uint32 // default 1
 	Hash               bool   // by source IP
 	AccessLogs         []*AccessLog
-	// Stats tells that Istio's TCP metrics are wanted.
+	// Ends are told of each report of a connection (Istio's TCP metrics): when it
+	// is open, every 15 s while bytes move, and at its end; see stream.Info.Report.
 	Ends []func(i *stream.Info)
 	// Peer metadata exchange (ALPN istio-peer-exchange) on this side.
 	MetadataExchange bool
