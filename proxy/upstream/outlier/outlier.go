@@ -119,7 +119,7 @@ func (d *Detector) SetHosts(hosts []*Host) {
 func (d *Detector) Report(h *Host, r Result, now time.Time) (ejected bool) {
 	c := d.cfg.Load()
 	if r.Local && c.SplitLocal {
-		return h.nLocal.Add(1) == c.ConsecutiveLocal && d.eject(h, ConsecutiveLocal, now)
+		return reached(&h.nLocal, c.ConsecutiveLocal) && d.eject(h, ConsecutiveLocal, now)
 	}
 	if c.SplitLocal {
 		store(&h.nLocal)
@@ -137,13 +137,13 @@ func (d *Detector) Report(h *Host, r Result, now time.Time) (ejected bool) {
 		return false
 	}
 	if status == 502 || status == 503 || status == 504 {
-		if h.nGateway.Add(1) == c.ConsecutiveGateway && d.eject(h, ConsecutiveGateway, now) {
+		if reached(&h.nGateway, c.ConsecutiveGateway) && d.eject(h, ConsecutiveGateway, now) {
 			ejected = true
 		}
 	} else {
 		store(&h.nGateway)
 	}
-	if h.n5xx.Add(1) == c.Consecutive5xx && d.eject(h, Consecutive5xx, now) {
+	if reached(&h.n5xx, c.Consecutive5xx) && d.eject(h, Consecutive5xx, now) {
 		ejected = true
 	}
 	return ejected
@@ -236,4 +236,9 @@ func (d *Detector) Ejections(h *Host) (times uint64, since time.Time, why Cause)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return h.times, h.since, h.cause
+}
+
+// reached counts one more and tells whether the limit is met; limit 0 is off.
+func reached(n *atomic.Uint32, limit uint32) bool {
+	return n.Add(1) >= limit && limit > 0
 }

@@ -1,0 +1,311 @@
+package upstream
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"weft.mesh/weft/proxy/config"
+	"weft.mesh/weft/proxy/stream"
+)
+
+// pool is the connections to one endpoint: HTTP/1 connections, of which the
+// last used is taken first so that the others can time out, and HTTP/2
+// connections, which exchanges share.
+type pool struct {
+	host *Host // set at creation
+
+	mu sync.Mutex
+	// mu protects the following.
+	idle     []*conn // HTTP/1, not in use, last used last
+	multi    []*conn // HTTP/2
+	size     int     // connections that exist or are being made
+	waiters  []*waiter
+	flight   *flight // HTTP/2 connection attempt that others wait for
+	draining bool
+}
+
+// conn is one pooled connection.
+type conn struct {
+	HTTPConn
+	pool  *pool
+	born  time.Time
+	lease           // of HTTP/1 connections: only one exchange at a time
+	last  time.Time // when it became idle; the pool's mutex
+	uses  uint32
+	gone  bool // taken out of the pool; the pool's mutex
+}
+
+// waiter is an exchange that waits for a connection of others. It gets a connection, or nil to try again.
+type waiter struct{ ch chan *conn }
+
+// flight is an attempt to make an HTTP/2 connection.
+type flight struct {
+	done chan struct{}
+	err  error // set before done is closed
+}
+
+// staleAfter is how long a connection may idle before it is checked for having been closed by the peer.
+const staleAfter = time.Second
+
+// takeIdle pops the connection used last, checking it if it idled. mu is held.
+func (p *pool) takeIdle() *conn {
+	for n := len(p.idle); n > 0; n = len(p.idle) {
+		c := p.idle[n-1]
+		p.idle[n-1] = nil
+		p.idle = p.idle[:n-1]
+		if time.Since(c.last) < staleAfter || c.Usable() {
+			return c
+		}
+		p.drop(c)
+	}
+	return nil
+}
+
+// takeMulti finds a shared connection with room. mu is held.
+func (p *pool) takeMulti() *conn {
+	for i := 0; i < len(p.multi); i++ {
+		c := p.multi[i]
+		if !c.Usable() {
+			p.multi = append(p.multi[:i], p.multi[i+1:]...)
+			i--
+			if c.Streams() == 0 {
+				p.drop(c)
+			}
+			continue
+		}
+		if c.CanTakeStream() {
+			return c
+		}
+	}
+	return nil
+}
+
+// drop closes a connection and gives its place back. mu is held.
+func (p *pool) drop(c *conn) {
+	if c.gone {
+		return
+	}
+	c.gone = true
+	p.size--
+	p.host.Stats.CxActive.Add(-1)
+	p.host.cluster.conns.Add(-1)
+	c.HTTPConn.Close()
+	p.wakeOne(nil)
+}
+
+// wakeOne hands c (or a chance to try again) to the one who waits longest. mu is held.
+func (p *pool) wakeOne(c *conn) bool {
+	if len(p.waiters) == 0 {
+		return false
+	}
+	w := p.waiters[0]
+	copy(p.waiters, p.waiters[1:])
+	p.waiters = p.waiters[:len(p.waiters)-1]
+	w.ch <- c // has room for one
+	return true
+}
+
+// giveUp takes a waiter out of the queue; what it was handed meanwhile goes to the next.
+func (p *pool) giveUp(w *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, x := range p.waiters {
+		if x == w {
+			p.waiters = append(p.waiters[:i], p.waiters[i+1:]...)
+			return
+		}
+	}
+	if c := <-w.ch; c != nil {
+		p.put(c)
+	} else {
+		p.wakeOne(nil)
+	}
+}
+
+// put makes an HTTP/1 connection available again. mu is held.
+func (p *pool) put(c *conn) {
+	if p.draining {
+		p.drop(c)
+		return
+	}
+	c.last = time.Now()
+	if !p.wakeOne(c) {
+		p.idle = append(p.idle, c)
+	}
+}
+
+// release ends an exchange's use of its connection.
+func (p *pool) release(c *conn) {
+	cfg := p.host.cluster.cur.Load().cfg
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.Multiplexed() {
+		c.last = time.Now()
+		if c.gone {
+			return
+		}
+		if c.Streams() == 0 && (p.draining || !c.Usable() || worn(c, cfg)) {
+			p.remove(c)
+			p.drop(c)
+			return
+		}
+		p.wakeOne(nil)
+		return
+	}
+	if !c.Idle() || worn(c, cfg) {
+		p.drop(c)
+		return
+	}
+	p.put(c)
+}
+
+// worn tells whether a connection has served its number of requests or its time.
+func worn(c *conn, cfg *config.Cluster) bool {
+	return cfg.MaxRequestsPerConn > 0 && c.uses >= cfg.MaxRequestsPerConn ||
+		cfg.MaxConnDuration > 0 && time.Since(c.born) >= cfg.MaxConnDuration
+}
+
+func (p *pool) remove(c *conn) {
+	for i, x := range p.multi {
+		if x == c {
+			p.multi = append(p.multi[:i], p.multi[i+1:]...)
+			return
+		}
+	}
+}
+
+// drain closes what idles now and everything else as it becomes idle.
+func (p *pool) drain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.draining = true
+	for _, c := range p.idle {
+		p.drop(c)
+	}
+	p.idle = nil
+	for i := 0; i < len(p.multi); i++ {
+		if c := p.multi[i]; c.Streams() == 0 {
+			p.multi = append(p.multi[:i], p.multi[i+1:]...)
+			i--
+			p.drop(c)
+		}
+	}
+	for p.wakeOne(nil) {
+	}
+}
+
+// defaultIdle is how long a connection may idle if the cluster does not say (Envoy).
+const defaultIdle = time.Hour
+
+// clean closes connections that idled too long or that the peer has closed.
+func (p *pool) clean(cfg *config.Cluster, now time.Time) {
+	limit := cfg.IdleTimeout
+	if limit <= 0 {
+		limit = defaultIdle
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	keep := p.idle[:0]
+	for _, c := range p.idle {
+		if now.Sub(c.last) >= limit || worn(c, cfg) || !c.Usable() {
+			p.drop(c)
+		} else {
+			keep = append(keep, c)
+		}
+	}
+	clear(p.idle[len(keep):])
+	p.idle = keep
+	for i := 0; i < len(p.multi); i++ {
+		c := p.multi[i]
+		if c.Streams() == 0 && (now.Sub(c.last) >= limit || worn(c, cfg) || !c.Usable()) {
+			p.multi = append(p.multi[:i], p.multi[i+1:]...)
+			i--
+			p.drop(c)
+		}
+	}
+}
+
+// connect makes a connection whose place has been counted already, and gives the place back if that fails.
+func (p *pool) connect(ctx context.Context, s *state, r *Request, proto config.Protocol) (*conn, error) {
+	h := p.host
+	timeout := s.cfg.ConnectTimeout
+	if timeout <= 0 {
+		timeout = defaultConnect
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	o := DialOptions{ALPN: alpnFor(h.tls, proto), Downstream: r.Conn}
+	if h.tls != nil && h.tls.AutoSNI {
+		o.SNI = hostOnly(r.Authority)
+	}
+	hc, err := h.cluster.m.set.Connect.Connect(ctx, h.cluster.m.ctx, s.cfg, h.ep.Load(), h.tls, proto, o)
+	if err != nil {
+		h.Stats.CxConnectFail.Add(1)
+		h.cluster.conns.Add(-1)
+		p.mu.Lock()
+		p.size--
+		p.wakeOne(nil)
+		p.mu.Unlock()
+		return nil, err
+	}
+	h.Stats.CxTotal.Add(1)
+	h.Stats.CxActive.Add(1)
+	c := &conn{HTTPConn: hc, pool: p, born: time.Now()}
+	c.last = c.born
+	return c, nil
+}
+
+// defaultConnect is the connect time-out if the cluster does not say.
+const defaultConnect = 10 * time.Second
+
+// hostOnly is an authority without port, for SNI.
+func hostOnly(a []byte) string {
+	for i := len(a) - 1; i >= 0; i-- {
+		if a[i] == ':' {
+			return string(a[:i])
+		}
+		if a[i] < '0' || a[i] > '9' {
+			break
+		}
+	}
+	return string(a)
+}
+
+// lease is one exchange on a pooled connection; closing it returns the connection.
+type lease struct {
+	stream.Client
+	conn *conn
+}
+
+func (l *lease) Close() {
+	c := l.conn
+	l.Client.Close()
+	l.Client = nil
+	h := c.pool.host
+	h.Stats.RqActive.Add(-1)
+	h.cluster.requests.Add(-1)
+	if l != &c.lease { // of a shared connection
+		l.conn = nil
+		leases.Put(l)
+	}
+	c.pool.release(c)
+}
+
+var leases = sync.Pool{New: func() any { return new(lease) }}
+
+// start begins an exchange; the request has been counted already.
+func (c *conn) start() (stream.Client, error) {
+	x, err := c.HTTPConn.Start()
+	if err != nil {
+		return nil, err
+	}
+	c.pool.host.Stats.RqActive.Add(1)
+	c.pool.host.Stats.RqTotal.Add(1)
+	l := &c.lease
+	if c.Multiplexed() {
+		l = leases.Get().(*lease)
+	}
+	l.Client, l.conn = x, c
+	return l, nil
+}
