@@ -27,6 +27,12 @@ type Ender interface {
 	End(s *Stream)
 }
 
+// Upstreamer is a filter that wants to change a request once it is known which
+// upstream connection it goes to. It is called for every attempt, before the head is written.
+type Upstreamer interface {
+	Upstream(s *Stream, c *stream.ConnInfo)
+}
+
 // Network sees a new connection before the last network filter takes it.
 type Network interface {
 	Name() string

@@ -69,6 +69,21 @@ func (f *Fields) SetBytes(name string, value []byte) {
 	f.Append(bytesOf(name), value)
 }
 
+// SetAt replaces the value of line i by one that the caller keeps alive and unchanged.
+func (f *Fields) SetAt(i int, value []byte) { f.list[i].Value = value }
+
+// DelFunc removes the lines that drop says.
+func (f *Fields) DelFunc(drop func(Field) bool) {
+	keep := f.list[:0]
+	for _, l := range f.list {
+		if !drop(l) {
+			keep = append(keep, l)
+		}
+	}
+	clear(f.list[len(keep):])
+	f.list = keep
+}
+
 // Del removes all lines of name.
 func (f *Fields) Del(name string) { f.del(name, 0) }
 

@@ -142,5 +142,10 @@ type Client interface {
 	Close()
 }
 
+// Readier may be implemented by a [Client] or [Server]: ReadReady tells whether
+// the next ReadBody returns without waiting for the network, so that whoever
+// passes the body on can put off a Flush. It is called by the reading goroutine.
+type Readier interface{ ReadReady() bool }
+
 // EOF is returned by ReadBody at the end of a body.
 var EOF = io.EOF
