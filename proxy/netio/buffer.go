@@ -14,6 +14,12 @@ var ErrBufferFull = errors.New("buffer full")
 
 var pool = sync.Pool{New: func() any { return new([BufferSize]byte) }}
 
+// Get takes a pooled buffer, for output; its content is undefined.
+func Get() *[BufferSize]byte { return pool.Get().(*[BufferSize]byte) }
+
+// Put gives a buffer back to the pool.
+func Put(b *[BufferSize]byte) { pool.Put(b) }
+
 // Buffer is a queue of bytes read from a connection. The zero value is empty,
 // holds no memory and is limited to BufferSize. It is not safe for concurrent use.
 type Buffer struct {

@@ -104,7 +104,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	case c.tls.Load() != nil:
 		n, err = c.tls.Load().Write(p)
 	case c.raw != nil:
-		n, err = c.raw.write(p, nil)
+		n, err = c.raw.write(p, nil, nil)
 	default:
 		n, err = c.nc.Write(p)
 	}
@@ -112,35 +112,48 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Write2 writes a and then b in as few system calls or TLS records as possible.
-func (c *Conn) Write2(a, b []byte) error {
-	if len(a) == 0 || len(b) == 0 || c.raw == nil || c.tls.Load() != nil {
-		return c.write2Copy(a, b)
-	}
-	n, err := c.raw.write(a, b)
-	c.out.Add(uint64(n))
-	return err
-}
-
-// write2Copy fills the first write up to one buffer (one TLS record) by copying.
-func (c *Conn) write2Copy(a, b []byte) error {
-	if len(a) > 0 && len(b) > 0 && len(a) < BufferSize {
-		mem := pool.Get().(*[BufferSize]byte)
-		defer pool.Put(mem)
-		n := copy(mem[:], a)
-		m := copy(mem[n:], b)
-		a, b = mem[:n+m], b[m:]
-	}
-	if len(a) > 0 {
-		if _, err := c.Write(a); err != nil {
-			return err
-		}
-	}
-	if len(b) > 0 {
-		_, err := c.Write(b)
+// WriteParts writes head, body and tail in as few system calls or TLS records as
+// possible: one if the kernel takes them at once. With TLS, or without a socket, head and tail are
+// copied together with as much of the body as one record holds.
+func (c *Conn) WriteParts(head, body, tail []byte) error {
+	if c.raw != nil && c.tls.Load() == nil {
+		n, err := c.raw.write(head, body, tail)
+		c.out.Add(uint64(n))
 		return err
 	}
-	return nil
+	return c.writeCopied(head, body, tail)
+}
+
+// writeCopied cuts the parts into writes of one buffer (one TLS record).
+func (c *Conn) writeCopied(parts ...[]byte) error {
+	mem := pool.Get().(*[BufferSize]byte)
+	defer pool.Put(mem)
+	n := 0
+	for _, p := range parts {
+		for len(p) > 0 {
+			if n == 0 && len(p) >= BufferSize {
+				m, err := c.Write(p[:len(p)-len(p)%BufferSize])
+				if err != nil {
+					return err
+				}
+				p = p[m:]
+				continue
+			}
+			m := copy(mem[n:], p)
+			n, p = n+m, p[m:]
+			if n == BufferSize {
+				if _, err := c.Write(mem[:n]); err != nil {
+					return err
+				}
+				n = 0
+			}
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	_, err := c.Write(mem[:n])
+	return err
 }
 
 // Peek waits until n bytes (at most BufferSize) have arrived and returns all

@@ -36,7 +36,7 @@ type raw struct {
 
 	// writer only (with TLS: holder of crypto/tls's output lock)
 	writeStep func(fd uintptr) bool
-	out       [2][]byte
+	out       [3][]byte
 	wrote     int
 	writeErr  error
 	stalled   bool
@@ -164,14 +164,15 @@ func (r *raw) tryRaw(fd uintptr, p []byte) (int, error) {
 	}
 }
 
-// write writes a and b whole, below TLS. It waits as long as it must.
-func (r *raw) write(a, b []byte) (int, error) {
-	r.out[0], r.out[1], r.wrote, r.writeErr = a, b, 0, nil
+// write writes the parts whole, below TLS. It waits as long as it must.
+func (r *raw) write(head, body, tail []byte) (int, error) {
+	r.out[0], r.out[1], r.out[2] = head, body, tail
+	r.wrote, r.writeErr = 0, nil
 	err := r.rc.Write(r.writeStep)
 	if r.stalled {
 		r.unstall()
 	}
-	r.out = [2][]byte{}
+	r.out = [3][]byte{}
 	if r.writeErr != nil {
 		err = r.writeErr
 	}
@@ -179,11 +180,13 @@ func (r *raw) write(a, b []byte) (int, error) {
 }
 
 func (r *raw) doWrite(fd uintptr) bool {
-	for len(r.out[0])+len(r.out[1]) > 0 {
-		n, errno := writeOnce(fd, &r.out)
+	for {
+		n, errno := r.writeOnce(fd)
 		switch errno {
 		case 0:
-			r.advance(n)
+			if r.advance(n) {
+				return true
+			}
 		case syscall.EINTR:
 		case syscall.EAGAIN:
 			if r.c.shim != nil && r.c.shim.closing.Load() {
@@ -197,33 +200,42 @@ func (r *raw) doWrite(fd uintptr) bool {
 			return true
 		}
 	}
-	return true
 }
 
-func (r *raw) advance(n int) {
+// advance drops n written bytes and tells whether all is written.
+func (r *raw) advance(n int) bool {
 	r.wrote += n
-	m := min(n, len(r.out[0]))
-	r.out[0] = r.out[0][m:]
-	r.out[1] = r.out[1][n-m:]
+	left := 0
+	for i := range r.out {
+		m := min(n, len(r.out[i]))
+		r.out[i] = r.out[i][m:]
+		n -= m
+		left += len(r.out[i])
+	}
+	return left == 0
 }
 
-// writeOnce makes one system call, bounded by maxChunk for each slice.
-func writeOnce(fd uintptr, out *[2][]byte) (int, syscall.Errno) {
-	a, b := out[0], out[1]
-	a, b = a[:min(len(a), maxChunk)], b[:min(len(b), maxChunk)]
-	if len(a) == 0 {
-		a, b = b, nil
+// writeOnce makes one system call with at most maxChunk bytes.
+func (r *raw) writeOnce(fd uintptr) (int, syscall.Errno) {
+	var iov [3]syscall.Iovec
+	n, room := 0, maxChunk
+	for _, p := range r.out {
+		if p = p[:min(len(p), room)]; len(p) > 0 {
+			iov[n].Base = &p[0]
+			iov[n].SetLen(len(p))
+			room -= len(p)
+			n++
+		}
 	}
-	if len(b) == 0 || len(a) < len(out[0]) {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&a[0])), uintptr(len(a)))
-		return int(n), errno
+	switch n {
+	case 0:
+		return 0, 0
+	case 1:
+		w, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(iov[0].Base)), uintptr(iov[0].Len))
+		return int(w), errno
 	}
-	var iov [2]syscall.Iovec
-	iov[0].Base, iov[1].Base = &a[0], &b[0]
-	iov[0].SetLen(len(a))
-	iov[1].SetLen(len(b))
-	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), 2)
-	return int(n), errno
+	w, _, errno := syscall.RawSyscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(n))
+	return int(w), errno
 }
 
 // armStall sets the deadline by which the peer must have taken some bytes.

@@ -111,7 +111,7 @@ func (s *shim) Write(p []byte) (int, error) {
 	if s.c.raw == nil {
 		return s.c.nc.Write(p)
 	}
-	return s.c.raw.write(p, nil)
+	return s.c.raw.write(p, nil, nil)
 }
 
 func (s *shim) Close() error {

@@ -1,0 +1,496 @@
+package http1
+
+import (
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"weft.mesh/weft/proxy/netio"
+	"weft.mesh/weft/proxy/stream"
+)
+
+// exchange is the server's side of one request and response. It implements [stream.Server].
+type exchange struct {
+	sc   *serverConn
+	req  stream.Request
+	ctl  control
+	body body
+	w    writer
+
+	// writer only
+	resp     framing
+	respLeft int64 // of framedLength
+	bodyless bool  // HEAD, 204, 304: what is written as a body is dropped
+	headSent bool
+	ended    bool // the response is complete
+	close    bool // the connection ends after this exchange
+	raw      bool // after 101, or 2xx to CONNECT
+	long     bool // the body is longer than what may be drained
+
+	read    atomic.Bool // the request's body has been read to its end
+	expect  atomic.Bool // the client still waits for 100-continue
+	cut     atomic.Bool
+	closing atomic.Bool   // CloseAfter
+	decided chan struct{} // of a request that asks for an upgrade: closed when it is known, or cut
+	known   atomic.Bool   // decided is closed
+	readErr error
+}
+
+var _ stream.Server = (*exchange)(nil)
+
+func (x *exchange) begin(sc *serverConn) {
+	x.sc = sc
+	x.w.reset(sc.c)
+	x.req.Reset()
+}
+
+// clear drops everything but memory that can be used again.
+func (x *exchange) clear() {
+	x.w.reset(nil)
+	x.req.Reset()
+	x.body.reset(framedNone, 0, 0)
+	x.sc, x.ctl = nil, control{}
+	x.resp, x.respLeft, x.bodyless, x.headSent, x.ended, x.close, x.raw, x.long = 0, 0, false, false, false, false, false, false
+	x.expect.Store(false)
+	x.cut.Store(false)
+	x.closing.Store(false)
+	x.read.Store(false)
+	x.known.Store(false)
+	x.decided, x.readErr = nil, nil
+}
+
+// accept prepares the exchange after the head was parsed.
+func (x *exchange) accept() {
+	o := x.sc.o
+	switch {
+	case x.tunnel():
+		x.decided = make(chan struct{})
+		x.body.reset(framedClose, 0, 0)
+	case x.ctl.chunked:
+		x.body.reset(framedChunked, 0, o.MaxHeaderBytes)
+	default:
+		x.body.reset(framedLength, x.req.ContentLength, 0)
+		x.long = x.req.ContentLength-int64(len(x.sc.in.rest())) > o.DrainBody
+	}
+	if x.req.Scheme == nil {
+		x.req.Scheme = x.sc.scheme
+	}
+	if x.req.Proto == stream.HTTP10 {
+		x.close = !x.ctl.keepAlive
+		x.ctl.expect = false
+	}
+	x.close = x.close || x.ctl.close || o.MaxRequests > 0 && x.sc.served >= o.MaxRequests
+	if x.ctl.expect && !x.body.done && len(x.sc.in.rest()) == 0 {
+		x.expect.Store(true)
+	}
+}
+
+// tunnel tells that the body may become a raw stream.
+func (x *exchange) tunnel() bool { return x.req.Upgrade != nil || string(x.req.Method) == "CONNECT" }
+
+// Request implements [stream.Server].
+func (x *exchange) Request() *stream.Request { return &x.req }
+
+// HasBody implements [stream.Server].
+func (x *exchange) HasBody() bool { return x.body.framing != framedNone }
+
+// BodyBuffered implements [stream.Server].
+func (x *exchange) BodyBuffered() ([]byte, bool) {
+	if x.tunnel() {
+		return nil, false
+	}
+	return x.body.buffered(&x.sc.in)
+}
+
+// ReadBody implements [stream.Server].
+func (x *exchange) ReadBody() ([]byte, error) {
+	if x.readErr != nil {
+		return nil, x.readErr
+	}
+	if x.decided != nil {
+		<-x.decided
+		if !x.raw {
+			return nil, x.refused()
+		}
+	}
+	for {
+		p, perr := x.body.take(&x.sc.in, x.sc.o.MaxHeaders)
+		switch {
+		case perr != nil:
+			x.readErr = &stream.Error{Side: stream.Downstream, Op: "read body", Flag: stream.FlagDownstreamProtocolErr,
+				Details: perr.details, Status: perr.status, Err: perr}
+			return nil, x.readErr
+		case len(p) > 0:
+			if x.body.done {
+				x.read.Store(true)
+			}
+			return p, nil
+		case x.body.done:
+			x.read.Store(true)
+			return nil, io.EOF
+		}
+		if err := x.fill(); err != nil {
+			x.readErr = err
+			return nil, err
+		}
+	}
+}
+
+// refused is the end of a raw stream that never began.
+func (x *exchange) refused() error {
+	if x.cut.Load() {
+		return &stream.Error{Side: stream.Ours, Op: "read body", Flag: stream.FlagLocalReset, Details: "downstream_local_disconnect", Err: net.ErrClosed}
+	}
+	return io.EOF
+}
+
+// decide lets readers of a possible raw stream go on.
+func (x *exchange) decide() {
+	if x.decided != nil && !x.known.Swap(true) {
+		close(x.decided)
+	}
+}
+
+func (x *exchange) fill() error {
+	if x.expect.Load() {
+		x.proceed()
+	}
+	if x.decided == nil {
+		x.sc.armBody()
+	} else {
+		x.sc.setDue(noDeadline)
+	}
+	err := x.sc.c.Fill(&x.sc.in.spill)
+	if err == nil {
+		return nil
+	}
+	if err == io.EOF {
+		if err = x.body.end(); err == io.EOF {
+			return err
+		}
+	}
+	e := &stream.Error{Side: stream.Downstream, Op: "read body", Flag: stream.FlagDownstreamTermination,
+		Details: "downstream_remote_disconnect", Reset: true, Err: err}
+	if netio.IsTimeout(err) {
+		e.Details, e.Timeout, e.Reset, e.Status, e.Flag = "request_overall_timeout", true, false, 408, 0
+	}
+	return e
+}
+
+// proceed sends 100 Continue, unless a final head went out.
+func (x *exchange) proceed() {
+	x.w.mu.Lock()
+	defer x.w.mu.Unlock()
+	if x.expect.Swap(false) {
+		x.w.str(statusLine(100))
+		x.w.str("\r\n")
+		x.w.flush()
+	}
+}
+
+// RequestTrailers implements [stream.Server].
+func (x *exchange) RequestTrailers() *stream.Fields {
+	if !x.body.done || x.body.trailers.Len() == 0 {
+		return nil
+	}
+	return &x.body.trailers
+}
+
+// WriteHead implements [stream.Server].
+func (x *exchange) WriteHead(r *stream.Response, end bool) error {
+	x.w.mu.Lock()
+	if x.headSent || x.w.err != nil {
+		err := x.w.err
+		x.w.mu.Unlock()
+		return writeError("write head", err)
+	}
+	m := x.w.mark()
+	ok := true
+	if r.Status < 200 && r.Status != 101 {
+		ok = x.informational(r)
+	} else {
+		ok = x.final(r, end)
+	}
+	if !ok {
+		clean := x.w.undo(m)
+		x.w.mu.Unlock()
+		if !clean {
+			x.Abort()
+		}
+		return &stream.Error{Side: stream.Ours, Op: "write head", Details: "http1.invalid_characters", Err: errInjection}
+	}
+	return x.settle("write head")
+}
+
+func (x *exchange) settle(op string) error {
+	if err := x.w.settle(); err != nil {
+		return writeError(op, err)
+	}
+	return nil
+}
+
+func writeError(op string, err error) error {
+	if err == nil {
+		err = errOrder
+	}
+	e := &stream.Error{Side: stream.Downstream, Op: op, Flag: stream.FlagDownstreamTermination,
+		Details: "downstream_remote_disconnect", Reset: true, Err: err}
+	switch {
+	case err == errOrder || err == errLength:
+		e.Side, e.Flag, e.Details, e.Reset = stream.Ours, stream.FlagLocalReset, detailsCodec, false
+	case netio.IsTimeout(err):
+		e.Timeout, e.Reset, e.Details = true, false, "downstream_write_stalled"
+	}
+	return e
+}
+
+// informational sends a 1xx head, if this client wants it.
+func (x *exchange) informational(r *stream.Response) bool {
+	if x.req.Proto == stream.HTTP10 {
+		return true
+	}
+	if r.Status == 100 && !x.expect.Swap(false) {
+		return true // it did not ask, or has it already
+	}
+	x.w.str(statusLine(r.Status))
+	if !x.w.fields(&r.Fields) {
+		return false
+	}
+	x.w.str("\r\n")
+	x.w.flush()
+	return true
+}
+
+// final sends the head that decides everything. mu is held.
+func (x *exchange) final(r *stream.Response, end bool) bool {
+	raw := r.Status == 101 && x.req.Upgrade != nil || r.Status/100 == 2 && string(x.req.Method) == "CONNECT"
+	resp, left, bodyless := x.frame(r, end, raw)
+	if x.expect.Load() {
+		x.close = true // the client may or may not send its body now
+	}
+	if !raw && string(x.req.Method) == "CONNECT" {
+		x.close = true // what follows may be meant for the tunnel
+	}
+	x.close = x.close || x.closing.Load() || x.sc.draining.Load() || resp == framedClose ||
+		x.long && !x.read.Load()
+	x.w.str(statusLine(r.Status))
+	if !x.w.fields(&r.Fields) {
+		return false
+	}
+	if !x.connectionFields(r, resp, left, bodyless, raw) {
+		return false
+	}
+	x.w.str("\r\n")
+	x.expect.Store(false)
+	x.resp, x.respLeft, x.bodyless, x.headSent, x.raw = resp, left, bodyless, true, raw
+	x.decide()
+	if end && !raw {
+		x.complete()
+	}
+	return true
+}
+
+// frame decides how the end of the response is told (RFC 9112 section 6).
+func (x *exchange) frame(r *stream.Response, end, raw bool) (f framing, left int64, bodyless bool) {
+	switch {
+	case raw:
+		return framedClose, 0, false
+	case string(x.req.Method) == "HEAD" || r.Status == 204 || r.Status == 304 || r.Status < 200:
+		return framedNone, 0, true
+	case r.ContentLength >= 0 && (!end || r.ContentLength == 0):
+		return framedLength, r.ContentLength, false
+	case end:
+		return framedLength, 0, false
+	case x.req.Proto == stream.HTTP10:
+		return framedClose, 0, false
+	}
+	return framedChunked, 0, false
+}
+
+func (x *exchange) connectionFields(r *stream.Response, resp framing, left int64, bodyless, raw bool) bool {
+	switch {
+	case raw && r.Status == 101:
+		proto := r.Upgrade
+		if len(proto) == 0 {
+			proto = x.req.Upgrade
+		}
+		x.w.str("connection: upgrade\r\n")
+		return x.w.field(stringBytes("upgrade"), proto)
+	case raw:
+		return true
+	case bodyless:
+		x.bodylessLength(r)
+	case resp == framedLength:
+		x.w.str("content-length: ")
+		x.w.int(left, 10)
+		x.w.str("\r\n")
+	case resp == framedChunked:
+		x.w.str("transfer-encoding: chunked\r\n")
+	}
+	if x.close {
+		x.w.str("connection: close\r\n")
+	} else if x.req.Proto == stream.HTTP10 {
+		x.w.str("connection: keep-alive\r\n")
+	}
+	return true
+}
+
+// bodylessLength keeps the length of a body that is not sent (RFC 9110 section 8.6).
+func (x *exchange) bodylessLength(r *stream.Response) {
+	if r.Status == 204 || r.Status < 200 {
+		return
+	}
+	if n := r.Fields.Get("content-length"); n != nil {
+		x.w.field(stringBytes("content-length"), n)
+	} else if r.ContentLength > 0 {
+		x.w.str("content-length: ")
+		x.w.int(r.ContentLength, 10)
+		x.w.str("\r\n")
+	}
+}
+
+// WriteBody implements [stream.Server].
+func (x *exchange) WriteBody(p []byte, end bool) error {
+	x.w.mu.Lock()
+	if !x.headSent || x.ended {
+		x.w.mu.Unlock()
+		return writeError("write body", errOrder)
+	}
+	switch {
+	case x.bodyless:
+	case x.resp == framedChunked:
+		x.w.chunk(p, end)
+	case x.resp == framedLength && int64(len(p)) > x.respLeft:
+		x.w.mu.Unlock()
+		x.Abort()
+		return writeError("write body", errLength)
+	default:
+		x.respLeft -= int64(len(p))
+		x.w.payload(p, "")
+	}
+	if end {
+		if x.resp == framedLength && x.respLeft > 0 {
+			x.w.mu.Unlock()
+			x.Abort()
+			return writeError("write body", errLength)
+		}
+		x.complete()
+	}
+	return x.settle("write body")
+}
+
+// complete ends the response: everything leaves now.
+func (x *exchange) complete() {
+	x.ended = true
+	x.w.flush()
+	if x.raw && x.w.err == nil {
+		x.w.err = x.w.c.CloseWrite()
+	}
+}
+
+// WriteTrailers implements [stream.Server]. Trailers reach only clients that take
+// them ("TE: trailers"), in a chunked response.
+func (x *exchange) WriteTrailers(t *stream.Fields) error {
+	if x.resp != framedChunked || x.bodyless {
+		return x.WriteBody(nil, true)
+	}
+	x.w.mu.Lock()
+	if !x.headSent || x.ended {
+		x.w.mu.Unlock()
+		return writeError("write trailers", errOrder)
+	}
+	if !x.req.TETrailers {
+		t = nil
+	}
+	if m := x.w.mark(); !x.w.trailers(t) {
+		clean := x.w.undo(m)
+		x.w.mu.Unlock()
+		if !clean {
+			x.Abort()
+		}
+		return &stream.Error{Side: stream.Ours, Op: "write trailers", Details: "http1.invalid_characters", Err: errInjection}
+	}
+	x.complete()
+	return x.settle("write trailers")
+}
+
+// Flush implements [stream.Server].
+func (x *exchange) Flush() error {
+	x.w.mu.Lock()
+	x.w.flush()
+	return x.settle("flush")
+}
+
+// Abort implements [stream.Server]; it may be called from anywhere while the handler runs.
+func (x *exchange) Abort() {
+	if !x.cut.Swap(true) {
+		x.sc.c.Abort()
+		x.decide()
+	}
+}
+
+// Gone implements [stream.Server].
+func (x *exchange) Gone() bool { return x.sc.c.Gone() }
+
+// Done implements [stream.Server]: HTTP/1 has no sign but Gone.
+func (x *exchange) Done() <-chan struct{} { return nil }
+
+// CloseAfter implements [stream.Server].
+func (x *exchange) CloseAfter() { x.closing.Store(true) }
+
+// finish ends the exchange after the handler: more tells that the connection can go on.
+func (x *exchange) finish() (more bool, err error) {
+	if x.cut.Load() {
+		return false, nil
+	}
+	if !x.ended && !x.raw {
+		x.Abort()
+		return false, nil
+	}
+	x.w.flush()
+	if x.w.err != nil {
+		return false, writeError("write", x.w.err)
+	}
+	if x.raw {
+		return false, nil
+	}
+	if x.body.done || !x.close && x.drain() {
+		if !x.close {
+			return true, nil
+		}
+		if len(x.sc.in.rest()) == 0 {
+			x.lastGoodbye()
+			return false, nil
+		}
+	}
+	x.sc.linger()
+	return false, nil
+}
+
+// lastGoodbye closes in order. Nothing is unread, so a plain close loses nothing.
+func (x *exchange) lastGoodbye() { _ = x.sc.c.Close() }
+
+// drain reads and drops what is left of the request body, within bounds of bytes and time.
+func (x *exchange) drain() bool {
+	if x.readErr != nil || x.tunnel() {
+		return x.tunnel() && x.readErr == nil
+	}
+	left := x.sc.o.DrainBody
+	for {
+		p, perr := x.body.take(&x.sc.in, x.sc.o.MaxHeaders)
+		if left -= int64(len(p)); perr != nil || left < 0 {
+			return false
+		}
+		if x.body.done {
+			return true
+		}
+		if len(p) > 0 {
+			continue
+		}
+		x.sc.setDue(time.Now().Add(lingerTime))
+		if x.sc.c.Fill(&x.sc.in.spill) != nil {
+			return false
+		}
+	}
+}

@@ -1,0 +1,244 @@
+package http1
+
+import (
+	"bytes"
+	"unsafe"
+
+	"weft.mesh/weft/proxy/stream"
+)
+
+// known names the fields that the codec deals with itself.
+type known uint8
+
+const (
+	other known = iota
+	fieldHost
+	fieldTE
+	fieldConnection
+	fieldContentLength
+	fieldTransferEncoding
+	fieldUpgrade
+	fieldKeepAlive // and Proxy-Connection: dropped
+	fieldExpect
+)
+
+// lookup finds what a field name means to the codec; the length decides nearly always.
+func lookup(name []byte) known {
+	switch len(name) {
+	case 2:
+		return pick(name, "te", fieldTE)
+	case 4:
+		return pick(name, "host", fieldHost)
+	case 6:
+		return pick(name, "expect", fieldExpect)
+	case 7:
+		return pick(name, "upgrade", fieldUpgrade)
+	case 10:
+		if k := pick(name, "connection", fieldConnection); k != other {
+			return k
+		}
+		return pick(name, "keep-alive", fieldKeepAlive)
+	case 14:
+		return pick(name, "content-length", fieldContentLength)
+	case 16:
+		return pick(name, "proxy-connection", fieldKeepAlive)
+	case 17:
+		return pick(name, "transfer-encoding", fieldTransferEncoding)
+	}
+	return other
+}
+
+func pick(name []byte, s string, k known) known {
+	if stream.EqualFold(name, s) {
+		return k
+	}
+	return other
+}
+
+// control is what the framing and connection fields of one head said.
+type control struct {
+	hosts         int
+	host          []byte
+	hasLength     bool
+	length        int64
+	chunked       bool
+	close         bool
+	keepAlive     bool
+	upgradeListed bool
+	upgrade       []byte
+	expect        bool // 100-continue
+	badExpect     bool
+	teTrailers    bool
+	listed        bool   // Connection names further fields
+	bad           string // why the head must be refused, in response code details; empty if not
+}
+
+// Reasons, in the words of Envoy's response code details.
+const (
+	detailsCodec       = "http1.codec_error"
+	detailsCharacters  = "http1.invalid_characters"
+	detailsURL         = "http1.invalid_url"
+	detailsTooLarge    = "http1.headers_too_large"
+	detailsTooMany     = "http1.too_many_headers"
+	detailsCLAndTE     = "http1.content_length_and_chunked_not_allowed"
+	detailsLength      = "http1.content_length_not_allowed"
+	detailsTE          = "http1.invalid_transfer_encoding"
+	detailsMissingHost = "missing_host_header"
+	detailsLowVersion  = "low_version"
+	detailsExpect      = "http1.expectation_not_supported"
+	detailsVersion     = "http1.version_not_supported"
+)
+
+// parseFields parses the lines of a head or of trailers (each ends in CRLF; the empty
+// line is not among them) into f and ctl.
+func parseFields(b []byte, f *stream.Fields, ctl *control, max int) *protoError {
+	for n := 0; len(b) > 0; n++ {
+		if n >= max {
+			return refuse(431, detailsTooMany)
+		}
+		end := bytes.IndexByte(b, '\n')
+		if end < 1 || b[end-1] != '\r' {
+			return refuse(400, detailsCodec) // bare LF
+		}
+		line := b[:end-1]
+		b = b[end+1:]
+		colon := bytes.IndexByte(line, ':')
+		if colon < 0 {
+			return refuse(400, detailsCodec)
+		}
+		name := line[:colon]
+		value := trimOWS(line[colon+1:])
+		// A folded line or a space before the colon is no token.
+		if !all(name, isToken) || !validValue(value) {
+			return refuse(400, detailsCharacters)
+		}
+		if k := lookup(name); k == other || !ctl.take(k, value) {
+			f.Append(name, value)
+		}
+		if ctl.bad != "" {
+			return refuse(400, ctl.bad)
+		}
+	}
+	return nil
+}
+
+// take notes a field of the codec's own and tells whether it stays out of the message.
+func (c *control) take(k known, v []byte) bool {
+	switch k {
+	case fieldHost:
+		c.hosts++
+		c.host = v
+	case fieldContentLength:
+		n := parseLength(v)
+		if c.hasLength || n < 0 {
+			c.bad = detailsLength
+		}
+		c.hasLength, c.length = true, n
+		return false
+	case fieldTransferEncoding:
+		if c.chunked || !stream.EqualFold(v, "chunked") {
+			c.bad = detailsTE
+		}
+		c.chunked = true
+	case fieldConnection:
+		c.connection(v)
+	case fieldUpgrade:
+		c.upgrade = v
+	case fieldExpect:
+		if stream.EqualFold(v, "100-continue") {
+			c.expect = true
+		} else {
+			c.badExpect = true
+		}
+	case fieldTE:
+		eachToken(v, func(t []byte) {
+			if stream.EqualFold(t, "trailers") {
+				c.teTrailers = true
+			}
+		})
+	}
+	return true
+}
+
+func (c *control) connection(v []byte) {
+	for len(v) > 0 {
+		var t []byte
+		t, v = nextToken(v)
+		switch {
+		case len(t) == 0:
+		case stream.EqualFold(t, "close"):
+			c.close = true
+		case stream.EqualFold(t, "keep-alive"):
+			c.keepAlive = true
+		case stream.EqualFold(t, "upgrade"):
+			c.upgradeListed = true
+		case lookup(t) == other:
+			c.listed = true
+		}
+	}
+}
+
+// dropListed removes what Connection names (RFC 9110 section 7.6.1). Fields that
+// frame the message are not in f or stay, whatever it says.
+func dropListed(head []byte, f *stream.Fields) {
+	for len(head) > 0 {
+		end := bytes.IndexByte(head, '\n')
+		line := head[:end-1]
+		head = head[end+1:]
+		colon := bytes.IndexByte(line, ':')
+		if colon != len("connection") || lookup(line[:colon]) != fieldConnection {
+			continue
+		}
+		v := line[colon+1:]
+		for len(v) > 0 {
+			var t []byte
+			t, v = nextToken(v)
+			if len(t) > 0 && lookup(t) == other {
+				f.Del(unsafe.String(&t[0], len(t)))
+			}
+		}
+	}
+}
+
+// nextToken splits a comma-separated list.
+func nextToken(v []byte) (token, rest []byte) {
+	if i := bytes.IndexByte(v, ','); i >= 0 {
+		return trimOWS(v[:i]), v[i+1:]
+	}
+	return trimOWS(v), nil
+}
+
+func eachToken(v []byte, f func([]byte)) {
+	for len(v) > 0 {
+		var t []byte
+		t, v = nextToken(v)
+		f(t)
+	}
+}
+
+// parseLength returns -1 if v is no content-length (RFC 9110 section 8.6: digits only).
+func parseLength(v []byte) int64 {
+	if len(v) == 0 || len(v) > 18 {
+		return -1
+	}
+	var n int64
+	for _, c := range v {
+		if c < '0' || c > '9' {
+			return -1
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n
+}
+
+// parseTrailers parses trailer lines and drops what may not come late: framing, routing, connection fields.
+func parseTrailers(b []byte, f *stream.Fields, max int) *protoError {
+	f.Reset()
+	var ctl control
+	if err := parseFields(b, f, &ctl, max); err != nil {
+		return err
+	}
+	f.Del("content-length")
+	f.Del("trailer")
+	return nil
+}

@@ -1,0 +1,52 @@
+package http1
+
+import "time"
+
+// Defaults, Envoy's where it has one.
+const (
+	DefaultMaxHeaderBytes = 60 << 10 // max_request_headers_kb
+	DefaultMaxHeaders     = 100      // max_headers_count
+	DefaultDrainBody      = 64 << 10
+)
+
+// ServerOptions bound what a client may do. The zero value has the defaults and no timeouts.
+type ServerOptions struct {
+	MaxHeaderBytes int // of a head, and of trailers; 0: DefaultMaxHeaderBytes
+	MaxHeaders     int // lines; 0: DefaultMaxHeaders
+
+	IdleTimeout       time.Duration // between requests; 0: none
+	HeaderTimeout     time.Duration // from the first byte of a head to its end; 0: none
+	RequestTimeout    time.Duration // from the first byte of a request to its end; 0: none
+	WriteStallTimeout time.Duration // while the client takes nothing; 0: none
+
+	// MaxRequests on a connection, after which it is closed; 0: no bound (max_requests_per_connection).
+	MaxRequests uint32
+	// AllowHTTP10 accepts HTTP/1.0; otherwise it is answered with 426 as Envoy does.
+	AllowHTTP10 bool
+	// DrainBody is how much of a request body that nobody read is read and dropped so that the
+	// connection can go on; 0: DefaultDrainBody.
+	DrainBody int64
+	// Drain, when closed, lets the running exchange finish, announces the end with
+	// "Connection: close" and ends an idle connection at once.
+	Drain <-chan struct{}
+	// OnProtocolError is told of a request that the codec itself has refused:
+	// the status it answered and why, in the words of Envoy's response code details.
+	OnProtocolError func(status int, details string)
+}
+
+// ClientOptions bound what an upstream may do. The zero value has the defaults.
+type ClientOptions struct {
+	MaxHeaderBytes    int // of a head, and of trailers; 0: DefaultMaxHeaderBytes
+	MaxHeaders        int // lines; 0: DefaultMaxHeaders
+	WriteStallTimeout time.Duration
+	// OnRelease is called at the end of each exchange, on the goroutine that closed it: reusable
+	// tells that the connection can take another one. Otherwise it is closed already.
+	OnRelease func(c *ClientConn, reusable bool)
+}
+
+func orDefault(n, def int) int {
+	if n <= 0 {
+		return def
+	}
+	return n
+}

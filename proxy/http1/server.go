@@ -1,0 +1,321 @@
+package http1
+
+import (
+	"context"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft.mesh/weft/proxy/netio"
+	"weft.mesh/weft/proxy/stream"
+)
+
+// ServeConn serves a connection until it ends, and closes it. Handler h runs on the calling goroutine,
+// once for each request; the exchange is complete, or cut, when h returns, and nothing of it may be
+// used afterwards. It returns nil if the connection ended between requests or
+// was handed over by an upgrade, else what ended it. The end of ctx cuts the connection.
+func ServeConn(ctx context.Context, c *netio.Conn, o ServerOptions, h func(ctx context.Context, s stream.Server)) error {
+	sc := &serverConn{c: c, o: &o, scheme: http}
+	o.MaxHeaderBytes = orDefault(o.MaxHeaderBytes, DefaultMaxHeaderBytes)
+	o.MaxHeaders = orDefault(o.MaxHeaders, DefaultMaxHeaders)
+	if o.DrainBody == 0 {
+		o.DrainBody = DefaultDrainBody
+	}
+	sc.in.head.SetLimit(o.MaxHeaderBytes)
+	if c.TLSState() != nil {
+		sc.scheme = https
+	}
+	if o.WriteStallTimeout > 0 {
+		c.SetWriteStall(o.WriteStallTimeout)
+	}
+	if ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, func() { c.Abort() })
+		defer stop()
+	}
+	defer netio.OnClose(o.Drain, sc.onDrain)()
+	defer c.Close()
+	defer sc.in.release()
+	return sc.serve(ctx, h)
+}
+
+// serverConn is the server's side of one connection; its goroutine owns it.
+type serverConn struct {
+	c      *netio.Conn
+	o      *ServerOptions
+	scheme []byte
+	in     input
+	served uint32
+
+	idleSince time.Time
+	first     time.Time // when the first byte of the current request was seen
+	due       time.Time // the read deadline that is set; zero: none
+
+	draining atomic.Bool
+
+	mu   sync.Mutex
+	idle bool // guarded by mu: waiting for a request
+}
+
+// onDrain runs on another goroutine.
+func (sc *serverConn) onDrain() {
+	sc.draining.Store(true)
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if sc.idle {
+		_ = sc.c.SetReadDeadline(time.Unix(1, 0)) // wakes the wait; an error means it has ended
+	}
+}
+
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
+
+func (sc *serverConn) serve(ctx context.Context, h func(context.Context, stream.Server)) error {
+	for {
+		if err := sc.await(); err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+		x := exchanges.Get().(*exchange)
+		more, err := sc.one(ctx, x, h)
+		x.clear()
+		exchanges.Put(x)
+		if err != nil || !more {
+			return err
+		}
+		sc.in.next()
+	}
+}
+
+// await waits for the first byte of a request, holding no memory. io.EOF: an orderly end.
+func (sc *serverConn) await() error {
+	sc.first = time.Time{}
+	for sc.in.head.Len() == 0 {
+		if err := sc.awaitFill(); err != nil {
+			return err
+		}
+		n := leadingCRLF(sc.in.head.Bytes())
+		sc.in.head.Consume(n)
+	}
+	return nil
+}
+
+func (sc *serverConn) awaitFill() error {
+	sc.armIdle(time.Now())
+	sc.setIdle(true)
+	defer sc.endIdle()
+	for {
+		if sc.draining.Load() && sc.c.Quiet() {
+			return io.EOF
+		}
+		err := sc.c.Fill(&sc.in.head)
+		if err == nil {
+			return nil
+		}
+		if !netio.IsTimeout(err) {
+			return idleEnd(err)
+		}
+		now := time.Now()
+		if sc.draining.Load() {
+			// A request may have come at the last moment; it is still served.
+			sc.setDue(now.Add(time.Second))
+			continue
+		}
+		if sc.idleSince.Add(sc.o.IdleTimeout).After(now) {
+			sc.setDue(sc.idleSince.Add(sc.o.IdleTimeout))
+			continue
+		}
+		return io.EOF
+	}
+}
+
+func (sc *serverConn) setIdle(idle bool) {
+	sc.mu.Lock()
+	sc.idle = idle
+	sc.mu.Unlock()
+}
+
+// endIdle undoes the deadline that onDrain may have set at the same moment.
+func (sc *serverConn) endIdle() {
+	sc.setIdle(false)
+	if sc.draining.Load() {
+		sc.due = time.Unix(1, 0)
+		sc.setDue(noDeadline)
+	}
+}
+
+// idleEnd: however the client leaves between requests is its right.
+func idleEnd(err error) error {
+	if netio.IsReset(err) {
+		return io.EOF
+	}
+	return err
+}
+
+// armIdle sets the idle deadline, but not for each request anew: when it fires early, awaitFill moves it.
+func (sc *serverConn) armIdle(now time.Time) {
+	sc.idleSince = now
+	d := sc.o.IdleTimeout
+	switch {
+	case d <= 0:
+		sc.setDue(time.Time{})
+	case sc.due.IsZero() || sc.due.Before(now.Add(d/2)) || sc.due.After(now.Add(d)):
+		sc.setDue(now.Add(d))
+	}
+}
+
+func (sc *serverConn) setDue(t time.Time) {
+	if t.Equal(sc.due) {
+		return
+	}
+	sc.due = t
+	_ = sc.c.SetReadDeadline(t) // fails only on a closed connection, as will the read
+}
+
+// armBody sets the deadline of the request's end, counted from its first byte.
+func (sc *serverConn) armBody() {
+	if sc.o.RequestTimeout <= 0 {
+		sc.setDue(time.Time{})
+		return
+	}
+	if sc.first.IsZero() {
+		sc.first = sc.idleSince
+	}
+	sc.setDue(sc.first.Add(sc.o.RequestTimeout))
+}
+
+// readHead reads a head to its end. The rest of the buffer is what follows it.
+func (sc *serverConn) readHead() (int, *protoError, error) {
+	looked := 0
+	for {
+		b := sc.in.head.Bytes()
+		n, perr := headEnd(b, looked)
+		if perr == nil && n == 0 {
+			perr = hopeless(b, sc.o.MaxHeaderBytes)
+		}
+		if perr == nil && n > sc.o.MaxHeaderBytes {
+			perr = refuse(431, detailsTooLarge)
+		}
+		if perr != nil || n > 0 {
+			return n, perr, nil
+		}
+		if looked == 0 {
+			sc.armHead()
+		}
+		looked = len(b)
+		if err := sc.c.Fill(&sc.in.head); err != nil {
+			if err == netio.ErrBufferFull {
+				return 0, tooLarge(b), nil
+			}
+			if netio.IsTimeout(err) {
+				return 0, refuse(408, "request_header_timeout"), nil
+			}
+			return 0, nil, err
+		}
+	}
+}
+
+// armHead starts the clock of an incomplete head.
+func (sc *serverConn) armHead() {
+	sc.first = time.Now()
+	var due time.Time
+	if d := sc.o.HeaderTimeout; d > 0 {
+		due = sc.first.Add(d)
+	}
+	if d := sc.o.RequestTimeout; d > 0 && (due.IsZero() || sc.first.Add(d).Before(due)) {
+		due = sc.first.Add(d)
+	}
+	sc.setDue(due)
+}
+
+// hopeless refuses an incomplete head that no further byte can mend.
+func hopeless(b []byte, limit int) *protoError {
+	for i, c := range b {
+		if c == ' ' && i > 0 {
+			break
+		}
+		if class[c]&isToken == 0 {
+			return refuse(400, detailsCodec)
+		}
+	}
+	if len(b) >= limit {
+		return tooLarge(b)
+	}
+	return nil
+}
+
+func tooLarge(b []byte) *protoError {
+	for _, c := range b {
+		if c == '\n' {
+			return refuse(431, detailsTooLarge)
+		}
+	}
+	return refuse(414, detailsTooLarge)
+}
+
+// one serves one request; more tells that another may follow.
+func (sc *serverConn) one(ctx context.Context, x *exchange, h func(context.Context, stream.Server)) (more bool, err error) {
+	n, perr, err := sc.readHead()
+	if err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return false, err
+	}
+	x.begin(sc)
+	if perr == nil {
+		perr = parseRequest(sc.in.head.Bytes()[:n], &x.req, &x.ctl, sc.o.MaxHeaders)
+	}
+	if perr == nil && x.req.Proto == stream.HTTP10 && !sc.o.AllowHTTP10 {
+		perr = refuse(426, detailsLowVersion)
+	}
+	if perr != nil {
+		sc.answer(x, perr)
+		return false, perr
+	}
+	sc.in.off = n
+	sc.served++
+	x.accept()
+	h(ctx, x)
+	return x.finish()
+}
+
+// answer refuses a request in the codec's own name and ends the connection.
+func (sc *serverConn) answer(x *exchange, perr *protoError) {
+	if sc.o.OnProtocolError != nil {
+		sc.o.OnProtocolError(perr.status, perr.details)
+	}
+	x.w.str(statusLine(perr.status))
+	if perr.status == 426 {
+		x.w.str("Upgrade: HTTP/1.1\r\n")
+	}
+	x.w.str("Content-Length: 0\r\nConnection: close\r\n\r\n")
+	x.w.flush()
+	sc.linger()
+}
+
+// Bounds of lingering.
+const (
+	lingerTime  = time.Second
+	lingerBytes = 256 << 10
+)
+
+// linger ends our side and reads on for a little, because closing with unread bytes would reset the
+// connection, and the client might lose the response (RFC 9112 section 9.6).
+func (sc *serverConn) linger() {
+	sc.in.release()
+	if sc.c.CloseWrite() != nil {
+		return
+	}
+	_ = sc.c.SetReadDeadline(time.Now().Add(lingerTime))
+	var b netio.Buffer
+	defer b.Release()
+	for total := 0; total < lingerBytes; {
+		if sc.c.Fill(&b) != nil {
+			return
+		}
+		total += b.Len()
+		b.Consume(b.Len())
+	}
+}
