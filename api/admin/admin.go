@@ -40,6 +40,7 @@ const (
 	PathLogs    = "/v1/logs"    // GET ?namespace=&pod=&container=&follow=&tail= -> text stream
 	PathRestart = "/v1/restart" // POST RestartRequest
 	PathStop    = "/v1/stop"    // POST -> the runtime drains and ends
+	PathSignal  = "/v1/signal"  // POST SignalRequest
 	PathDial    = "/v1/dial"    // POST ?namespace=&pod=&address= with "Upgrade: weft-dial": a byte stream to an address as seen from inside the pod's network namespace (admin ports of sidecars)
 	// Exec is not HTTP: see ExecRequest.
 	SocketExec = "exec.sock"
@@ -297,6 +298,20 @@ type RestartRequest struct {
 	Pod        string `json:"pod,omitempty"`
 	Container  string `json:"container,omitempty"`
 }
+
+// SignalRequest sends a signal to the process group of one container's program,
+// or with Pod PodControlPlane and no namespace to the control plane when that
+// is a process of its own. For tests of faults.
+type SignalRequest struct {
+	Namespace string `json:"namespace,omitempty"`
+	Pod       string `json:"pod"`
+	Container string `json:"container,omitempty"` // "" means the first program
+	Signal    string `json:"signal"`              // "SIGKILL", "KILL" or "9"
+}
+
+// PodControlPlane stands for the control plane's own process in PathSignal and
+// PathLogs, when the local runtime supervises one.
+const PodControlPlane = "control-plane"
 
 // ExecRequest is sent as one JSON line on SocketExec with the caller's stdin,
 // stdout and stderr attached as file descriptors (SCM_RIGHTS). The answer is
