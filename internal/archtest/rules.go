@@ -17,7 +17,7 @@ type rule struct {
 const (
 	protobuf = " google.golang.org/protobuf "
 	envoy    = " github.com/envoyproxy/go-control-plane/envoy github.com/cncf/xds/go google.golang.org/protobuf "
-	grpc     = " google.golang.org/grpc "
+	grpc     = " google.golang.org/grpc google.golang.org/genproto/googleapis/rpc/status "
 	kubeAPI  = " k8s.io/api k8s.io/apimachinery "
 	istioAPI = " istio.io/api "
 	unix     = " golang.org/x/sys/unix "
@@ -108,8 +108,8 @@ var rules = []rule{
 	{"local/pod", "api/... internal/backoff internal/drain local/... node/...", unix},
 	{"local/services", "api/... local/... node/...", kubeAPI},
 	{"local/control", "api/... internal/backoff local/...", ""},
-	{"local/api", "api/... internal/... local/...", ""},
-	{"local/client", "api/... local/...", ""},
+	{"local/api", "api/... internal/... local/...", unix},
+	{"local/client", "api/... local/...", unix},
 	{"local", "api/... internal/... local/... node/... spiffe", unix + kubeAPI},
 
 	// People.
