@@ -52,7 +52,7 @@ func (x *clientExchange) head(r *stream.Request, end bool) error {
 	if len(target) == 0 {
 		target = rootPath
 	}
-	if !all(r.Method, isToken) || !validTarget(target) || !validValue(r.Authority) || bytes.IndexByte(r.Authority, ' ') >= 0 {
+	if !stream.ValidToken(r.Method) || !stream.ValidTarget(target) || !stream.ValidValue(r.Authority) || bytes.IndexByte(r.Authority, ' ') >= 0 {
 		return errInjection
 	}
 	w := &x.w
@@ -75,10 +75,6 @@ func (x *clientExchange) head(r *stream.Request, end bool) error {
 	w.str("\r\n")
 	return nil
 }
-
-// validTarget: nothing that could end the target or the line. Bytes above ASCII are
-// not forwarded: servers disagree about them.
-func validTarget(t []byte) bool { return all(t, isTarget) }
 
 // frame writes the fields about the body and the connection.
 func (x *clientExchange) frame(r *stream.Request, end bool) error {

@@ -109,7 +109,7 @@ func parseFields(b []byte, f *stream.Fields, ctl *control, max int) *protoError 
 		name := line[:colon]
 		value := trimOWS(line[colon+1:])
 		// A folded line or a space before the colon is no token.
-		if !all(name, isToken) || !validValue(value) {
+		if !stream.ValidToken(name) || !stream.ValidValue(value) {
 			return refuse(400, detailsCharacters)
 		}
 		if k := lookup(name); k == other || !ctl.take(k, value) {
@@ -241,4 +241,14 @@ func parseTrailers(b []byte, f *stream.Fields, max int) *protoError {
 	f.Del("content-length")
 	f.Del("trailer")
 	return nil
+}
+
+func trimOWS(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
 }

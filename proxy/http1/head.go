@@ -68,7 +68,7 @@ func parseRequest(head []byte, r *stream.Request, ctl *control, maxFields int) *
 
 func parseRequestLine(line []byte, r *stream.Request) *protoError {
 	sp := bytes.IndexByte(line, ' ')
-	if sp < 0 || !all(line[:sp], isToken) {
+	if sp < 0 || !stream.ValidToken(line[:sp]) {
 		return refuse(400, detailsCodec)
 	}
 	r.Method = line[:sp]
@@ -89,7 +89,7 @@ func parseRequestLine(line []byte, r *stream.Request) *protoError {
 	default:
 		return refuse(505, detailsVersion)
 	}
-	if !all(target, isTarget) {
+	if !stream.ValidTarget(target) {
 		return refuse(400, detailsURL)
 	}
 	return parseTarget(target, r)
@@ -102,7 +102,7 @@ func parseTarget(t []byte, r *stream.Request) *protoError {
 	connect := string(r.Method) == "CONNECT"
 	switch {
 	case connect:
-		if i := bytes.LastIndexByte(t, ':'); i <= 0 || i == len(t)-1 || parseLength(t[i+1:]) < 0 || !all(t, isHost) {
+		if i := bytes.LastIndexByte(t, ':'); i <= 0 || i == len(t)-1 || parseLength(t[i+1:]) < 0 || !stream.ValidHost(t) {
 			return refuse(400, detailsURL)
 		}
 		r.Authority = t
@@ -142,7 +142,7 @@ func parseAbsolute(t []byte, r *stream.Request) *protoError {
 		end = len(t)
 	}
 	r.Authority, r.Path = t[:end], t[end:]
-	if !all(r.Authority, isHost) {
+	if !stream.ValidHost(r.Authority) {
 		return refuse(400, detailsURL)
 	}
 	switch {
@@ -162,7 +162,7 @@ func requestHost(r *stream.Request, ctl *control) *protoError {
 	if ctl.hosts > 1 || ctl.hosts == 0 && r.Proto == stream.HTTP11 {
 		return refuse(400, detailsMissingHost)
 	}
-	if len(ctl.host) > 0 && !all(ctl.host, isHost) {
+	if len(ctl.host) > 0 && !stream.ValidHost(ctl.host) {
 		return refuse(400, detailsCharacters)
 	}
 	if r.Authority == nil {
@@ -203,7 +203,7 @@ func parseResponse(head []byte, r *stream.Response, ctl *control, maxFields int)
 		return refuse(502, detailsCodec)
 	}
 	line := head[:eol-1] // HTTP/1.1 200 OK
-	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[8] != ' ' || len(line) > 12 && line[12] != ' ' || !validValue(line) {
+	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[8] != ' ' || len(line) > 12 && line[12] != ' ' || !stream.ValidValue(line) {
 		return refuse(502, detailsCodec)
 	}
 	switch line[7] {

@@ -235,7 +235,7 @@ func hopeless(b []byte, limit int) *protoError {
 		if c == ' ' && i > 0 {
 			break
 		}
-		if class[c]&isToken == 0 {
+		if !stream.TokenByte(c) {
 			return refuse(400, detailsCodec)
 		}
 	}

@@ -117,7 +117,7 @@ var errInjection = errors.New("field name or value has characters that HTTP/1 ca
 
 // field sends one line; names and values that would break the message are refused.
 func (w *writer) field(name, value []byte) bool {
-	if !all(name, isToken) || !validValue(value) {
+	if !stream.ValidToken(name) || !stream.ValidValue(value) {
 		return false
 	}
 	if n := len(name) + len(value) + 4; w.mem != nil && w.n+n <= len(w.mem) {

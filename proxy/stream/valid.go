@@ -1,12 +1,12 @@
-package http1
+package stream
 
 import "encoding/binary"
 
 // Classes of bytes.
 const (
-	isToken  = 1 << iota // RFC 9110 section 5.6.2
-	isTarget             // visible ASCII except '#': what a request target is made of
-	isHost               // uri-host [ ":" port ] without user info (RFC 3986 section 3.2)
+	isToken = 1 << iota
+	isTarget
+	isHost
 )
 
 var class = func() (t [256]uint8) {
@@ -24,7 +24,6 @@ var class = func() (t [256]uint8) {
 	return t
 }()
 
-// all tells whether b is not empty and every byte is of class c.
 func all(b []byte, c uint8) bool {
 	for _, x := range b {
 		if class[x]&c == 0 {
@@ -34,14 +33,27 @@ func all(b []byte, c uint8) bool {
 	return len(b) > 0
 }
 
+// ValidToken tells whether b is a token: a method or field name (RFC 9110 section 5.6.2).
+func ValidToken(b []byte) bool { return all(b, isToken) }
+
+// TokenByte tells whether c may be part of a token.
+func TokenByte(c byte) bool { return class[c]&isToken != 0 }
+
+// ValidTarget tells whether b may be a request target: visible ASCII without
+// '#', and not empty. Bytes above ASCII are refused, because servers disagree about them.
+func ValidTarget(b []byte) bool { return all(b, isTarget) }
+
+// ValidHost tells whether b may be host [ ":" port ] without user info (RFC 3986 section 3.2), and not empty.
+func ValidHost(b []byte) bool { return all(b, isHost) }
+
 const (
 	ones  = 0x0101010101010101
 	highs = 0x8080808080808080
 )
 
-// validValue tells whether b may be a field value: no control characters but
+// ValidValue tells whether b may be a field value: no control characters but
 // tab (RFC 9110 section 5.5). It looks at eight bytes at a time.
-func validValue(b []byte) bool {
+func ValidValue(b []byte) bool {
 	for len(b) >= 8 {
 		x := binary.LittleEndian.Uint64(b)
 		del := x ^ (0x7f * ones)
@@ -60,14 +72,4 @@ func validSlow(b []byte) bool {
 		}
 	}
 	return true
-}
-
-func trimOWS(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
-		b = b[1:]
-	}
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
-		b = b[:len(b)-1]
-	}
-	return b
 }
