@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"weft.mesh/weft/proxy/config"
@@ -26,31 +28,39 @@ const defaultHandshake = 15 * time.Second
 // defaultTCPIdle is Envoy's TcpProxy.idle_timeout.
 const defaultTCPIdle = time.Hour
 
-func (c *Compiler) filterChain(x *listenerv3.FilterChain, l *listener) (*config.FilterChain, error) {
-	ch := &config.FilterChain{Name: x.GetName()}
-	var err error
-	if ch.Match, err = chainMatch(x.GetFilterChainMatch()); err != nil {
-		return nil, at("filter_chain_match", err)
-	}
-	if ch.HandshakeTimeout, err = duration("transport_socket_connect_timeout", x.GetTransportSocketConnectTimeout(), 0); err != nil {
+// filterChain compiles a chain, or takes it over from the listener's previous version.
+func (c *Compiler) filterChain(x *listenerv3.FilterChain, dir stream.Direction, prev *listener) (*chain, error) {
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(x)
+	if err != nil {
 		return nil, err
 	}
-	if ch.HandshakeTimeout == 0 {
-		ch.HandshakeTimeout = defaultHandshake
+	sum := sha256.Sum256(body)
+	key := string(sum[:])
+	if ch := prev.find(key, dir); ch != nil {
+		return ch, nil
 	}
-	t, err := c.downstreamTLS(x.GetTransportSocket())
-	if err != nil {
+	b := &config.FilterChain{Name: x.GetName()}
+	ch := &chain{key: key, base: b, routes: map[string]time.Duration{}}
+	if b.Match, err = chainMatch(x.GetFilterChainMatch()); err != nil {
+		return nil, at("filter_chain_match", err)
+	}
+	if b.HandshakeTimeout, err = duration("transport_socket_connect_timeout", x.GetTransportSocketConnectTimeout(), 0); err != nil {
+		return nil, err
+	}
+	if b.HandshakeTimeout == 0 {
+		b.HandshakeTimeout = defaultHandshake
+	}
+	if ch.tls, err = c.downstreamTLS(x.GetTransportSocket()); err != nil {
 		return nil, at("transport_socket", err)
 	}
-	if t != nil {
-		ch.TLS = t.tls
+	if ch.tls != nil {
+		b.TLS = ch.tls.tls
 	}
-	l.tls = append(l.tls, t)
-	return ch, c.networkFilters(x.GetFilters(), ch, l)
+	return ch, c.networkFilters(x.GetFilters(), ch, dir)
 }
 
 // networkFilters compiles the chain's filters; the last one is the connection manager or the TCP proxy.
-func (c *Compiler) networkFilters(xs []*listenerv3.Filter, ch *config.FilterChain, l *listener) error {
+func (c *Compiler) networkFilters(xs []*listenerv3.Filter, ch *chain, dir stream.Direction) error {
 	if len(xs) == 0 {
 		return missing("filters", "want the HTTP connection manager or the TCP proxy")
 	}
@@ -58,28 +68,28 @@ func (c *Compiler) networkFilters(xs []*listenerv3.Filter, ch *config.FilterChai
 	path := fmt.Sprintf("filters[%d:%s]", last, xs[last].GetName())
 	switch a := xs[last].GetTypedConfig(); a.MessageName() {
 	case typeHCM:
-		m, rds, wait, err := c.httpManager(a, l.base.Direction)
+		m, rds, wait, err := c.httpManager(a, dir)
 		if err != nil {
 			return at(path, err)
 		}
 		if rds != "" {
-			l.routes[rds] = wait
+			ch.routes[rds] = wait
 		}
 		if m.Tracing != nil {
-			m.Tracing.Outbound = l.base.Direction != stream.Inbound
+			m.Tracing.Outbound = dir != stream.Inbound
 		}
-		ch.HTTP = m
+		ch.base.HTTP = m
 	case typeTCP:
 		p, err := c.tcpProxy(a)
 		if err != nil {
 			return at(path, err)
 		}
-		ch.TCP = p
+		ch.base.TCP = p
 	default:
 		return at(path, bad("typed_config.type_url", a.GetTypeUrl(), "not supported as the last filter; want %s or %s", typeHCM, typeTCP))
 	}
 	for i, x := range xs[:last] {
-		if err := c.oneNetworkFilter(x, ch, l.base.Direction); err != nil {
+		if err := c.oneNetworkFilter(x, ch.base, dir); err != nil {
 			return at(fmt.Sprintf("filters[%d:%s]", i, x.GetName()), err)
 		}
 	}

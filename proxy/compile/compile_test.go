@@ -222,3 +222,21 @@ func TestReplaceRemovesWhatIsNotInTheUpdate(t *testing.T) {
 		t.Errorf("clusters = %d, want 1", len(v.Clusters))
 	}
 }
+
+func TestAChainThatDidNotChangeIsTakenOverByTheListenersNextVersion(t *testing.T) {
+	chainText := func(name, cluster string) string {
+		return `{name: c` + name + `, filter_chain_match: {destination_port: ` + name + `}, filters: [{name: tcp, typed_config: {'@type': ` + tp + typeTCP + `, stat_prefix: x, cluster: ` + cluster + `}}]}`
+	}
+	text := func(chains ...string) string {
+		return `{'@type': ` + xds.ListenerType + `, name: l, address: {socket_address: {address: 0.0.0.0, port_value: 15006}}, filter_chains: [` + strings.Join(chains, ",") + `]}`
+	}
+	c := New(Settings{})
+	before := apply(t, c, xds.ListenerType, one(t, text(chainText("1", "a"), chainText("2", "a")))).Listeners["l"]
+	after := apply(t, c, xds.ListenerType, one(t, text(chainText("3", "a"), chainText("1", "b"), chainText("2", "a")))).Listeners["l"]
+	if before.Chains[1] != after.Chains[2] {
+		t.Error("an unchanged chain was built anew: its connections would be drained")
+	}
+	if before.Chains[0] == after.Chains[1] {
+		t.Error("a changed chain was taken over")
+	}
+}

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -19,42 +20,78 @@ const defaultSniff = 15 * time.Second
 
 // listener is a compiled LDS resource: everything but what other resources add.
 type listener struct {
-	base   *config.Listener
-	tls    []*pendingDownstreamTLS  // by index of base.Chains; the default chain's comes last
-	routes map[string]time.Duration // RDS names and how long to wait for them
+	base     *config.Listener         // Chains and Default are set by resolve
+	chains   []*chain                 // in order
+	fallback *chain                   // the default chain; nil: none
+	routes   map[string]time.Duration // RDS names and how long to wait for them
+}
+
+// chain is a compiled filter chain. A listener's next version takes over the
+// chains whose bytes did not change, so that their connections live on.
+type chain struct {
+	key    string // what it was compiled from
+	base   *config.FilterChain
+	tls    *pendingDownstreamTLS
+	routes map[string]time.Duration
+
+	secrets []*config.Secret    // what made was made with
+	made    *config.FilterChain // the latest resolved form
+}
+
+// resolve returns the chain with its secrets; the same pointer for the same secrets.
+func (ch *chain) resolve(secrets map[string]*config.Secret) *config.FilterChain {
+	names := ch.tls.names()
+	if len(names) == 0 {
+		return ch.base
+	}
+	now := pick(secrets, names)
+	if ch.made == nil || !slices.Equal(now, ch.secrets) {
+		o := *ch.base
+		o.TLS = ch.tls.resolve(secrets)
+		ch.made, ch.secrets = &o, now
+	}
+	return ch.made
+}
+
+func (l *listener) all() []*chain {
+	if l.fallback == nil {
+		return l.chains
+	}
+	return append(slices.Clip(l.chains), l.fallback)
 }
 
 func (l *listener) secrets() []string {
 	var n []string
-	for _, t := range l.tls {
-		n = append(n, t.names()...)
+	for _, ch := range l.all() {
+		n = append(n, ch.tls.names()...)
 	}
 	return n
 }
 
-// resolve fills secrets into the chains.
-func (l *listener) resolve(secrets map[string]*config.Secret) *config.Listener {
-	if len(l.secrets()) == 0 {
-		return l.base
+// find returns the chain that was compiled from the same bytes under the same direction, nil if none.
+func (l *listener) find(key string, dir stream.Direction) *chain {
+	if l == nil || l.base.Direction != dir {
+		return nil
 	}
-	b := *l.base
-	b.Chains = make([]*config.FilterChain, len(l.base.Chains))
-	for i, ch := range l.base.Chains {
-		b.Chains[i] = withTLS(ch, l.tls[i].resolve(secrets))
+	for _, ch := range l.all() {
+		if ch.key == key {
+			return ch
+		}
 	}
-	if b.Default != nil {
-		b.Default = withTLS(b.Default, l.tls[len(b.Chains)].resolve(secrets))
-	}
-	return &b
+	return nil
 }
 
-func withTLS(ch *config.FilterChain, t *config.DownstreamTLS) *config.FilterChain {
-	if ch.TLS == t {
-		return ch
+// resolve fills chains and secrets in.
+func (l *listener) resolve(secrets map[string]*config.Secret) *config.Listener {
+	b := *l.base
+	b.Chains = make([]*config.FilterChain, len(l.chains))
+	for i, ch := range l.chains {
+		b.Chains[i] = ch.resolve(secrets)
 	}
-	o := *ch
-	o.TLS = t
-	return &o
+	if l.fallback != nil {
+		b.Default = l.fallback.resolve(secrets)
+	}
+	return &b
 }
 
 func (c *Compiler) listener(body []byte) (*listener, error) {
@@ -101,31 +138,40 @@ func (c *Compiler) direction(d corev3.TrafficDirection) (stream.Direction, error
 }
 
 func (c *Compiler) filterChains(x *listenerv3.Listener, l *listener) error {
+	var prev *listener
+	if e := c.listeners.byName[l.base.Name]; e != nil {
+		prev = e.made
+	}
 	seen := map[string]string{}
 	for i, fc := range x.GetFilterChains() {
 		path := fmt.Sprintf("filter_chains[%d:%s]", i, fc.GetName())
-		ch, err := c.filterChain(fc, l)
+		ch, err := c.filterChain(fc, l.base.Direction, prev)
 		if err != nil {
 			return at(path, err)
 		}
-		key := fmt.Sprintf("%+v", ch.Match)
+		key := fmt.Sprintf("%+v", ch.base.Match)
 		if other, ok := seen[key]; ok {
 			return at(path, fmt.Errorf("same filter_chain_match as chain %q", other))
 		}
 		seen[key] = fc.GetName()
-		l.base.Chains = append(l.base.Chains, ch)
+		l.chains = append(l.chains, ch)
 	}
 	if d := x.GetDefaultFilterChain(); d != nil {
 		if d.GetFilterChainMatch() != nil {
 			return bad("default_filter_chain.filter_chain_match", "set", "the default chain has no condition; remove it")
 		}
-		ch, err := c.filterChain(d, l)
+		ch, err := c.filterChain(d, l.base.Direction, prev)
 		if err != nil {
 			return at("default_filter_chain", err)
 		}
-		l.base.Default = ch
+		l.fallback = ch
 	}
-	if len(l.base.Chains) == 0 && l.base.Default == nil && !l.base.UseOriginalDst {
+	for _, ch := range l.all() {
+		for name, d := range ch.routes {
+			l.routes[name] = max(d, l.routes[name])
+		}
+	}
+	if len(l.all()) == 0 && !l.base.UseOriginalDst {
 		return missing("filter_chains", "want at least one filter chain")
 	}
 	return nil
