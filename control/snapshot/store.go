@@ -26,9 +26,12 @@ type Store struct {
 	current    atomic.Pointer[World]
 	wake       chan struct{} // 1 slot: something is pending
 
-	mu      sync.Mutex // protects the following
-	pending map[model.Key]Change
-	order   []model.Key
+	mu       sync.Mutex // protects the following
+	pending  map[model.Key]Change
+	order    []model.Key
+	applied  uint64        // calls of Apply
+	built    uint64        // of them in the current World
+	progress chan struct{} // closed when built grows
 }
 
 // NewStore makes a store that holds an empty World.
@@ -39,7 +42,7 @@ func NewStore(s Settings) *Store {
 	if s.Max <= 0 {
 		s.Max = time.Second
 	}
-	st := &Store{quiet: s.Quiet, max: s.Max, wake: make(chan struct{}, 1), pending: map[model.Key]Change{}}
+	st := &Store{quiet: s.Quiet, max: s.Max, wake: make(chan struct{}, 1), pending: map[model.Key]Change{}, progress: make(chan struct{})}
 	st.current.Store(Empty(s.Mesh))
 	return st
 }
@@ -59,6 +62,7 @@ func (s *Store) Apply(changes ...Change) {
 		}
 		s.pending[c.Key] = c
 	}
+	s.applied++
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
@@ -116,7 +120,9 @@ func (s *Store) Flush(publish func(*World)) {
 	}
 	clear(s.pending)
 	s.order = nil
+	taken := s.applied
 	s.mu.Unlock()
+	defer s.done(taken)
 	prev := s.current.Load()
 	next := Build(prev, changes, time.Now())
 	if next == prev {
@@ -125,5 +131,35 @@ func (s *Store) Flush(publish func(*World)) {
 	s.current.Store(next)
 	if publish != nil {
 		publish(next)
+	}
+}
+
+// done says that a World holds what was applied so far, and was published.
+func (s *Store) done(taken uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.built = taken
+	close(s.progress)
+	s.progress = make(chan struct{})
+}
+
+// Sync waits until everything that was applied before the call is part of a
+// published World, and returns that World or a later one.
+func (s *Store) Sync(ctx context.Context) (*World, error) {
+	s.mu.Lock()
+	want := s.applied
+	s.mu.Unlock()
+	for {
+		s.mu.Lock()
+		built, progress := s.built, s.progress
+		s.mu.Unlock()
+		if built >= want {
+			return s.World(), nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-progress:
+		}
 	}
 }
