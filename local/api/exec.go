@@ -73,11 +73,12 @@ func answer(c net.Conn, r admin.ExecResult) {
 func (s *Server) exec(ctx context.Context, c *net.UnixConn) (int, error) {
 	c.SetReadDeadline(time.Now().Add(requestLimit))
 	req, files, err := readExec(c)
-	defer func() {
+	closeFiles := func() {
 		for _, f := range files {
 			f.Close()
 		}
-	}()
+	}
+	defer closeFiles()
 	if err != nil {
 		return -1, err
 	}
@@ -87,6 +88,7 @@ func (s *Server) exec(ctx context.Context, c *net.UnixConn) (int, error) {
 		return -1, err
 	}
 	proc, err := p.Start(process.Spec{Argv: req.Command, Dir: req.Dir, Stdin: files[0], Stdout: files[1], Stderr: files[2]}, req.Env)
+	closeFiles() // the command holds them now: their ends must be seen
 	if err != nil {
 		return 127, err
 	}

@@ -40,6 +40,10 @@ func Up(bridge string, node netip.Prefix) (*Network, error) {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = bridge
+	// Without an address of its own a bridge takes the lowest one of its ports,
+	// and changes it when that port goes: pods would lose the name server until
+	// their neighbour caches expire.
+	attrs.HardwareAddr = hardwareAddr(node.Addr())
 	br := &netlink.Bridge{LinkAttrs: attrs}
 	if err := netlink.LinkAdd(br); err != nil {
 		return nil, fmt.Errorf("network: make bridge %s (is the kernel's bridge module there?): %w", bridge, err)
@@ -96,8 +100,7 @@ func (n *Network) Attach(pod *netns.Handle, ip netip.Addr) error {
 	veth.PeerNamespace = netlink.NsFd(pod.FD())
 	// An address made from the IP: neighbours' caches stay right when an IP
 	// is given to another pod.
-	b := ip.As4()
-	veth.PeerHardwareAddr = net.HardwareAddr{0x0a, 0x58, b[0], b[1], b[2], b[3]}
+	veth.PeerHardwareAddr = hardwareAddr(ip)
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("network: make link %s: %w", attrs.Name, err)
 	}
@@ -153,6 +156,12 @@ func (n *Network) Detach(ip netip.Addr) error {
 		return fmt.Errorf("network: remove link %s: %w", hostLink(ip), err)
 	}
 	return nil
+}
+
+// hardwareAddr makes a locally administered address of an IP.
+func hardwareAddr(ip netip.Addr) net.HardwareAddr {
+	b := ip.As4()
+	return net.HardwareAddr{0x0a, 0x58, b[0], b[1], b[2], b[3]}
 }
 
 // hostLink is the name of the node's end of a pod's link.

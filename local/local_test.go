@@ -1,0 +1,235 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"weft.mesh/weft/api/admin"
+)
+
+func TestMeshOnOneMachine(t *testing.T) {
+	modes(t, func(t *testing.T, uid int) {
+		m := start(t, uid, prepare(t, uid))
+		m.service("default", "web", 80, 9080)
+		m.deploy("default", "web", 1, "", serveSpec)
+		m.deploy("default", "caller", 1, "", serveSpec)
+		web, caller := m.ready("web", 1)[0], m.ready("caller", 1)[0]
+
+		t.Run("a pod is what its Deployment says", func(t *testing.T) {
+			if !web.Sidecar || web.ServiceAccount != "web-sa" || web.Phase != admin.PodRunning || !strings.HasPrefix(web.Name, "web-") {
+				t.Errorf("pod: %+v", web)
+			}
+			if len(web.Containers) != 2 || web.Containers[1].Name != "istio-proxy" || web.Containers[0].RSSBytes == 0 {
+				t.Errorf("containers: %+v", web.Containers)
+			}
+			if logs := m.logs("default", web.Name, "istio-proxy"); !strings.Contains(logs, "ip="+web.IP+" sa=web-sa token=default/web-sa/") {
+				t.Errorf("sidecar was started with: %s", logs)
+			}
+		})
+		t.Run("services are found by every form of their name, through both sidecars", func(t *testing.T) {
+			m.eventually("the name and the address of web are known", 5*time.Second, func() error {
+				_, err := m.get("default", caller.Name, "http://web/")
+				return err
+			})
+			for _, name := range []string{"web", "web.default", "web.default.svc", "web.default.svc.cluster.local", "WEB.default.svc.cluster.local."} {
+				out, err := m.get("default", caller.Name, "http://"+name+"/")
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				if !strings.HasPrefix(out, web.Name+" ") || !strings.Contains(out, "from=127.0.0.6:") {
+					t.Errorf("%s answered %q: want pod %s, called by its sidecar", name, out, web.Name)
+				}
+			}
+			if logs := m.logs("default", caller.Name, "istio-proxy"); !strings.Contains(logs, "relay :15001 from="+caller.IP) || !strings.Contains(logs, "to=10.96.0.10:80") {
+				t.Errorf("the caller's sidecar did not see the service's address: %s", logs)
+			}
+			if logs := m.logs("default", web.Name, "istio-proxy"); !strings.Contains(logs, fmt.Sprintf("relay :15006 from=%s", caller.IP)) ||
+				!strings.Contains(logs, "to="+web.IP+":9080") {
+				t.Errorf("the server's sidecar did not see the pod's address: %s", logs)
+			}
+		})
+		t.Run("unknown names do not exist", func(t *testing.T) {
+			out, err := m.get("default", caller.Name, "http://nobody/")
+			if err == nil || !strings.Contains(out, "no such host") {
+				t.Errorf("got %q", out)
+			}
+		})
+		t.Run("a pod reaches itself through its service and by its address", func(t *testing.T) {
+			before := strings.Count(m.logs("default", web.Name, "istio-proxy"), "relay :15006")
+			if out, err := m.get("default", web.Name, "http://10.96.0.250:9999/"); err != nil || !strings.HasPrefix(out, web.Name) {
+				t.Errorf("through its service: %q, %v", out, err)
+			}
+			if after := strings.Count(m.logs("default", web.Name, "istio-proxy"), "relay :15006"); after != before+1 {
+				t.Errorf("inbound connections of the sidecar went from %d to %d, want one more", before, after)
+			}
+			if out, err := m.get("default", web.Name, "http://"+web.IP+":9080/"); err != nil || !strings.Contains(out, "from="+web.IP) {
+				t.Errorf("by its address: %q, %v", out, err)
+			}
+		})
+		t.Run("programs run as the user and get no secrets", func(t *testing.T) {
+			out, err := m.get("default", web.Name, "http://127.0.0.1:9080/")
+			if err != nil || !strings.Contains(out, fmt.Sprintf("uid=%d ", uid)) {
+				t.Errorf("want user %d: %q, %v", uid, out, err)
+			}
+			env, err := m.get("default", web.Name, "http://127.0.0.1:9080/env")
+			if err != nil || strings.Contains(env, "SECRET") || !strings.Contains(env, "WHERE="+web.IP) || !strings.Contains(env, "HOSTNAME="+web.Name) {
+				t.Errorf("environment: %v\n%s", err, env)
+			}
+		})
+		t.Run("exec gives exit codes and refuses unknown pods", func(t *testing.T) {
+			if out, code := m.exec("default", "deployment/web", "sh", "-c", "hostname; exit 5"); code != 5 || strings.TrimSpace(out) != web.Name {
+				t.Errorf("exit code %d, output %q", code, out)
+			}
+			if out, code := m.exec("default", "nobody", "true"); code == 0 || !strings.Contains(out, `no pod "nobody"`) {
+				t.Errorf("unknown pod: exit code %d, %q", code, out)
+			}
+			if out, code := m.exec("default", web.Name, "no-such-program"); code != 127 || !strings.Contains(out, "no-such-program") {
+				t.Errorf("unknown program: exit code %d, %q", code, out)
+			}
+		})
+		t.Run("the admin port of a sidecar can be reached from outside", func(t *testing.T) {
+			resp, err := m.client.HTTP("default", web.Name).Get("http://127.0.0.1:15000/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if b, _ := io.ReadAll(resp.Body); string(b) != "admin of "+web.Name {
+				t.Errorf("got %q", b)
+			}
+		})
+		t.Run("pods are published", func(t *testing.T) {
+			b, err := os.ReadFile(filepath.Join(m.dir, admin.DirPods, "default_"+web.Name+".yaml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range []string{"podIP: " + web.IP, "app: web", "security.istio.io/tlsMode: istio", "serviceAccountName: web-sa", "kind: Pod"} {
+				if !strings.Contains(string(b), want) {
+					t.Errorf("manifest lacks %q:\n%s", want, b)
+				}
+			}
+		})
+		t.Run("a crashed program is started again", func(t *testing.T) {
+			m.get("default", web.Name, "http://127.0.0.1:9080/crash")
+			m.eventually("a restart is counted", 5*time.Second, func() error {
+				if p := m.pods("web")[0]; p.Restarts != 1 || !p.Ready {
+					return fmt.Errorf("%+v", p)
+				}
+				return nil
+			})
+			if logs := m.logs("default", web.Name, "app"); !strings.Contains(logs, "exit code 3; starts again in 200ms") || strings.Count(logs, "serving on") != 2 {
+				t.Errorf("logs: %s", logs)
+			}
+		})
+		t.Run("a sidecar is restarted alone", func(t *testing.T) {
+			if err := m.client.Restart(t.Context(), admin.RestartRequest{Namespace: "default", Pod: web.Name, Container: "istio-proxy"}); err != nil {
+				t.Fatal(err)
+			}
+			m.eventually("the sidecar runs again", 5*time.Second, func() error {
+				p := m.pods("web")[0]
+				if c := p.Containers[1]; c.Restarts != 1 || !c.Ready || p.Containers[0].Restarts != 1 {
+					return fmt.Errorf("%+v", p)
+				}
+				return nil
+			})
+		})
+		t.Run("a Deployment is scaled", func(t *testing.T) {
+			m.deploy("default", "web", 3, "", serveSpec)
+			m.ready("web", 3)
+			m.deploy("default", "web", 1, "", serveSpec)
+			if left := m.ready("web", 1)[0]; left.Name != web.Name {
+				t.Errorf("%s is left, want the oldest, %s", left.Name, web.Name)
+			}
+		})
+		t.Run("a changed template is rolled out without a gap", func(t *testing.T) {
+			m.deploy("default", "web", 1, "", strings.Replace(serveSpec, `"v1"`, `"v2"`, 1))
+			m.eventually("v2 serves", 20*time.Second, func() error {
+				out, err := m.get("default", caller.Name, "http://web/")
+				if err != nil {
+					t.Errorf("a request was lost: %v", err)
+				}
+				if pods := m.pods("web"); strings.Contains(out, "version=v2") && len(pods) == 1 {
+					return nil
+				}
+				return errors.New(out)
+			})
+		})
+		t.Run("a pod without a sidecar reaches services too", func(t *testing.T) {
+			m.deploy("default", "plain", 1, `,"sidecar.istio.io/inject":"false"`, serveSpec)
+			p := m.ready("plain", 1)[0]
+			if p.Sidecar || len(p.Containers) != 1 {
+				t.Fatalf("pod: %+v", p)
+			}
+			if out, err := m.get("default", p.Name, "http://web/"); err != nil || !strings.HasPrefix(out, "web-") {
+				t.Errorf("got %q, %v", out, err)
+			}
+		})
+		t.Run("a namespace can do without sidecars", func(t *testing.T) {
+			m.put("Namespace", "", "off", `{"metadata":{"labels":{"istio-injection":"disabled"}}}`)
+			m.deploy("off", "quiet", 1, "", serveSpec)
+			if p := m.ready("quiet", 1)[0]; p.Sidecar {
+				t.Errorf("pod: %+v", p)
+			}
+		})
+		t.Run("a gateway listens on the machine's port", func(t *testing.T) {
+			m.put("Deployment", "default", "gw", `{"spec":{"selector":{"matchLabels":{"istio":"ingressgateway"}},"template":{"metadata":{
+				"labels":{"istio":"ingressgateway"},"annotations":{"inject.istio.io/templates":"gateway"}},
+				"spec":{"containers":[{"name":"istio-proxy","ports":[{"containerPort":80,"hostPort":8080}]}]}}}}`)
+			gw := m.ready("gw", 1)[0]
+			resp, err := http.Get("http://" + m.ingress + "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if b, _ := io.ReadAll(resp.Body); string(b) != "gateway "+gw.Name+" port 80" {
+				t.Errorf("got %q", b)
+			}
+		})
+		t.Run("a Deployment that cannot run here changes nothing", func(t *testing.T) {
+			before := m.pods("web")[0].Name
+			m.deploy("default", "web", 5, "", `{"hostNetwork":true,"containers":[{"name":"app","command":["testapp"]}]}`)
+			m.eventually("the refusal is logged", 5*time.Second, func() error {
+				if !strings.Contains(m.out.String(), "spec.template.spec.hostNetwork") {
+					return errors.New("no message yet")
+				}
+				return nil
+			})
+			if pods := m.pods("web"); len(pods) != 1 || pods[0].Name != before {
+				t.Errorf("pods: %+v", pods)
+			}
+		})
+		t.Run("a removed Deployment ends", func(t *testing.T) {
+			m.post("delete", admin.Object{Kind: "Deployment", Namespace: "default", Name: "plain"})
+			m.eventually("its pods are gone", 10*time.Second, func() error {
+				if p := m.pods("plain"); len(p) > 0 {
+					return fmt.Errorf("%+v", p)
+				}
+				return nil
+			})
+		})
+		t.Run("down ends everything", func(t *testing.T) {
+			if err := m.client.Stop(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := AwaitEnd(t.Context(), m.dir); err != nil {
+				t.Fatal(err)
+			}
+			<-m.done
+			if !strings.Contains(m.out.String(), "ended\n") || m.cmd.ProcessState.ExitCode() != 0 {
+				t.Errorf("exit code %d", m.cmd.ProcessState.ExitCode())
+			}
+			for _, name := range []string{"pods", "sandbox", "proxies", admin.SocketRuntime, admin.SocketExec} {
+				if _, err := os.Stat(filepath.Join(m.dir, name)); err == nil {
+					t.Errorf("%s is left in the state directory", name)
+				}
+			}
+		})
+	})
+}
