@@ -296,4 +296,3 @@ func (c *conv) clientTLS(path string, t *networking.ClientTLSSettings) *model.Cl
 	}
 	return out
 }
-

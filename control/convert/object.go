@@ -1,9 +1,11 @@
 package convert
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"sort"
+	"strconv"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -161,4 +163,32 @@ func oneLine(names []string) string {
 		return names[0]
 	}
 	return fmt.Sprintf("%s and %s", strings.Join(names[:len(names)-1], ", "), names[len(names)-1])
+}
+
+// ValueAt gives the text of a scalar field as JSON has it, "" if it was not written.
+func (o *Object) ValueAt(path string) string {
+	var cur any
+	dec := json.NewDecoder(bytes.NewReader(o.Raw))
+	dec.UseNumber()
+	if dec.Decode(&cur) != nil {
+		return ""
+	}
+	for _, part := range strings.FieldsFunc(path, func(r rune) bool { return r == '.' || r == '[' || r == ']' }) {
+		switch v := cur.(type) {
+		case map[string]any:
+			cur = v[part]
+		case []any:
+			i, err := strconv.Atoi(part)
+			if err != nil || i < 0 || i >= len(v) {
+				return ""
+			}
+			cur = v[i]
+		default:
+			return ""
+		}
+	}
+	if cur == nil {
+		return ""
+	}
+	return fmt.Sprint(cur)
 }
