@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"strings"
 )
@@ -41,6 +42,7 @@ func (t *Table) buildHost(v *VirtualHost) error {
 	}
 	for i, r := range v.Routes {
 		r.VirtualHost = v
+		r.PerFilter = inherit(r.PerFilter, v.PerFilter)
 		if err := r.build(); err != nil {
 			return fmt.Errorf("virtual host %q: route %d %q: %w", v.Name, i, r.Name, err)
 		}
@@ -65,9 +67,26 @@ func (r *Route) build() error {
 		return err
 	}
 	if r.Forward != nil {
+		for i := range r.Forward.Weighted {
+			w := &r.Forward.Weighted[i]
+			w.PerFilter = inherit(w.PerFilter, r.PerFilter)
+		}
 		return r.Forward.build()
 	}
 	return nil
+}
+
+// inherit is the settings of a level with those of the level above where it has none of its own.
+func inherit(own, above map[string]any) map[string]any {
+	if len(own) == 0 {
+		return above
+	}
+	all := maps.Clone(above)
+	if all == nil {
+		return own
+	}
+	maps.Copy(all, own)
+	return all
 }
 
 func (m *Match) build() error {

@@ -1,0 +1,100 @@
+package hcm
+
+import (
+	"bytes"
+
+	"weft.mesh/weft/proxy/config"
+	"weft.mesh/weft/proxy/filter"
+	"weft.mesh/weft/proxy/stream"
+)
+
+// check refuses requests that must not be routed, and normalises the path.
+func (x *exchange) check() *filter.Reply {
+	req, cfg := x.req, x.m.cfg
+	if req.Proto == stream.HTTP10 && !cfg.AllowHTTP10 {
+		return &replyLowVersion
+	}
+	if len(req.Authority) == 0 && req.Proto != stream.HTTP10 {
+		return &replyNoHost
+	}
+	if !validAuthority(req.Authority) {
+		return &replyBadHost
+	}
+	if cfg.StripHostPort {
+		req.Authority = stripPort(req.Authority)
+	}
+	if string(req.Method) == "CONNECT" && len(req.Upgrade) == 0 {
+		if !cfg.AllowConnect {
+			return &replyUpgrade
+		}
+		return nil
+	}
+	if len(req.Path) == 0 {
+		return &replyNoPath
+	}
+	if req.Path[0] != '/' {
+		if string(req.Path) == "*" && string(req.Method) == "OPTIONS" {
+			return nil
+		}
+		return &replyAbsolute
+	}
+	return x.normalise(cfg)
+}
+
+func (x *exchange) normalise(cfg *config.HTTPManager) *filter.Reply {
+	req := x.req
+	if i := bytes.IndexByte(req.Path, '#'); i >= 0 { // a fragment is never sent to a server (RFC 9110 section 7.1)
+		req.Path = req.Path[:i]
+	}
+	opt := pathOptions{normalise: cfg.Normalize, merge: cfg.MergeSlashes, slashes: cfg.EscapedSlashes}
+	if opt == (pathOptions{}) {
+		x.info.OrigPath = req.Path
+		return nil
+	}
+	start := len(x.buf)
+	out, res := normalise(x.buf, req.Path, opt)
+	switch res {
+	case pathBad:
+		return &replyBadPath
+	case pathRedirect:
+		return x.slashRedirect(out[start:])
+	case pathChanged:
+		x.buf = out
+		req.Path = out[start:len(out):len(out)]
+	}
+	x.info.OrigPath = req.Path
+	return nil
+}
+
+// slashRedirect sends the client to the path with unescaped slashes (UNESCAPE_AND_REDIRECT).
+func (x *exchange) slashRedirect(path []byte) *filter.Reply {
+	return &filter.Reply{Status: 307, Details: "path_normalization_failed", Headers: []filter.Header{{Name: "location", Value: string(path)}}}
+}
+
+// validAuthority accepts the bytes that may stand in a host and port (RFC 3986 section 3.2.2). User information is refused.
+func validAuthority(a []byte) bool {
+	for _, c := range a {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case bytes.IndexByte(authorityPunct, c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+var authorityPunct = []byte("-._~!$&'()*+,;=:[]%")
+
+// stripPort cuts ":port" off.
+func stripPort(a []byte) []byte {
+	for i := len(a) - 1; i > 0; i-- {
+		if a[i] == ':' {
+			return a[:i]
+		}
+		if a[i] < '0' || a[i] > '9' {
+			return a
+		}
+	}
+	return a
+}

@@ -1,0 +1,51 @@
+package hcm
+
+import (
+	"time"
+
+	"weft.mesh/weft/proxy/config"
+	"weft.mesh/weft/proxy/http1"
+	"weft.mesh/weft/proxy/netio"
+)
+
+// writeStall is how long a client may take nothing of what is sent to it.
+const writeStall = 5 * time.Minute
+
+// serve runs the codec that the connection speaks.
+func (c *connection) serve(nc *netio.Conn, drain <-chan struct{}) error {
+	h2, err := c.speaksHTTP2(nc)
+	if err != nil {
+		return err
+	}
+	if h2 {
+		return c.serveHTTP2(nc, drain)
+	}
+	cfg := c.m.cfg
+	return http1.ServeConn(c.ctx, nc, http1.ServerOptions{
+		MaxHeaderBytes: cfg.MaxHeaderBytes, MaxHeaders: cfg.MaxHeaders,
+		IdleTimeout: cfg.IdleTimeout, HeaderTimeout: cfg.RequestHeadersTimeout, RequestTimeout: cfg.RequestTimeout,
+		WriteStallTimeout: writeStall, MaxRequests: cfg.MaxRequestsPerConn, AllowHTTP10: cfg.AllowHTTP10,
+		Drain: drain, OnProtocolError: c.protocolError,
+	}, c.handle)
+}
+
+// speaksHTTP2 decides by configuration, by what TLS negotiated, or by the first bytes.
+func (c *connection) speaksHTTP2(nc *netio.Conn) (bool, error) {
+	switch c.m.cfg.Codec {
+	case config.CodecHTTP1:
+		return false, nil
+	case config.CodecHTTP2:
+		return true, nil
+	}
+	switch c.info.ALPN {
+	case "h2", "istio-h2":
+		return true, nil
+	case "http/1.1", "http/1.0", "istio-http/1.1", "istio-http/1.0":
+		return false, nil
+	}
+	p, err := nc.Peek(len(prefaceStart)) // no HTTP/1 request is shorter, and none begins so
+	return string(p) == prefaceStart, err
+}
+
+// prefaceStart begins the HTTP/2 preface (RFC 9113 section 3.4).
+const prefaceStart = "PRI "

@@ -1,0 +1,297 @@
+package hcm
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft.mesh/weft/proxy/filter"
+	"weft.mesh/weft/proxy/route"
+	"weft.mesh/weft/proxy/stream"
+)
+
+// exchange is one request and its response. It is pooled: begin sets all of it.
+type exchange struct {
+	conn *connection
+	m    *Manager
+	srv  stream.Server
+	req  *stream.Request
+	info stream.Info
+	fs   filter.Stream
+	h    known // headers found in one pass
+
+	table  *route.Table
+	route  *route.Route
+	choice *route.WeightedCluster
+	random uint64
+
+	buf   []byte          // arena of header values made here
+	local stream.Response // a reply of our own
+	env   route.Env
+
+	headSent bool // the final head went downstream
+	up       upstreamSide
+
+	// What other goroutines (the sweeper) may touch.
+	mu     sync.Mutex
+	client stream.Client      // mu: the running upstream exchange
+	times  times              // mu
+	cancel context.CancelFunc // mu: of ctx, if it was made
+	cutBy  cut                // mu: why it was ended from outside
+	ctx    context.Context
+	watch  watched
+
+	// Set once for the life of the value.
+	sleepFn   func(time.Duration) bool
+	contextFn func() context.Context
+}
+
+// cut says why an exchange was ended from outside.
+type cut uint8
+
+const (
+	notCut cut = iota
+	cutGone
+	cutIdle
+	cutDuration
+)
+
+var exchanges = sync.Pool{New: func() any {
+	x := &exchange{buf: make([]byte, 0, 1024)}
+	x.sleepFn, x.contextFn = x.sleep, x.context
+	return x
+}}
+
+func (x *exchange) begin(c *connection, s stream.Server) {
+	x.conn, x.m, x.srv, x.req = c, c.m, s, s.Request()
+	x.info = stream.Info{Conn: c.info, Start: time.Now(), Req: x.req, GRPCCode: -1, ServiceTime: -1, OrigPath: x.req.Path, Peer: c.info.Peer}
+	x.fs.Conn, x.fs.Req, x.fs.Info, x.fs.Sleep, x.fs.Context = c.info, x.req, &x.info, x.sleepFn, x.contextFn
+	if n := len(c.m.cfg.Filters); cap(x.fs.State) < n {
+		x.fs.State = make([]any, n)
+	} else {
+		x.fs.State = x.fs.State[:n]
+	}
+	x.random = fresh()
+	x.watch.begin = x.watch.progress.Load()
+}
+
+// end tells those who want to know, and lets go of everything.
+func (x *exchange) end() {
+	x.info.Duration = time.Since(x.info.Start)
+	x.unwatch()
+	x.finishUpstream()
+	if x.cancel != nil {
+		x.cancel()
+	}
+	if x.fs.Resp != nil {
+		x.info.Resp = x.fs.Resp
+	}
+	for _, e := range x.m.enders {
+		e.f.End(&x.fs)
+	}
+	for _, l := range x.m.cfg.AccessLogs {
+		l.Log(&x.info)
+	}
+	x.clear()
+}
+
+func (x *exchange) clear() {
+	state, local, buf := x.fs.State, x.local, x.buf
+	clear(state)
+	x.fs = filter.Stream{State: state[:0]}
+	x.conn, x.m, x.srv, x.req = nil, nil, nil, nil
+	x.info = stream.Info{}
+	x.h = known{}
+	x.table, x.route, x.choice = nil, nil, nil
+	x.env = route.Env{}
+	if local.Fields.Len() > 0 {
+		local.Reset()
+	}
+	x.local = local
+	if cap(buf) > maxArena {
+		buf = make([]byte, 0, 1024)
+	}
+	x.buf = buf[:0]
+	x.headSent = false
+	x.up.clear()
+	x.client, x.cancel, x.cutBy, x.ctx = nil, nil, notCut, nil
+	x.times = times{}
+	x.watch.idle.Store(0)
+}
+
+// maxArena is how much memory for header values a pooled exchange may keep.
+const maxArena = 16 << 10
+
+// run takes the request from its head to the end of its response.
+func (x *exchange) run() {
+	x.h.scan(&x.req.Fields)
+	x.info.GRPC = route.IsGRPC(x.h.contentType)
+	if r := x.check(); r != nil {
+		x.reply(r)
+		return
+	}
+	x.requestHeaders()
+	x.findRoute()
+	for _, f := range x.m.cfg.Filters {
+		if v := f.Request(&x.fs); v.Reply != nil {
+			x.reply(v.Reply)
+			return
+		}
+		if x.gone() {
+			return
+		}
+	}
+	x.act()
+}
+
+// findRoute looks the route up. Filters run also if there is none.
+func (x *exchange) findRoute() {
+	t := x.m.cfg.Routes
+	if t == nil {
+		if v := x.m.deps.Live.View(); v != nil {
+			t = v.Routes[x.m.cfg.RouteName]
+		}
+	}
+	if t == nil {
+		return
+	}
+	x.table = t
+	r := t.Match(x.req, x.random)
+	if r == nil {
+		return
+	}
+	x.route = r
+	x.info.RouteName = r.Name
+	x.fs.PerRoute = r.PerFilter
+	if r.Forward != nil {
+		x.choice = r.Forward.Choose(x.random >> 20)
+		if x.choice != nil && x.choice.PerFilter != nil {
+			x.fs.PerRoute = x.choice.PerFilter
+		}
+	}
+}
+
+// act does what the route says.
+func (x *exchange) act() {
+	switch r := x.route; {
+	case r == nil:
+		x.reply(&replyNoRoute)
+	case r.Redirect != nil:
+		x.redirect(r.Redirect)
+	case r.Direct != nil:
+		x.reply(&filter.Reply{Status: r.Direct.Status, Body: r.Direct.Body, Details: "direct_response"})
+	default:
+		x.forward(r.Forward)
+	}
+}
+
+// gone tells whether the exchange was ended from outside, and if so finishes it.
+func (x *exchange) gone() bool {
+	switch x.cutReason() {
+	case notCut:
+		return false
+	case cutGone:
+		x.clientGone()
+	case cutIdle:
+		x.reply(&replyIdle)
+	case cutDuration:
+		x.reply(&replyDuration)
+	}
+	return true
+}
+
+// clientGone records that nobody waits for a response any more.
+func (x *exchange) clientGone() {
+	x.info.Flags |= stream.FlagDownstreamTermination
+	x.info.Details = "downstream_remote_disconnect"
+	x.srv.Abort()
+}
+
+func (x *exchange) cutReason() cut {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.cutBy
+}
+
+// cutNow ends the exchange from outside: what waits for an upstream stops waiting.
+func (x *exchange) cutNow(why cut) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.cutBy != notCut {
+		return
+	}
+	x.cutBy = why
+	if x.client != nil {
+		x.client.SetDeadline(past)
+	}
+	if x.cancel != nil {
+		x.cancel()
+	}
+}
+
+var past = time.Unix(1, 0)
+
+// setClient makes c the running upstream exchange; nil when it is about to be closed.
+func (x *exchange) setClient(c stream.Client) {
+	x.mu.Lock()
+	x.client = c
+	if c != nil && x.cutBy != notCut {
+		c.SetDeadline(past)
+	}
+	x.mu.Unlock()
+}
+
+// context is made when a filter or a slow path asks for it. It ends with the exchange or when the client goes.
+func (x *exchange) context() context.Context {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.ctx == nil {
+		x.ctx, x.cancel = context.WithCancel(x.conn.ctx)
+		if x.cutBy != notCut {
+			x.cancel()
+		}
+	}
+	return x.ctx
+}
+
+// sleep waits for d; false if the client went away meanwhile.
+func (x *exchange) sleep(d time.Duration) bool {
+	ctx := x.context()
+	x.startWatch()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		x.watch.progress.Add(1)
+		return true
+	case <-ctx.Done():
+		x.cutNow(cutGone) // the connection's context ended, if it was nobody else
+		return false
+	}
+}
+
+// write remembers s in the arena.
+func (x *exchange) write(s ...string) []byte {
+	start := len(x.buf)
+	for _, p := range s {
+		x.buf = append(x.buf, p...)
+	}
+	return x.buf[start:len(x.buf):len(x.buf)]
+}
+
+// watched is the sweeper's view of an exchange.
+type watched struct {
+	on         bool   // owner only
+	begin      uint32 // owner only: progress when the exchange began
+	next, prev *exchange
+	shard      *shard
+	progress   atomic.Uint32 // counts pieces that passed
+	idle       atomic.Int64  // the route's stream idle time-out, nanoseconds
+	waiting    atomic.Bool   // waits for an upstream or a timer
+
+	// The shard's mutex protects the following.
+	seen  uint32 // progress at the last look
+	quiet time.Time
+	looks uint32
+}

@@ -1,0 +1,168 @@
+// Package hcm is the HTTP connection manager: it serves downstream HTTP
+// connections, from the bytes that a codec hands over to the exchange with an
+// upstream and back.
+//
+// For each request it checks and normalises the head, sets the headers that a
+// proxy owns (x-forwarded-*, x-request-id, trace context, client certificate),
+// finds the route, runs the filters, and then routes: direct responses,
+// redirects, rewrites, header operations, retries, time-outs, mirrors,
+// upgrades. On the way back filters run in reverse order. It ends with access
+// logs and the filters that want to see the finished exchange.
+//
+// It runs on the goroutine that the codec calls it on; one more goroutine
+// uploads a request body that had not arrived with its head, and mirrors have
+// their own. State of an exchange is pooled: in the steady state a plain
+// proxied request allocates nothing.
+//
+// It does not parse HTTP (http1, http2), keep connections or pick endpoints
+// (upstream), or know what filters do. Hedging, internal redirects, CONNECT
+// tunnels to TCP upstreams and request buffering beyond 64 KiB are not done.
+package hcm
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft.mesh/weft/proxy/config"
+	"weft.mesh/weft/proxy/filter"
+	"weft.mesh/weft/proxy/netio"
+	"weft.mesh/weft/proxy/stream"
+	"weft.mesh/weft/proxy/upstream"
+)
+
+// Deps is what a Manager needs of the rest of the proxy.
+type Deps struct {
+	Live      *config.Live
+	Upstreams *upstream.Manager
+	// Drain, when closed, ends connections after what runs on them (Connection: close, GOAWAY).
+	Drain <-chan struct{}
+	// Sweeper watches over waiting exchanges; one is shared by all managers. Its Run must be running.
+	Sweeper *Sweeper
+	// MaxMirrors bounds mirrored requests in flight; 0: 1024. Beyond it they are dropped and counted.
+	MaxMirrors int64
+}
+
+// Manager serves the connections of one compiled HTTP connection manager. Safe for concurrent use.
+type Manager struct {
+	cfg       *config.HTTPManager
+	deps      Deps
+	enders    []ender
+	upstreams []upstreamer
+	mirrors   *mirrors
+
+	Stats Stats
+}
+
+type ender struct {
+	f filter.Ender
+	i int
+}
+
+type upstreamer struct {
+	f filter.Upstreamer
+	i int
+}
+
+// Stats counts what passed. Names follow Envoy's http.<prefix>.
+type Stats struct {
+	CxTotal, RqTotal, Retries, MirrorDropped, MirrorTotal atomic.Uint64
+	CxActive, RqActive                                    atomic.Int64
+}
+
+// New makes a manager.
+func New(cfg *config.HTTPManager, d Deps) *Manager {
+	if d.MaxMirrors <= 0 {
+		d.MaxMirrors = 1024
+	}
+	m := &Manager{cfg: cfg, deps: d, mirrors: newMirrors(d.MaxMirrors)}
+	for i, f := range cfg.Filters {
+		if e, ok := f.(filter.Ender); ok {
+			m.enders = append(m.enders, ender{e, i})
+		}
+		if u, ok := f.(filter.Upstreamer); ok {
+			m.upstreams = append(m.upstreams, upstreamer{u, i})
+		}
+	}
+	return m
+}
+
+// connection is one downstream connection.
+type connection struct {
+	m    *Manager
+	ctx  context.Context
+	info *stream.ConnInfo
+	xfcc []byte // the element for x-forwarded-client-cert, nil if there is none to add
+}
+
+// Serve serves a connection until it ends; it closes c. ctx ends what runs on it.
+func (m *Manager) Serve(ctx context.Context, c *netio.Conn, info *stream.ConnInfo) error {
+	defer func() { _ = c.Close() }()
+	m.Stats.CxTotal.Add(1)
+	m.Stats.CxActive.Add(1)
+	defer m.Stats.CxActive.Add(-1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn := m.connection(ctx, info)
+	if state := c.TLSState(); state != nil {
+		conn.xfcc = clientCertElement(m.cfg, info, state)
+	}
+	drain, stop := m.drainOf()
+	defer stop()
+	return conn.serve(c, drain)
+}
+
+func (m *Manager) connection(ctx context.Context, info *stream.ConnInfo) *connection {
+	return &connection{m: m, ctx: ctx, info: info}
+}
+
+// drainOf is the drain signal of one connection: the manager's, or earlier when its time is over.
+func (m *Manager) drainOf() (drain <-chan struct{}, stop func()) {
+	max := m.cfg.MaxConnectionDuration
+	if max <= 0 {
+		return m.deps.Drain, func() {}
+	}
+	var wg sync.WaitGroup
+	ch, end := make(chan struct{}), make(chan struct{})
+	timer := time.NewTimer(max)
+	wg.Go(func() {
+		defer timer.Stop()
+		select {
+		case <-m.deps.Drain:
+		case <-timer.C:
+		case <-end:
+			return
+		}
+		close(ch)
+	})
+	return ch, func() { close(end); wg.Wait() }
+}
+
+// protocolError logs a request that the codec refused.
+func (c *connection) protocolError(status int, details string) {
+	info := &stream.Info{
+		Conn: c.info, Start: time.Now(), Req: &stream.Request{}, Status: status, GRPCCode: -1, ServiceTime: -1,
+		Flags: stream.FlagDownstreamProtocolErr, Details: details,
+	}
+	for _, l := range c.m.cfg.AccessLogs {
+		l.Log(info)
+	}
+}
+
+// handle serves one request; it is the codecs' handler.
+func (c *connection) handle(_ context.Context, s stream.Server) {
+	m := c.m
+	m.Stats.RqTotal.Add(1)
+	m.Stats.RqActive.Add(1)
+	x := exchanges.Get().(*exchange)
+	x.begin(c, s)
+	x.run()
+	x.end()
+	m.Stats.RqActive.Add(-1)
+	exchanges.Put(x)
+}
+
+// fresh is a random number for routing decisions.
+func fresh() uint64 { return rand.Uint64() }

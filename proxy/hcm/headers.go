@@ -1,0 +1,320 @@
+package hcm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"weft.mesh/weft/proxy/config"
+	"weft.mesh/weft/proxy/route"
+	"weft.mesh/weft/proxy/stream"
+)
+
+// requestHeaders sets what the connection manager owns in a request, before routing.
+func (x *exchange) requestHeaders() {
+	cfg := x.m.cfg
+	edge := x.forwardedFor(cfg)
+	x.forwardedProto(cfg)
+	x.envoyHeaders(cfg, edge)
+	x.requestID(cfg, edge)
+	x.clientCert(cfg)
+	if cfg.Tracing != nil {
+		x.trace(cfg.Tracing)
+	}
+	if cfg.Via != "" {
+		x.req.Fields.Add("via", cfg.Via)
+	}
+}
+
+// forwardedFor finds the client's address and keeps x-forwarded-for. It tells
+// whether the request comes from outside: only an edge (UseRemoteAddress) can know.
+func (x *exchange) forwardedFor(cfg *config.HTTPManager) (external bool) {
+	remote := x.conn.info.Remote
+	if !cfg.UseRemoteAddress {
+		if a, ok := lastForwarded(x.h.xff, cfg.XFFTrustedHops); ok {
+			x.info.Client = netip.AddrPortFrom(a, 0)
+		}
+		return false
+	}
+	client := remote.Addr().Unmap()
+	if cfg.XFFTrustedHops > 0 {
+		if a, ok := lastForwarded(x.h.xff, cfg.XFFTrustedHops-1); ok {
+			client = a
+			x.info.Client = netip.AddrPortFrom(a, 0)
+		}
+	}
+	if !cfg.SkipXFFAppend && remote.IsValid() {
+		x.appendForwardedFor(remote.Addr().Unmap())
+	}
+	return !internalAddress(client)
+}
+
+func (x *exchange) appendForwardedFor(a netip.Addr) {
+	start := len(x.buf)
+	if x.h.xff != nil && !x.h.manyXFF {
+		x.buf = append(append(x.buf, x.h.xff...), ',')
+	}
+	x.buf = a.AppendTo(x.buf)
+	v := x.buf[start:len(x.buf):len(x.buf)]
+	if x.h.manyXFF {
+		x.req.Fields.Append(nameXFF, v)
+		return
+	}
+	x.req.Fields.SetBytes("x-forwarded-for", v)
+}
+
+var nameXFF = []byte("x-forwarded-for")
+
+// lastForwarded is the address that stands skip places before the last one.
+func lastForwarded(xff []byte, skip uint32) (netip.Addr, bool) {
+	for ; len(xff) > 0; skip-- {
+		item := xff
+		i := bytes.LastIndexByte(xff, ',')
+		if i >= 0 {
+			item, xff = xff[i+1:], xff[:i]
+		} else {
+			xff = nil
+		}
+		if skip == 0 {
+			return parseAddr(bytes.TrimSpace(item))
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func parseAddr(b []byte) (netip.Addr, bool) {
+	if a, err := netip.ParseAddr(string(b)); err == nil {
+		return a.Unmap().WithZone(""), true
+	}
+	if ap, err := netip.ParseAddrPort(string(b)); err == nil {
+		return ap.Addr().Unmap().WithZone(""), true
+	}
+	return netip.Addr{}, false
+}
+
+// internalAddress is Envoy's default for internal addresses: private, loopback, unique local.
+func internalAddress(a netip.Addr) bool { return a.IsPrivate() || a.IsLoopback() }
+
+func (x *exchange) forwardedProto(cfg *config.HTTPManager) {
+	if x.h.proto != nil && !(cfg.UseRemoteAddress && cfg.XFFTrustedHops == 0) {
+		return
+	}
+	v := "http"
+	if x.conn.info.TLS {
+		v = "https"
+	}
+	if x.h.proto == nil {
+		x.req.Fields.Add("x-forwarded-proto", v)
+	} else {
+		x.req.Fields.Set("x-forwarded-proto", v)
+	}
+}
+
+// envoyHeaders sees to it that a caller cannot steer the proxy: its
+// x-envoy-* settings have no effect here and do not reach the next hop; from outside nothing of
+// the kind passes.
+func (x *exchange) envoyHeaders(cfg *config.HTTPManager, external bool) {
+	f := &x.req.Fields
+	if x.h.envoy {
+		if external {
+			f.DelFunc(isEnvoyHeader)
+		} else {
+			f.DelFunc(isEnvoySetting)
+		}
+	}
+	if !cfg.UseRemoteAddress {
+		return
+	}
+	if external {
+		start := len(x.buf)
+		a := x.conn.info.Remote.Addr().Unmap()
+		if x.info.Client.IsValid() {
+			a = x.info.Client.Addr()
+		}
+		x.buf = a.AppendTo(x.buf)
+		f.Append(stream.Bytes("x-envoy-external-address"), x.buf[start:len(x.buf):len(x.buf)])
+	} else {
+		f.Set("x-envoy-internal", "true")
+	}
+}
+
+func isEnvoyHeader(l stream.Field) bool {
+	return len(l.Name) > 8 && stream.EqualFold(l.Name[:8], "x-envoy-")
+}
+
+// isEnvoySetting tells the headers by which Envoy's router takes orders.
+func isEnvoySetting(l stream.Field) bool {
+	if !isEnvoyHeader(l) {
+		return false
+	}
+	for _, n := range envoySettings {
+		if stream.EqualFold(l.Name, n) {
+			return true
+		}
+	}
+	return false
+}
+
+var envoySettings = [...]string{
+	"x-envoy-upstream-rq-timeout-ms", "x-envoy-upstream-rq-per-try-timeout-ms", "x-envoy-retry-on",
+	"x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-retriable-status-codes", "x-envoy-retriable-header-names",
+	"x-envoy-hedge-on-per-try-timeout", "x-envoy-upstream-alt-stat-name", "x-envoy-upstream-rq-timeout-alt-response",
+	"x-envoy-decorator-operation", "x-envoy-original-path",
+}
+
+// requestID keeps the caller's id, except from outside where it is made anew.
+func (x *exchange) requestID(cfg *config.HTTPManager, external bool) {
+	id := x.h.requestID
+	if cfg.GenerateRequestID && (len(id) == 0 || external && !cfg.PreserveRequestID) {
+		start := len(x.buf)
+		x.buf = appendUUID(x.buf)
+		fresh := x.buf[start:len(x.buf):len(x.buf)]
+		if id == nil {
+			x.req.Fields.Append(nameRequestID, fresh)
+		} else {
+			x.req.Fields.SetBytes("x-request-id", fresh)
+		}
+		id = fresh
+	}
+	x.info.RequestID = id
+}
+
+var nameRequestID = []byte("x-request-id")
+
+// appendUUID appends a random UUID (RFC 9562 version 4).
+func appendUUID(b []byte) []byte {
+	var u [16]byte
+	binary.BigEndian.PutUint64(u[:8], rand.Uint64())
+	binary.BigEndian.PutUint64(u[8:], rand.Uint64())
+	u[6] = u[6]&0x0f | 0x40
+	u[8] = u[8]&0x3f | 0x80
+	for i, v := range u {
+		if i == 4 || i == 6 || i == 8 || i == 10 {
+			b = append(b, '-')
+		}
+		b = append(b, hexDigits[v>>4], hexDigits[v&15])
+	}
+	return b
+}
+
+const hexDigits = "0123456789abcdef"
+
+// clientCert treats x-forwarded-client-cert. What a caller says of itself counts only on an authenticated connection.
+func (x *exchange) clientCert(cfg *config.HTTPManager) {
+	f, own := &x.req.Fields, x.conn.xfcc
+	mode := cfg.ForwardClientCert
+	if mode == config.XFCCAlwaysForwardOnly {
+		return
+	}
+	if mode == config.XFCCSanitize || own == nil {
+		if x.h.xfcc != nil && (mode == config.XFCCSanitize || !x.conn.info.MutualTLS()) {
+			f.Del("x-forwarded-client-cert")
+		}
+		return
+	}
+	switch {
+	case mode == config.XFCCForwardOnly:
+	case mode == config.XFCCAppendForward && len(x.h.xfcc) > 0:
+		start := len(x.buf)
+		x.buf = append(append(append(x.buf, x.h.xfcc...), ','), own...)
+		f.SetBytes("x-forwarded-client-cert", x.buf[start:len(x.buf):len(x.buf)])
+	case x.h.xfcc != nil:
+		f.SetBytes("x-forwarded-client-cert", own)
+	default:
+		f.Append(nameXFCC, own)
+	}
+}
+
+var nameXFCC = []byte("x-forwarded-client-cert")
+
+// requestOps carries out the route's header operations on the request, most specific level first.
+func (x *exchange) requestOps() {
+	r := x.route
+	ops := [4]*route.Ops{nil, &r.Headers.Request, &r.VirtualHost.Headers.Request, &x.table.Headers.Request}
+	if x.choice != nil {
+		ops[0] = &x.choice.Headers.Request
+	}
+	x.applyOps(&ops, &x.req.Fields, nil)
+}
+
+func (x *exchange) responseOps(resp *stream.Response) {
+	if x.route == nil {
+		return
+	}
+	r := x.route
+	ops := [4]*route.Ops{nil, &r.Headers.Response, &r.VirtualHost.Headers.Response, &x.table.Headers.Response}
+	if x.choice != nil {
+		ops[0] = &x.choice.Headers.Response
+	}
+	x.applyOps(&ops, &resp.Fields, resp)
+}
+
+func (x *exchange) applyOps(ops *[4]*route.Ops, f *stream.Fields, resp *stream.Response) {
+	for _, o := range ops {
+		if o == nil || o.Empty() {
+			continue
+		}
+		x.env = route.Env{Info: &x.info, Req: x.req, Resp: resp, Buf: x.buf}
+		o.Apply(f, &x.env)
+		x.buf = x.env.Buf
+	}
+}
+
+// responseHeaders sets what the connection manager owns in a final response.
+func (x *exchange) responseHeaders(resp *stream.Response) {
+	cfg := x.m.cfg
+	server, date := -1, false
+	for i, l := range resp.Fields.All() {
+		switch len(l.Name) {
+		case 6:
+			if stream.EqualFold(l.Name, "server") {
+				server = i
+			}
+		case 4:
+			date = date || stream.EqualFold(l.Name, "date")
+		}
+	}
+	switch {
+	case cfg.ServerPass && !x.fs.Direct, cfg.ServerName == "":
+	case server < 0:
+		resp.Fields.Append(nameServer, stream.Bytes(cfg.ServerName))
+	case !cfg.ServerAppend && !cfg.ServerPass:
+		resp.Fields.SetAt(server, stream.Bytes(cfg.ServerName))
+	}
+	if !date {
+		resp.Fields.Append(nameDate, x.date())
+	}
+	if cfg.AlwaysSetRequestID && len(x.info.RequestID) > 0 {
+		resp.Fields.SetBytes("x-request-id", x.info.RequestID)
+	}
+	if cfg.Via != "" {
+		resp.Fields.Add("via", cfg.Via)
+	}
+}
+
+var (
+	nameServer = []byte("server")
+	nameDate   = []byte("date")
+)
+
+// date is the current time for the date header, formatted once a second.
+func (x *exchange) date() []byte {
+	now := time.Now()
+	if d := lastDate.Load(); d != nil && d.second == now.Unix() {
+		return d.text
+	}
+	d := &dateText{now.Unix(), now.UTC().AppendFormat(nil, "Mon, 02 Jan 2006 15:04:05 GMT")}
+	lastDate.Store(d)
+	return d.text
+}
+
+type dateText struct {
+	second int64
+	text   []byte
+}
+
+// lastDate is shared by all managers: the time is the same for all.
+var lastDate atomic.Pointer[dateText]

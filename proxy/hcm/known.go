@@ -1,0 +1,68 @@
+package hcm
+
+import (
+	"weft.mesh/weft/proxy/stream"
+)
+
+// known holds the request headers that the connection manager cares for, found in one pass.
+type known struct {
+	contentType, grpcTimeout, xff, proto, requestID, xfcc []byte
+	traceparent, b3, b3trace, b3span, b3sampled, b3flags  []byte
+	envoy                                                 bool // there are x-envoy-* headers
+	manyXFF                                               bool
+}
+
+func (k *known) scan(f *stream.Fields) {
+	for _, l := range f.All() {
+		n := l.Name
+		if len(n) > 8 && (n[0]|0x20) == 'x' && stream.EqualFold(n[:8], "x-envoy-") {
+			k.envoy = true
+			continue
+		}
+		switch len(n) {
+		case 2:
+			first(&k.b3, l, "b3")
+		case 10:
+			first(&k.b3flags, l, "x-b3-flags")
+		case 11:
+			switch n[0] | 0x20 {
+			case 't':
+				first(&k.traceparent, l, "traceparent")
+			case 'x':
+				first(&k.b3span, l, "x-b3-spanid")
+			}
+		case 12:
+			switch n[0] | 0x20 {
+			case 'c':
+				first(&k.contentType, l, "content-type")
+			case 'g':
+				first(&k.grpcTimeout, l, "grpc-timeout")
+			case 'x':
+				first(&k.requestID, l, "x-request-id")
+				first(&k.b3trace, l, "x-b3-traceid")
+				first(&k.b3sampled, l, "x-b3-sampled")
+			}
+		case 15:
+			if stream.EqualFold(n, "x-forwarded-for") {
+				k.manyXFF = k.xff != nil
+				k.xff = l.Value // the last line counts
+			}
+		case 17:
+			first(&k.proto, l, "x-forwarded-proto")
+		case 27:
+			first(&k.xfcc, l, "x-forwarded-client-cert")
+		}
+	}
+}
+
+// first remembers a header's first line.
+func first(to *[]byte, l stream.Field, name string) {
+	if *to == nil && stream.EqualFold(l.Name, name) {
+		*to = l.Value
+		if l.Value == nil {
+			*to = empty
+		}
+	}
+}
+
+var empty = []byte{}

@@ -1,0 +1,347 @@
+package hcm
+
+import (
+	"io"
+	"strconv"
+	"time"
+
+	"weft.mesh/weft/proxy/filter"
+	"weft.mesh/weft/proxy/route"
+	"weft.mesh/weft/proxy/stream"
+	"weft.mesh/weft/proxy/upstream"
+	"weft.mesh/weft/proxy/upstream/outlier"
+)
+
+// upstreamSide is the state of forwarding.
+type upstreamSide struct {
+	cluster *upstream.Cluster
+	forward *route.Forward
+	host    *upstream.Host
+	client  stream.Client
+	req     upstream.Request
+	tried   []*upstream.Host
+	timeout time.Duration // of the whole exchange, from the end of the request
+	body    body
+	retries uint32
+	stale   bool // the free retry after a stale connection was used
+	holding bool // a retry is counted in the cluster's breaker
+	cookie  []byte
+	shadows []*shadow // mirrors that wait for the end of the body
+	count   [10]byte  // x-envoy-attempt-count
+}
+
+func (u *upstreamSide) clear() {
+	tried, mem := u.tried, u.body.mem
+	clear(tried)
+	if cap(mem) > maxKeptBody {
+		mem = nil
+	}
+	*u = upstreamSide{tried: tried[:0]}
+	u.body.mem = mem[:0]
+}
+
+// forward sends the request to its cluster and the response back.
+func (x *exchange) forward(f *route.Forward) {
+	u := &x.up
+	u.forward = f
+	name := f.Cluster
+	if x.choice != nil {
+		name = x.choice.Cluster
+	}
+	x.info.Cluster = name
+	if u.cluster = x.m.deps.Upstreams.Cluster(name); u.cluster == nil {
+		x.reply(&replyNoCluster)
+		return
+	}
+	x.info.Service = u.cluster.Service()
+	if x.req.Upgrade != nil && !x.upgradeAllowed(f) {
+		x.reply(&replyUpgrade)
+		return
+	}
+	x.info.Upgrade = x.req.Upgrade != nil
+	x.requestOps()
+	x.rewrite(f)
+	x.decorate()
+	u.timeout = x.timeout(f)
+	x.watch.idle.Store(int64(f.IdleTimeout))
+	u.req.Hash, u.req.Hashed = 0, false
+	if len(f.Hash) > 0 {
+		u.req.Hash, u.req.Hashed = x.hash(f.Hash)
+	}
+	x.startWatch()
+	if !x.prepareBody() {
+		return
+	}
+	x.mirror(f)
+	x.attempts()
+}
+
+// decorate tells the next hop how the operation is called in traces.
+func (x *exchange) decorate() {
+	if x.m.cfg.Tracing != nil && x.route.Operation != "" && x.conn.info.Direction != stream.Inbound {
+		x.req.Fields.Set("x-envoy-decorator-operation", x.route.Operation)
+	}
+}
+
+func (x *exchange) upgradeAllowed(f *route.Forward) bool {
+	return listed(f.Upgrades, x.req.Upgrade) || listed(x.m.cfg.Upgrades, x.req.Upgrade)
+}
+
+func listed(list []string, v []byte) bool {
+	for _, s := range list {
+		if stream.EqualFold(v, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// timeout is the route's, or for gRPC the caller's within the route's bound.
+func (x *exchange) timeout(f *route.Forward) time.Duration {
+	t := f.Timeout
+	if f.UseGRPC && x.info.GRPC && x.h.grpcTimeout != nil {
+		if d, ok := grpcTimeout(x.h.grpcTimeout); ok {
+			t = d
+			if f.MaxGRPC > 0 && (d == 0 || d > f.MaxGRPC) {
+				t = f.MaxGRPC
+			}
+		}
+	}
+	if t > 0 {
+		start := len(x.buf)
+		x.buf = strconv.AppendInt(x.buf, t.Milliseconds(), 10)
+		x.req.Fields.SetBytes("x-envoy-expected-rq-timeout-ms", x.buf[start:len(x.buf):len(x.buf)])
+	}
+	if x.info.Upgrade {
+		return 0 // an upgraded stream has no end to wait for
+	}
+	return t
+}
+
+// grpcTimeout parses 1 to 8 digits and a unit (gRPC over HTTP/2, Timeout).
+func grpcTimeout(v []byte) (time.Duration, bool) {
+	if len(v) < 2 || len(v) > 9 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(v[:len(v)-1]), 10, 32)
+	if err != nil {
+		return 0, false
+	}
+	units := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': 1}
+	unit, ok := units[v[len(v)-1]]
+	return time.Duration(n) * unit, ok
+}
+
+// outcome of one attempt: a response head, or an error.
+type outcome struct {
+	resp *stream.Response
+	err  *stream.Error
+}
+
+// attempts tries until there is something to tell the client.
+func (x *exchange) attempts() {
+	for n := 1; ; n++ {
+		out := x.attempt(n)
+		if x.cutReason() != notCut {
+			x.dropClient()
+			x.gone()
+			return
+		}
+		if !x.again(&out) {
+			if out.err != nil {
+				x.fail(out.err)
+			} else {
+				x.deliver(out.resp)
+			}
+			x.dropClient()
+			return
+		}
+		if !x.backOff() {
+			return
+		}
+	}
+}
+
+func (x *exchange) attempt(n int) outcome {
+	u, q := &x.up, &x.up.req
+	x.info.Attempts = n
+	q.Random, q.Conn, q.Proto, q.Authority, q.Slow = fresh(), x.conn.info, x.req.Proto, x.req.Authority, x.contextFn
+	q.Deadline, q.Previous, q.HostAttempts = x.deadline(), nil, 0
+	if r := u.forward.Retry; r != nil && r.AvoidPrevious {
+		q.Previous, q.HostAttempts = u.tried, r.HostAttempts
+	}
+	client, host, err := u.cluster.Acquire(x.conn.ctx, q)
+	q.Fresh, q.On = false, nil
+	u.host = host
+	if host != nil {
+		x.info.Upstream = host.Addr()
+		if x.conn.info.Direction != stream.Inbound {
+			x.info.Peer = host.Workload()
+		}
+		u.tried = append(u.tried, host)
+	}
+	if err != nil {
+		return failed(err)
+	}
+	u.client = client
+	x.setClient(client)
+	x.introduce(client, n)
+	x.setDeadline()
+	err = x.send(client)
+	resp, rerr := x.readHead(client)
+	if rerr != nil {
+		if err == nil {
+			err = rerr
+		} else if e, ok := stream.AsError(rerr); ok && !e.Reset {
+			err = rerr
+		}
+		return x.judge(err)
+	}
+	x.info.ServiceTime = x.serviceTime()
+	host.Report(outlier.Result{Status: healthStatus(resp)})
+	return outcome{resp: resp}
+}
+
+// introduce records the connection and lets filters and headers know of it.
+func (x *exchange) introduce(client stream.Client, n int) {
+	u := &x.up
+	if c := client.Conn(); c != nil {
+		x.info.UpLocal, x.info.UpstreamID = c.Local, c.PeerID
+		for _, f := range x.m.upstreams {
+			f.f.Upstream(&x.fs, c)
+		}
+	}
+	if x.route.VirtualHost.IncludeAttemptCount {
+		x.req.Fields.SetBytes("x-envoy-attempt-count", strconv.AppendInt(u.count[:0], int64(n), 10))
+	}
+}
+
+// readHead waits for the final head and passes informational ones on.
+func (x *exchange) readHead(c stream.Client) (*stream.Response, error) {
+	for {
+		resp, err := c.ReadHead()
+		x.watch.progress.Add(1)
+		if err != nil {
+			return nil, err
+		}
+		if resp.Status >= 200 || resp.Status == 101 {
+			return resp, nil
+		}
+		if x.req.Proto == stream.HTTP10 {
+			continue
+		}
+		if err := x.srv.WriteHead(resp, false); err == nil {
+			_ = x.srv.Flush() // an error shows again with the final head
+		}
+	}
+}
+
+func failed(err error) outcome {
+	if e, ok := stream.AsError(err); ok {
+		return outcome{err: e}
+	}
+	e := &stream.Error{Side: stream.Upstream, Op: "exchange", Flag: stream.FlagUpstreamTermination, Reset: true,
+		Details: "upstream_reset_before_response_started{connection_termination}", Err: err}
+	if err == io.ErrUnexpectedEOF || err == io.EOF {
+		e.Err = io.ErrUnexpectedEOF
+	}
+	return outcome{err: e}
+}
+
+// judge reports a failed try to the endpoint's outlier detection.
+func (x *exchange) judge(err error) outcome {
+	out := failed(err)
+	switch e := out.err; {
+	case e.Side != stream.Upstream || x.cutReason() != notCut:
+	case e.Timeout:
+		x.up.host.Report(outlier.Result{Local: true, Timeout: true})
+	default:
+		x.up.host.Report(outlier.Result{Status: 503})
+	}
+	return out
+}
+
+// healthStatus is what outlier detection sees of a response: for gRPC the status mapped to HTTP.
+func healthStatus(r *stream.Response) int {
+	v := r.Fields.Get("grpc-status")
+	if v == nil || r.Status != 200 {
+		return r.Status
+	}
+	switch string(v) {
+	case "0":
+		return 200
+	case "14":
+		return 503
+	case "4":
+		return 504
+	case "2", "13", "15":
+		return 500
+	}
+	return 200
+}
+
+// dropClient abandons the upstream exchange.
+func (x *exchange) dropClient() {
+	x.up.body.detach(x)
+	x.closeClient()
+}
+
+// closeClient gives the upstream exchange back; an incomplete one is reset.
+func (x *exchange) closeClient() {
+	u := &x.up
+	if c := u.client; c != nil {
+		x.setClient(nil)
+		u.client = nil
+		c.Close()
+	}
+	x.endRetry()
+}
+
+func (x *exchange) endRetry() {
+	if u := &x.up; u.holding {
+		u.holding = false
+		u.cluster.EndRetry()
+	}
+}
+
+// finishUpstream leaves nothing running that belongs to the exchange.
+func (x *exchange) finishUpstream() {
+	x.up.body.finish(x)
+	x.closeClient()
+}
+
+// fail answers for an upstream that did not.
+func (x *exchange) fail(e *stream.Error) {
+	switch {
+	case e.Side == stream.Downstream:
+		x.clientGone()
+	case e == upstream.ErrNoHealthy:
+		x.reply(&replyNoHealthy)
+	case e.Flag == stream.FlagUpstreamTimeout && x.tryTimedOut():
+		x.reply(&replyTryTimeout)
+	case e.Flag == stream.FlagUpstreamTimeout:
+		x.reply(&replyTimeout)
+	default:
+		x.reply(resetReply(e, &x.info))
+	}
+}
+
+// resetReply words a failure before the response as Envoy does.
+func resetReply(e *stream.Error, info *stream.Info) *filter.Reply {
+	const before = "upstream_reset_before_response_started{"
+	r := &filter.Reply{Status: 503, Details: e.Details, Flags: e.Flag}
+	if e.Flag == stream.FlagUpstreamProtocolErr {
+		r.Status = 502
+	}
+	if e.Flag == stream.FlagUpstreamOverflow {
+		r.Headers = []filter.Header{{Name: "x-envoy-overloaded", Value: "true"}}
+	}
+	reason, transport := resetReason(e.Details, before)
+	text := "upstream connect error or disconnect/reset before headers. reset reason: " + reason
+	if transport != "" {
+		info.UpFailure = transport
+		text += ", transport failure reason: " + transport
+	}
+	r.Body = []byte(text)
+	return r
+}

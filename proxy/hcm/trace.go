@@ -1,0 +1,158 @@
+package hcm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+
+	"weft.mesh/weft/proxy/config"
+	"weft.mesh/weft/proxy/stream"
+)
+
+// trace passes the trace context on: a new span id that is a child of the
+// caller's, in each of the formats the caller used (W3C trace context, B3 in one
+// or several headers). A request without a context begins a trace, in W3C and B3 form;
+// whether it is sampled is decided by chance.
+func (x *exchange) trace(t *config.Tracing) {
+	start := len(x.buf)
+	x.buf = appendHex64(x.buf, nonZero())
+	span := x.buf[start:len(x.buf):len(x.buf)]
+	found := x.traceW3C(span)
+	found = x.traceB3Multi(span, t) || found
+	found = x.traceB3Single(span) || found
+	if !found {
+		x.newTrace(span, sampled(t))
+	}
+}
+
+// traceW3C rewrites "00-<trace>-<parent>-<flags>" (W3C Trace Context section 3.2). A malformed header is dropped.
+func (x *exchange) traceW3C(span []byte) bool {
+	v := x.h.traceparent
+	if v == nil {
+		return false
+	}
+	if !validTraceparent(v) {
+		x.req.Fields.Del("traceparent")
+		x.req.Fields.Del("tracestate")
+		return false
+	}
+	start := len(x.buf)
+	x.buf = append(x.buf, v[:36]...)
+	x.buf = append(x.buf, span...)
+	x.buf = append(x.buf, v[52:55]...)
+	x.req.Fields.SetBytes("traceparent", x.buf[start:len(x.buf):len(x.buf)])
+	return true
+}
+
+func validTraceparent(v []byte) bool {
+	return len(v) >= 55 && v[2] == '-' && v[35] == '-' && v[52] == '-' && isHex(v[0]) && isHex(v[1]) && string(v[:2]) != "ff" &&
+		(len(v) == 55 || v[55] == '-' && string(v[:2]) != "00") && allHex(v[3:35]) && allHex(v[36:52]) && allHex(v[53:55]) &&
+		!allZero(v[3:35]) && !allZero(v[36:52])
+}
+
+// traceB3Multi makes the caller's span the parent.
+func (x *exchange) traceB3Multi(span []byte, t *config.Tracing) bool {
+	h, f := &x.h, &x.req.Fields
+	if n := len(h.b3trace); n != 32 && n != 16 || !allHex(h.b3trace) {
+		return false
+	}
+	if len(h.b3span) == 16 && allHex(h.b3span) {
+		f.SetBytes("x-b3-parentspanid", h.b3span)
+	}
+	f.SetBytes("x-b3-spanid", span)
+	if h.b3sampled == nil && h.b3flags == nil {
+		f.Add("x-b3-sampled", bit(sampled(t)))
+	}
+	return true
+}
+
+// traceB3Single rewrites "<trace>-<span>[-<sampled>[-<parent>]]"; the forms "0", "1" and "d" stay as they are.
+func (x *exchange) traceB3Single(span []byte) bool {
+	v := x.h.b3
+	if v == nil {
+		return false
+	}
+	id, rest, ok := bytes.Cut(v, []byte{'-'})
+	if !ok || len(id) != 32 && len(id) != 16 || !allHex(id) || len(rest) < 16 || !allHex(rest[:16]) {
+		return len(v) == 1
+	}
+	old, flag := rest[:16], []byte(nil)
+	if len(rest) >= 18 && rest[16] == '-' {
+		flag, _, _ = bytes.Cut(rest[17:], []byte{'-'})
+	}
+	start := len(x.buf)
+	x.buf = append(append(append(x.buf, id...), '-'), span...)
+	if len(flag) == 1 {
+		x.buf = append(append(append(x.buf, '-'), flag...), '-')
+		x.buf = append(x.buf, old...)
+	}
+	x.req.Fields.SetBytes("b3", x.buf[start:len(x.buf):len(x.buf)])
+	return true
+}
+
+func (x *exchange) newTrace(span []byte, sampled bool) {
+	start := len(x.buf)
+	x.buf = append(x.buf, "00-"...)
+	x.buf = appendHex64(appendHex64(x.buf, nonZero()), rand.Uint64())
+	id := x.buf[start+3 : len(x.buf) : len(x.buf)]
+	x.buf = append(append(append(x.buf, '-'), span...), "-0"...)
+	x.buf = append(x.buf, bit(sampled)...)
+	f := &x.req.Fields
+	f.Append(nameTraceparent, x.buf[start:len(x.buf):len(x.buf)])
+	f.Append(nameB3Trace, id)
+	f.Append(nameB3Span, span)
+	f.Append(nameB3Sampled, stream.Bytes(bit(sampled)))
+}
+
+var (
+	nameTraceparent = []byte("traceparent")
+	nameB3Trace     = []byte("x-b3-traceid")
+	nameB3Span      = []byte("x-b3-spanid")
+	nameB3Sampled   = []byte("x-b3-sampled")
+)
+
+func bit(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}
+
+func sampled(t *config.Tracing) bool {
+	return rand.Float64()*100 < t.RandomSampling && rand.Float64()*100 < t.OverallSampling
+}
+
+func nonZero() uint64 {
+	for {
+		if v := rand.Uint64(); v != 0 {
+			return v
+		}
+	}
+}
+
+func appendHex64(b []byte, v uint64) []byte {
+	var u [8]byte
+	binary.BigEndian.PutUint64(u[:], v)
+	for _, c := range u {
+		b = append(b, hexDigits[c>>4], hexDigits[c&15])
+	}
+	return b
+}
+
+func allHex(b []byte) bool {
+	for _, c := range b {
+		if !isHex(c) {
+			return false
+		}
+	}
+	return true
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != '0' {
+			return false
+		}
+	}
+	return true
+}
