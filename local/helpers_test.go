@@ -65,7 +65,13 @@ func fakeWeft(argv []string) int {
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Start: func(ctx context.Context, n NodeNet) error {
 			fmt.Println("node", n.IP)
-			return plane.run(ctx)
+			for ctx.Err() == nil {
+				if err := plane.run(ctx); err != nil {
+					return err
+				}
+				time.Sleep(300 * time.Millisecond)
+			}
+			return nil
 		},
 	})
 	if err == nil {
@@ -115,6 +121,14 @@ func (f *fakeControl) run(ctx context.Context) error {
 		f.mu.Unlock()
 		json.NewEncoder(w).Encode(admin.TokenResponse{Token: fmt.Sprintf("%s/%s/%d", req.Namespace, req.ServiceAccount, n)})
 	})
+	life, lose := context.WithCancel(ctx)
+	defer lose()
+	// Ends all connections and the socket; run's caller starts it again.
+	mux.HandleFunc("POST /test/lose", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		http.NewResponseController(w).Flush()
+		lose()
+	})
 	mux.HandleFunc("POST /test/{what}", func(w http.ResponseWriter, r *http.Request) {
 		var o admin.Object
 		if err := json.NewDecoder(r.Body).Decode(&o); err != nil {
@@ -124,9 +138,9 @@ func (f *fakeControl) run(ctx context.Context) error {
 		f.put(o, r.PathValue("what") == "delete")
 	})
 	srv := &http.Server{Handler: mux, BaseContext: func(net.Listener) context.Context { return ctx }}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	stop := context.AfterFunc(life, func() { srv.Close() })
 	defer stop()
-	if err := srv.Serve(ln); ctx.Err() == nil {
+	if err := srv.Serve(ln); life.Err() == nil {
 		return err
 	}
 	return nil
