@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weft.mesh/weft/proxy/config"
+	"weft.mesh/weft/proxy/route"
 	"weft.mesh/weft/xds"
 )
 
@@ -13,7 +14,8 @@ import (
 type clusterMemo struct {
 	from      *cluster
 	endpoints *entry[[]*config.Endpoint]
-	warm      bool
+	warm      bool // endpoints are known, or known to be none
+	cold      bool // they are still waited for
 	secrets   []*config.Secret
 	made      *config.Cluster
 }
@@ -37,9 +39,9 @@ func (c *Compiler) assemble(now time.Time) {
 	secrets := share(c.view.Secrets, valuesOf(c.secrets.byName))
 	next := &config.View{Version: c.view.Version + 1, Secrets: secrets}
 	next.Clusters = share(c.view.Clusters, c.assembleClusters(secrets, needed, now))
+	next.Routes = share(c.view.Routes, c.assembleRoutes())
 	next.Listeners = share(c.view.Listeners, c.assembleListeners(secrets, needed, now))
 	c.prune()
-	next.Routes = share(c.view.Routes, valuesOf(c.tables.byName))
 	maps.DeleteFunc(c.waits, func(k waitKey, _ wait) bool { return !needed[k] })
 	if sameMap(next.Secrets, c.view.Secrets) && sameMap(next.Clusters, c.view.Clusters) &&
 		sameMap(next.Listeners, c.view.Listeners) && sameMap(next.Routes, c.view.Routes) && c.view.Version > 0 {
@@ -68,10 +70,10 @@ func sameMap[T comparable](a, b map[string]T) bool { return len(a) == len(b) && 
 
 // missing tells whether name must still be waited for, and notes the wait.
 func (c *Compiler) missing(typeURL, name string, there bool, d time.Duration, needed map[waitKey]bool, now time.Time) bool {
-	if there {
+	k := waitKey{typeURL, name}
+	if there || c.absent[k] {
 		return false
 	}
-	k := waitKey{typeURL, name}
 	needed[k] = true
 	w, ok := c.waits[k]
 	if !ok {
@@ -101,7 +103,7 @@ func (c *Compiler) assembleClusters(secrets map[string]*config.Secret, needed ma
 		if k.eds != "" {
 			m.endpoints = c.assignments.byName[k.eds]
 			if c.missing(xds.EndpointType, k.eds, m.endpoints != nil, k.wait, needed, now) {
-				waiting, m.warm = true, false
+				waiting, m.warm, m.cold = true, false, true
 			}
 		}
 		old, had := c.memoC[name]
@@ -138,6 +140,35 @@ func pick(secrets map[string]*config.Secret, names []string) []*config.Secret {
 	return out
 }
 
+// assembleRoutes publishes tables whose clusters are warm. Until then the table's
+// previous version serves: traffic moves to a new cluster when it has endpoints.
+func (c *Compiler) assembleRoutes() map[string]*route.Table {
+	out := make(map[string]*route.Table, len(c.tables.byName))
+	memo := make(map[string]*table, len(c.tables.byName))
+	for name, e := range c.tables.byName {
+		t := e.made
+		if old := c.memoT[name]; t != old && c.anyCold(t.clusters) {
+			if old == nil {
+				continue
+			}
+			t = old
+		}
+		memo[name], out[name] = t, t.made
+	}
+	c.memoT = memo
+	return out
+}
+
+// anyCold tells whether one of the clusters exists and waits for its endpoints.
+func (c *Compiler) anyCold(names []string) bool {
+	for _, n := range names {
+		if m, ok := c.memoC[n]; ok && m.cold {
+			return true
+		}
+	}
+	return false
+}
+
 func (c *Compiler) assembleListeners(secrets map[string]*config.Secret, needed map[waitKey]bool, now time.Time) map[string]*config.Listener {
 	out := make(map[string]*config.Listener, len(c.listeners.byName))
 	memo := make(map[string]listenerMemo, len(c.listeners.byName))
@@ -145,9 +176,13 @@ func (c *Compiler) assembleListeners(secrets map[string]*config.Secret, needed m
 		l := e.made
 		waiting := c.missingSecrets(l.secrets(), needed, now)
 		for rds, d := range l.routes {
-			if c.missing(xds.RouteType, rds, c.tables.byName[rds] != nil, d, needed, now) {
+			accepted := c.tables.byName[rds] != nil
+			if c.missing(xds.RouteType, rds, accepted, d, needed, now) || accepted && c.memoT[rds] == nil {
 				waiting = true
 			}
+		}
+		if c.anyCold(l.clusters) {
+			waiting = true
 		}
 		old, had := c.memoL[name]
 		if waiting {
@@ -205,11 +240,19 @@ func (c *Compiler) Wanted(typeURL string) []string {
 	return slices.Sorted(maps.Keys(set))
 }
 
-// prune drops resources that nothing refers to any more; the server does not tell.
+// prune drops resources, and what is known of names, that nothing refers to any more; the server does not tell.
 func (c *Compiler) prune() {
-	drop(c.assignments.byName, c.Wanted(xds.EndpointType))
-	drop(c.tables.byName, c.Wanted(xds.RouteType))
-	drop(c.secrets.byName, c.Wanted(xds.SecretType))
+	wanted := map[string][]string{}
+	for _, t := range []string{xds.EndpointType, xds.RouteType, xds.SecretType} {
+		wanted[t] = c.Wanted(t)
+	}
+	drop(c.assignments.byName, wanted[xds.EndpointType])
+	drop(c.tables.byName, wanted[xds.RouteType])
+	drop(c.secrets.byName, wanted[xds.SecretType])
+	maps.DeleteFunc(c.absent, func(k waitKey, _ bool) bool {
+		_, ok := slices.BinarySearch(wanted[k.typeURL], k.name)
+		return !ok
+	})
 }
 
 func drop[T any](m map[string]*entry[T], wanted []string) {

@@ -206,8 +206,11 @@ func TestAListenerGoesLiveWhenItsRoutesArrive(t *testing.T) {
 	if k := v.Clusters[apiCluster]; k.Warm {
 		t.Error("a cluster without endpoints is said to be warm")
 	}
-	if v = apply(t, c, xds.RouteType, m[xds.RouteType]...); v.Listeners[httpName] == nil {
-		t.Error("routes arrived, but the listener does not serve")
+	if v = apply(t, c, xds.RouteType, m[xds.RouteType]...); v.Listeners[httpName] != nil {
+		t.Error("the listener serves before the endpoints of its routes' clusters are known")
+	}
+	if v = apply(t, c, xds.EndpointType, m[xds.EndpointType]...); v.Listeners[httpName] == nil || v.Routes["80"] == nil {
+		t.Error("routes and endpoints arrived, but the listener does not serve")
 	}
 	v, _ = c.Apply(Update{TypeURL: xds.ListenerType, Removed: []string{httpName}}, t0)
 	if v.Listeners[httpName] != nil || len(c.Resources(xds.RouteType)) != 0 {
@@ -238,5 +241,37 @@ func TestAChainThatDidNotChangeIsTakenOverByTheListenersNextVersion(t *testing.T
 	}
 	if before.Chains[0] == after.Chains[1] {
 		t.Error("a changed chain was taken over")
+	}
+}
+
+func TestTrafficMovesToANewClusterWhenItsEndpointsAreKnown(t *testing.T) {
+	c, _ := full(t)
+	old := c.View().Routes["80"]
+	apply(t, c, xds.ClusterType, one(t, `{'@type': `+xds.ClusterType+`, name: v2, type: EDS, connect_timeout: 1s, eds_cluster_config: {eds_config: {ads: {}}}}`))
+	next := one(t, `{'@type': `+xds.RouteType+`, name: '80', virtual_hosts: [{name: v, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: v2}}]}]}`)
+	if v := apply(t, c, xds.RouteType, next); v.Routes["80"] != old {
+		t.Fatal("routes to a cluster without endpoints serve")
+	}
+	t.Run("they arrive", func(t *testing.T) {
+		eds := one(t, `{'@type': `+xds.EndpointType+`, cluster_name: v2}`)
+		if v := apply(t, c, xds.EndpointType, eds); v.Routes["80"] == old || !v.Clusters["v2"].Warm {
+			t.Error("endpoints are known, but the old routes serve")
+		}
+	})
+}
+
+func TestNothingWaitsForWhatTheServerSaysDoesNotExist(t *testing.T) {
+	c := New(Settings{})
+	m := load(t, "testdata/sidecar.yaml")
+	apply(t, c, xds.ClusterType, m[xds.ClusterType]...)
+	if v := c.View(); v.Clusters[apiCluster].Warm {
+		t.Fatal("warm without endpoints")
+	}
+	v, _ := c.Apply(Update{TypeURL: xds.EndpointType, Removed: []string{apiCluster}}, t0)
+	if !v.Clusters[apiCluster].Warm || len(c.Pending()) != 0 {
+		t.Errorf("still waiting for %q", c.Pending())
+	}
+	if v = apply(t, c, xds.EndpointType, m[xds.EndpointType]...); len(v.Clusters[apiCluster].Endpoints) != 1 {
+		t.Error("endpoints that came into being are not used")
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"weft.mesh/weft/proxy/config"
-	"weft.mesh/weft/proxy/route"
 	"weft.mesh/weft/xds"
 )
 
@@ -62,13 +61,15 @@ type Compiler struct {
 	clusters    store[*cluster]
 	assignments store[[]*config.Endpoint]
 	listeners   store[*listener]
-	tables      store[*route.Table]
+	tables      store[*table]
 	secrets     store[*config.Secret]
 
-	view  *config.View
-	waits map[waitKey]wait // names that something waits for
-	memoC map[string]clusterMemo
-	memoL map[string]listenerMemo
+	view   *config.View
+	waits  map[waitKey]wait // names that something waits for
+	memoC  map[string]clusterMemo
+	memoL  map[string]listenerMemo
+	memoT  map[string]*table // what View.Routes was made of
+	absent map[waitKey]bool  // names that the server says do not exist
 }
 
 type waitKey struct{ typeURL, name string }
@@ -76,7 +77,7 @@ type waitKey struct{ typeURL, name string }
 // New returns a compiler without resources. Its first View is empty.
 func New(s Settings) *Compiler {
 	c := &Compiler{set: s, view: &config.View{}, waits: map[waitKey]wait{},
-		memoC: map[string]clusterMemo{}, memoL: map[string]listenerMemo{}}
+		memoC: map[string]clusterMemo{}, memoT: map[string]*table{}, memoL: map[string]listenerMemo{}, absent: map[waitKey]bool{}}
 	c.clusters = newStore(xds.ClusterType, c.cluster)
 	c.assignments = newStore(xds.EndpointType, c.endpoints)
 	c.listeners = newStore(xds.ListenerType, c.listener)
@@ -111,10 +112,25 @@ func (c *Compiler) Apply(u Update, now time.Time) (*config.View, []Refusal) {
 	default:
 		return c.view, []Refusal{{TypeURL: u.TypeURL, Reason: "resource type not supported"}}
 	}
-	if changed {
+	if c.noteAbsent(u) || changed {
 		c.assemble(now)
 	}
 	return c.view, refused
+}
+
+// noteAbsent remembers names that the server says do not exist: nothing waits for them.
+func (c *Compiler) noteAbsent(u Update) (changed bool) {
+	for _, n := range u.Removed {
+		k := waitKey{u.TypeURL, n}
+		if _, waiting := c.waits[k]; waiting {
+			changed = true
+		}
+		c.absent[k] = true
+	}
+	for _, r := range u.Set {
+		delete(c.absent, waitKey{u.TypeURL, r.Name})
+	}
+	return changed
 }
 
 func (s *store[T]) apply(u Update, now time.Time) (changed bool, refused []Refusal) {
@@ -179,8 +195,8 @@ func nameOf(v any) string {
 		return x.base.Name
 	case *listener:
 		return x.base.Name
-	case *route.Table:
-		return x.Name
+	case *table:
+		return x.made.Name
 	case *config.Secret:
 		return x.Name
 	}

@@ -138,7 +138,7 @@ func hcmTimeouts(x *hcmv3.HttpConnectionManager, m *config.HTTPManager) error {
 	set("stream_idle_timeout", &m.StreamIdleTimeout, x.GetStreamIdleTimeout(), x.GetStreamIdleTimeout() != nil, defaultStreamIdle)
 	set("request_timeout", &m.RequestTimeout, x.GetRequestTimeout(), x.GetRequestTimeout() != nil, 0)
 	set("request_headers_timeout", &m.RequestHeadersTimeout, x.GetRequestHeadersTimeout(), x.GetRequestHeadersTimeout() != nil, 0)
-	set("drain_timeout", &m.DrainTimeout, x.GetDrainTimeout(), x.GetDrainTimeout() != nil, defaultDrain)
+	m.DrainTimeout = defaultDrain
 	return err
 }
 
@@ -189,9 +189,6 @@ func hcmHeaders(x *hcmv3.HttpConnectionManager, m *config.HTTPManager) error {
 	d := x.GetSetCurrentClientCertDetails()
 	m.SetClientCert = config.ClientCertDetails{Subject: d.GetSubject().GetValue(), Cert: d.GetCert(), Chain: d.GetChain(), DNS: d.GetDns(), URI: d.GetUri()}
 	m.StripHostPort = x.GetStripAnyHostPort()
-	if x.GetStripMatchingHostPort() {
-		m.StripMatchingPort = true
-	}
 	return nil
 }
 
@@ -241,6 +238,9 @@ func hcmTracing(x *hcmv3.HttpConnectionManager, m *config.HTTPManager) error {
 			return 100 // Envoy's default for all three
 		}
 		return p.GetValue()
+	}
+	if pct(t.GetClientSampling()) != 100 {
+		return bad("tracing.client_sampling", pct(t.GetClientSampling()), "want 100")
 	}
 	m.Tracing = &config.Tracing{RandomSampling: pct(t.GetRandomSampling()), ClientSampling: pct(t.GetClientSampling()), OverallSampling: pct(t.GetOverallSampling())}
 	return nil

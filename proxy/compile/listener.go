@@ -24,6 +24,7 @@ type listener struct {
 	chains   []*chain                 // in order
 	fallback *chain                   // the default chain; nil: none
 	routes   map[string]time.Duration // RDS names and how long to wait for them
+	clusters []string                 // of TCP chains and inline routes
 }
 
 // chain is a compiled filter chain. A listener's next version takes over the
@@ -51,6 +52,23 @@ func (ch *chain) resolve(secrets map[string]*config.Secret) *config.FilterChain 
 		ch.made, ch.secrets = &o, now
 	}
 	return ch.made
+}
+
+// clusters lists those that the chain itself names.
+func (ch *chain) clusters() []string {
+	switch {
+	case ch.base.HTTP != nil && ch.base.HTTP.Routes != nil:
+		return clustersOf(ch.base.HTTP.Routes)
+	case ch.base.TCP != nil && ch.base.TCP.Cluster != "":
+		return []string{ch.base.TCP.Cluster}
+	case ch.base.TCP != nil:
+		var names []string
+		for i := range ch.base.TCP.Weighted {
+			names = append(names, ch.base.TCP.Weighted[i].Cluster)
+		}
+		return names
+	}
+	return nil
 }
 
 func (l *listener) all() []*chain {
@@ -167,6 +185,7 @@ func (c *Compiler) filterChains(x *listenerv3.Listener, l *listener) error {
 		l.fallback = ch
 	}
 	for _, ch := range l.all() {
+		l.clusters = append(l.clusters, ch.clusters()...)
 		for name, d := range ch.routes {
 			l.routes[name] = max(d, l.routes[name])
 		}

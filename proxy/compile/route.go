@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,12 +16,42 @@ import (
 // maxDirectBody bounds direct response bodies in bytes (Envoy's max_direct_response_body_size_bytes default).
 const maxDirectBody = 4096
 
-func (c *Compiler) routes(body []byte) (*route.Table, error) {
+// table is a compiled RDS resource and the clusters it sends requests to.
+type table struct {
+	made     *route.Table
+	clusters []string
+}
+
+func (c *Compiler) routes(body []byte) (*table, error) {
 	var x routev3.RouteConfiguration
 	if err := decode(body, &x); err != nil {
 		return nil, err
 	}
-	return c.routeTable(&x)
+	t, err := c.routeTable(&x)
+	if err != nil {
+		return nil, err
+	}
+	return &table{t, clustersOf(t)}, nil
+}
+
+// clustersOf lists the clusters that routes forward to, sorted. Mirrors do not count: nobody waits for their answers.
+func clustersOf(t *route.Table) []string {
+	var names []string
+	for _, v := range t.VirtualHosts {
+		for _, r := range v.Routes {
+			if r.Forward == nil {
+				continue
+			}
+			if r.Forward.Cluster != "" {
+				names = append(names, r.Forward.Cluster)
+			}
+			for i := range r.Forward.Weighted {
+				names = append(names, r.Forward.Weighted[i].Cluster)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // routeTable compiles a route configuration, from RDS or inline.

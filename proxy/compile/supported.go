@@ -23,16 +23,16 @@ var Supported = Fields{
 	// Network filters.
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": "codec_type stat_prefix rds route_config http_filters" +
 		" tracing common_http_protocol_options http_protocol_options http2_protocol_options server_name server_header_transformation" +
-		" max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout drain_timeout access_log use_remote_address" +
+		" max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout access_log use_remote_address" +
 		" xff_num_trusted_hops skip_xff_append via generate_request_id preserve_external_request_id always_set_request_id_in_response" +
 		" forward_client_cert_details set_current_client_cert_details upgrade_configs normalize_path merge_slashes" +
-		" path_with_escaped_slashes_action strip_matching_host_port strip_any_host_port",
+		" path_with_escaped_slashes_action strip_any_host_port",
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing":                     "client_sampling random_sampling overall_sampling operation",
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails": "subject cert chain dns uri",
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig":               "upgrade_type enabled",
 	"envoy.extensions.filters.network.http_connection_manager.v3.Rds":                                               "config_source route_config_name",
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter":                                        "name typed_config is_optional",
-	"envoy.extensions.filters.http.router.v3.Router":                                                                "suppress_envoy_headers start_child_span dynamic_stats",
+	"envoy.extensions.filters.http.router.v3.Router":                                                                "dynamic_stats",
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts" +
 		" hash_policy max_downstream_connection_duration",
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster":               "clusters",
@@ -108,8 +108,7 @@ var Supported = Fields{
 	"envoy.config.cluster.v3.Cluster.LeastRequestLbConfig":                     "choice_count",
 	"envoy.config.cluster.v3.Cluster.RingHashLbConfig":                         "minimum_ring_size maximum_ring_size hash_function",
 	"envoy.config.cluster.v3.Cluster.MaglevLbConfig":                           "table_size",
-	"envoy.config.cluster.v3.Cluster.CommonLbConfig":                           "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config",
-	"envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig":  "",
+	"envoy.config.cluster.v3.Cluster.CommonLbConfig":                           "healthy_panic_threshold consistent_hashing_lb_config",
 	"envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig": "use_hostname_for_hashing",
 	"envoy.config.cluster.v3.CircuitBreakers":                                  "thresholds",
 	"envoy.config.cluster.v3.CircuitBreakers.Thresholds":                       "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining",

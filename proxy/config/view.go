@@ -206,7 +206,6 @@ type HTTPManager struct {
 	EscapedSlashes        EscapedSlashes
 	AllowHTTP10           bool
 	StripHostPort         bool
-	StripMatchingPort     bool // only if it is the listener's port (strip_matching_host_port)
 	PreserveCase          bool
 	Upgrades              []string // "websocket"
 	Tracing               *Tracing
@@ -378,8 +377,6 @@ type Endpoint struct {
 	Health   Health
 	Priority uint32
 	Locality Locality
-	// LocalityWeight is the weight of the endpoint's locality (LB.LocalityWeighted); 0: not given.
-	LocalityWeight uint32
 	// Transport is the metadata under envoy.transport_socket_match (tlsMode: istio).
 	Transport map[string]string
 	Workload  *stream.Workload // nil if unknown
