@@ -33,6 +33,20 @@ type Upstreamer interface {
 	Upstream(s *Stream, c *stream.ConnInfo)
 }
 
+// BodyWatcher is a filter that wants to see bodies pass, without changing them.
+type BodyWatcher interface {
+	// Watch begins to watch an exchange that goes to an upstream; nil: not interested.
+	Watch(s *Stream) BodyWatch
+}
+
+// BodyWatch watches the bodies of one exchange. Pieces may not be kept. Request
+// and response pieces may come from different goroutines; Done comes when both have ended, before End.
+type BodyWatch interface {
+	RequestBody(p []byte)
+	ResponseBody(p []byte)
+	Done(s *Stream)
+}
+
 // Network sees a new connection before the last network filter takes it.
 type Network interface {
 	Name() string

@@ -41,6 +41,9 @@ func (x *exchange) prepareBody() bool {
 			}
 		}
 	}
+	if b.all && len(b.whole) > 0 {
+		x.sawRequest(b.whole)
+	}
 	switch {
 	case !b.all:
 		b.pump = newPump(x)
@@ -50,6 +53,13 @@ func (x *exchange) prepareBody() bool {
 		x.requestComplete(time.Now())
 	}
 	return true
+}
+
+// sawRequest shows a piece of the request body to the filters that watch.
+func (x *exchange) sawRequest(p []byte) {
+	for _, w := range x.watches {
+		w.RequestBody(p)
+	}
 }
 
 func (x *exchange) collect() bool {
@@ -226,6 +236,7 @@ func (p *pump) piece(b []byte, err error) bool {
 		return false
 	}
 	p.bytes += uint64(len(b))
+	x.sawRequest(b)
 	if p.keep {
 		if p.keep = len(p.kept)+len(b) <= maxReplay; p.keep {
 			p.kept = append(p.kept, b...)

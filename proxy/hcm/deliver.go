@@ -68,6 +68,9 @@ func (x *exchange) stream(resp *stream.Response, c stream.Client, p []byte, err 
 	for ; err == nil; p, err = c.ReadBody() {
 		x.watch.progress.Add(1)
 		x.info.BytesOut += uint64(len(p))
+		for _, w := range x.watches {
+			w.ResponseBody(p)
+		}
 		last := false
 		if left > 0 {
 			left -= int64(len(p))

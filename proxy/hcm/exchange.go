@@ -30,6 +30,8 @@ type exchange struct {
 	local stream.Response // a reply of our own
 	env   route.Env
 
+	watches []filter.BodyWatch
+
 	headSent bool // the final head went downstream
 	up       upstreamSide
 
@@ -87,6 +89,9 @@ func (x *exchange) end() {
 	if x.fs.Resp != nil {
 		x.info.Resp = x.fs.Resp
 	}
+	for _, w := range x.watches {
+		w.Done(&x.fs)
+	}
 	for _, e := range x.m.enders {
 		e.f.End(&x.fs)
 	}
@@ -113,6 +118,8 @@ func (x *exchange) clear() {
 		buf = make([]byte, 0, 1024)
 	}
 	x.buf = buf[:0]
+	clear(x.watches)
+	x.watches = x.watches[:0]
 	x.headSent = false
 	x.up.clear()
 	x.client, x.cancel, x.cutBy, x.ctx = nil, nil, notCut, nil

@@ -51,6 +51,7 @@ type Manager struct {
 	deps      Deps
 	enders    []ender
 	upstreams []upstreamer
+	watchers  []filter.BodyWatcher
 	mirrors   *mirrors
 
 	Stats Stats
@@ -84,6 +85,9 @@ func New(cfg *config.HTTPManager, d Deps) *Manager {
 		}
 		if u, ok := f.(filter.Upstreamer); ok {
 			m.upstreams = append(m.upstreams, upstreamer{u, i})
+		}
+		if w, ok := f.(filter.BodyWatcher); ok {
+			m.watchers = append(m.watchers, w)
 		}
 	}
 	return m

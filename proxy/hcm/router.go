@@ -69,6 +69,11 @@ func (x *exchange) forward(f *route.Forward) {
 		u.req.Hash, u.req.Hashed = x.hash(f.Hash)
 	}
 	x.startWatch()
+	for _, w := range x.m.watchers {
+		if bw := w.Watch(&x.fs); bw != nil {
+			x.watches = append(x.watches, bw)
+		}
+	}
 	if !x.prepareBody() {
 		return
 	}
