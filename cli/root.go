@@ -28,7 +28,8 @@ const (
 // Environ is what the process was started with. Nothing below reads the
 // process's own environment.
 type Environ struct {
-	Args           []string
+	Args           []string // with the program's name
+	Environ        []string // KEY=VALUE
 	Stdin          *os.File
 	Stdout, Stderr *os.File
 	Getenv         func(string) string
@@ -72,7 +73,7 @@ func withHint(err error, hint string) error { return &hinted{err, hint} }
 func Main(ctx context.Context, env Environ) int {
 	a := &app{env: env}
 	root := a.root()
-	root.SetArgs(env.Args)
+	root.SetArgs(env.Args[1:])
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)

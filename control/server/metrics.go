@@ -9,23 +9,23 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"weft.mesh/weft/control/ca"
+	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/control/status"
 	"weft.mesh/weft/internal/version"
 )
 
 // metrics are istiod's names, so that its dashboard works unchanged.
 type metrics struct {
-	reg         *prometheus.Registry
-	csr         prometheus.Counter
-	issued      prometheus.Counter
-	certErrors  *prometheus.CounterVec
-	build       prometheus.Histogram
-	convergence prometheus.Histogram
-	services    prometheus.Gauge
-	virtual     prometheus.Gauge
-	inbound     *prometheus.CounterVec
-	triggers    *prometheus.CounterVec
-	validation  *prometheus.CounterVec
+	reg        *prometheus.Registry
+	csr        prometheus.Counter
+	issued     prometheus.Counter
+	certErrors *prometheus.CounterVec
+	build      prometheus.Histogram
+	services   prometheus.Gauge
+	virtual    prometheus.Gauge
+	inbound    *prometheus.CounterVec
+	triggers   *prometheus.CounterVec
+	validation *prometheus.CounterVec
 }
 
 // durations in seconds, from a millisecond to half a minute.
@@ -34,19 +34,18 @@ var durationBuckets = []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30}
 func newMetrics(t *status.Tracker, started time.Time) *metrics {
 	reg := prometheus.NewRegistry()
 	m := &metrics{
-		reg:         reg,
-		csr:         prometheus.NewCounter(prometheus.CounterOpts{Name: "citadel_server_csr_count", Help: "CSRs received."}),
-		issued:      prometheus.NewCounter(prometheus.CounterOpts{Name: "citadel_server_success_cert_issuance_count", Help: "Certificates issued."}),
-		certErrors:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "citadel_server_cert_issuance_error_count", Help: "CSRs refused, by reason."}, []string{"reason"}),
-		build:       prometheus.NewHistogram(prometheus.HistogramOpts{Name: "pilot_pushcontext_init_seconds", Help: "Time to build a new world.", Buckets: durationBuckets}),
-		convergence: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "pilot_proxy_convergence_time", Help: "Time from a change to the response sent to a proxy, in seconds.", Buckets: durationBuckets}),
-		services:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "pilot_services", Help: "Services known."}),
-		virtual:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "pilot_virt_services", Help: "Virtual services known."}),
-		inbound:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_inbound_updates", Help: "Objects received from sources, by type."}, []string{"type"}),
-		triggers:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_push_triggers", Help: "Worlds published, by cause."}, []string{"type"}),
-		validation:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "galley_validation_total", Help: "Apply requests, by outcome."}, []string{"outcome"}),
+		reg:        reg,
+		csr:        prometheus.NewCounter(prometheus.CounterOpts{Name: "citadel_server_csr_count", Help: "CSRs received."}),
+		issued:     prometheus.NewCounter(prometheus.CounterOpts{Name: "citadel_server_success_cert_issuance_count", Help: "Certificates issued."}),
+		certErrors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "citadel_server_cert_issuance_error_count", Help: "CSRs refused, by reason."}, []string{"reason"}),
+		build:      prometheus.NewHistogram(prometheus.HistogramOpts{Name: "pilot_pushcontext_init_seconds", Help: "Time to build a new world.", Buckets: durationBuckets}),
+		services:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "pilot_services", Help: "Services known."}),
+		virtual:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "pilot_virt_services", Help: "Virtual services known."}),
+		inbound:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_inbound_updates", Help: "Objects received from sources, by type."}, []string{"type"}),
+		triggers:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_push_triggers", Help: "Worlds published, by cause."}, []string{"type"}),
+		validation: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "galley_validation_total", Help: "Apply requests, by outcome."}, []string{"outcome"}),
 	}
-	reg.MustRegister(m.csr, m.issued, m.certErrors, m.build, m.convergence, m.services, m.virtual, m.inbound, m.triggers, m.validation,
+	reg.MustRegister(m.csr, m.issued, m.certErrors, m.build, m.services, m.virtual, m.inbound, m.triggers, m.validation,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "istiod_uptime_seconds", Help: "Seconds since the control plane started."},
 			func() float64 { return time.Since(started).Seconds() }),
@@ -100,4 +99,16 @@ func (c *syncCollector) Collect(ch chan<- prometheus.Metric) {
 	for t, n := range rejects {
 		ch <- prometheus.MustNewConstMetric(descRejects, prometheus.CounterValue, float64(n), t)
 	}
+}
+
+// published notes a World that proxies are being brought to.
+func (m *metrics) published(w *snapshot.World, took time.Duration) {
+	m.build.Observe(took.Seconds())
+	m.services.Set(float64(len(w.Services())))
+	m.virtual.Set(float64(len(w.AllRoutes())))
+	cause := "config"
+	if w.Changes().EndpointsOnly {
+		cause = "endpoint"
+	}
+	m.triggers.WithLabelValues(cause).Inc()
 }

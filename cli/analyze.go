@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/control/analyze"
+	"weft.mesh/weft/control/convert"
+	"weft.mesh/weft/control/snapshot"
+	"weft.mesh/weft/model"
+)
+
+func (a *app) analyzeCommand() *cobra.Command {
+	var ns string
+	cmd := &cobra.Command{
+		Use:   "analyze FILE|DIR|-…",
+		Short: "Check files as a whole, without a mesh",
+		Long: `Check files as if they were all there is: the same checks as weft apply, without
+a running mesh. Exit code 1 if any is an error.`,
+		Example: `  weft analyze ./manifests
+  weft analyze app.yaml routes.yaml -o json`,
+		Args: usageArgs(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			files, err := a.readFiles(args)
+			if err != nil {
+				return err
+			}
+			ds := check(files, ns)
+			err = a.data(ds, func() error {
+				a.diagnostics(a.env.Stdout, ds)
+				if len(ds) == 0 {
+					a.printf("no problem found in %s\n", plural(len(files), "file"))
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			if n := countErrors(ds); n > 0 {
+				return &exitError{exitFailed, fmt.Errorf("%s found", plural(n, "error"))}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of objects that name none")
+	a.outputFlag(cmd)
+	return cmd
+}
+
+// check decodes and checks files as one set.
+func check(files []admin.File, ns string) []admin.Diagnostic {
+	var all []convert.Object
+	ds := []admin.Diagnostic{}
+	for _, f := range files {
+		objs, found := convert.Decode(f, convert.Options{Namespace: ns, CheckDeployment: checkDeployment})
+		all, ds = append(all, objs...), append(ds, found...)
+	}
+	ds = append(ds, analyze.CheckAll(all, analyze.Options{Mesh: snapshot.Defaults(model.Mesh{})})...)
+	return convert.Sort(ds)
+}

@@ -1,0 +1,281 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/cli/tour"
+	"weft.mesh/weft/local/client"
+)
+
+// Bounds of what a task reads.
+const (
+	maxPage   = 1 << 20
+	maxOutput = 4 << 20
+)
+
+// meshClient is a running mesh as the tour sees it: through its sockets and its ingress.
+type meshClient struct {
+	app  *app
+	base string // URL of the ingress
+
+	mu       sync.Mutex // protects sessions
+	sessions map[string]*http.Client
+}
+
+var _ tour.Mesh = (*meshClient)(nil)
+
+// Apply implements tour.Mesh.
+func (m *meshClient) Apply(ctx context.Context, files []admin.File) error {
+	return m.change(ctx, admin.PathApply, admin.ApplyRequest{Files: files})
+}
+
+// Delete implements tour.Mesh.
+func (m *meshClient) Delete(ctx context.Context, files []admin.File) error {
+	return m.change(ctx, admin.PathDelete, admin.DeleteRequest{Files: files})
+}
+
+func (m *meshClient) change(ctx context.Context, path string, req any) error {
+	var resp admin.ApplyResponse
+	if err := m.app.control().do(ctx, http.MethodPost, path, nil, req, &resp); err != nil {
+		return err
+	}
+	for _, d := range resp.Diagnostics {
+		if d.Severity == admin.SeverityError {
+			return fmt.Errorf("%s%s %s: %s", position(d), d.Object, d.Field, d.Message)
+		}
+	}
+	return m.app.settle(ctx, resp.World)
+}
+
+// session is a browser: it keeps cookies and connections. Each user has one.
+func (m *meshClient) session(ctx context.Context, user string) (*http.Client, error) {
+	m.mu.Lock()
+	c, ok := m.sessions[user]
+	m.mu.Unlock()
+	if ok {
+		return c, nil
+	}
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		return nil, err
+	}
+	c = &http.Client{Jar: jar, Timeout: 30 * time.Second}
+	if user != "" {
+		form := url.Values{"username": {user}, "passwd": {"demo"}}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.base+"/login", strings.NewReader(form.Encode()))
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("content-type", "application/x-www-form-urlencoded")
+		noFollow := *c
+		noFollow.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+		resp, err := noFollow.Do(req)
+		if err != nil {
+			return nil, fmt.Errorf("sign in as %s: %w", user, err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode >= 400 {
+			return nil, fmt.Errorf("sign in as %s: answer %d", user, resp.StatusCode)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sessions == nil {
+		m.sessions = map[string]*http.Client{}
+	}
+	m.sessions[user] = c
+	return c, nil
+}
+
+// Load implements tour.Mesh.
+func (m *meshClient) Load(ctx context.Context, user string) (*tour.Page, error) {
+	c, err := m.session(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.base+"/productpage", nil)
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	resp, err := c.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("load the page: %w", err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxPage))
+	if err != nil {
+		return nil, fmt.Errorf("load the page: %w", err)
+	}
+	return &tour.Page{Status: resp.StatusCode, Body: string(b), Reviews: resp.Header.Get("Bookinfo-Reviews-Version"), Took: time.Since(start)}, nil
+}
+
+func (m *meshClient) pods(ctx context.Context) ([]admin.Pod, error) {
+	var list admin.PodList
+	err := m.app.runtime().do(ctx, http.MethodGet, admin.PathPods, nil, nil, &list)
+	return list.Items, err
+}
+
+// deployment lists the pods of a Deployment that take traffic.
+func (m *meshClient) deployment(ctx context.Context, ns, name string) ([]admin.Pod, error) {
+	all, err := m.pods(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []admin.Pod
+	for _, p := range all {
+		if p.Namespace == ns && p.Deployment == name && p.Phase != admin.PodStopping {
+			out = append(out, p)
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("deployment %s/%s has no pod", ns, name)
+	}
+	return out, nil
+}
+
+// Exec implements tour.Mesh.
+func (m *meshClient) Exec(ctx context.Context, ns, name string, command ...string) (*tour.Output, error) {
+	pods, err := m.deployment(ctx, ns, name)
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := newCapture()
+	if err != nil {
+		return nil, err
+	}
+	defer stdout.close()
+	stderr, err := newCapture()
+	if err != nil {
+		return nil, err
+	}
+	defer stderr.close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	req := admin.ExecRequest{Namespace: ns, Pod: pods[0].Name, Command: command}
+	code, err := client.New(m.app.stateDir).Exec(ctx, req, null, stdout.w, stderr.w)
+	if err != nil {
+		return nil, fmt.Errorf("run %q in %s/%s: %w", command[0], ns, pods[0].Name, err)
+	}
+	return &tour.Output{Stdout: stdout.end(), Stderr: stderr.end(), Code: code}, nil
+}
+
+// capture reads a pipe to its end, bounded.
+type capture struct {
+	r, w *os.File
+	done chan struct{}
+	buf  bytes.Buffer
+}
+
+func newCapture() (*capture, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	c := &capture{r: r, w: w, done: make(chan struct{})}
+	go func() {
+		defer close(c.done)
+		_, _ = io.Copy(&c.buf, io.LimitReader(r, maxOutput)) // what was read counts
+		_, _ = io.Copy(io.Discard, r)
+	}()
+	return c, nil
+}
+
+// end closes our end of the pipe and returns what came through it.
+func (c *capture) end() string {
+	c.w.Close()
+	<-c.done
+	return c.buf.String()
+}
+
+func (c *capture) close() {
+	c.w.Close()
+	<-c.done
+	c.r.Close()
+}
+
+// Metrics implements tour.Mesh.
+func (m *meshClient) Metrics(ctx context.Context, ns, name string) (tour.Metrics, error) {
+	pods, err := m.deployment(ctx, ns, name)
+	if err != nil {
+		return nil, err
+	}
+	all := tour.Metrics{}
+	for _, p := range pods {
+		one, err := m.scrape(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		all.Merge(one)
+	}
+	return all, nil
+}
+
+func (m *meshClient) scrape(ctx context.Context, p admin.Pod) (tour.Metrics, error) {
+	b, err := m.app.adminGet(ctx, podRef{p.Namespace, p.Name}, "/stats/prometheus")
+	if err != nil {
+		return nil, err
+	}
+	return tour.ParseMetrics(bytes.NewReader(b))
+}
+
+// readyTimeout bounds a rollout.
+const readyTimeout = 90 * time.Second
+
+// Ready implements tour.Mesh.
+func (m *meshClient) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	// A rollout that was just asked for needs a moment to begin.
+	seen := 0
+	for {
+		pods, err := m.pods(ctx)
+		if err != nil {
+			return err
+		}
+		waiting := unsettled(pods)
+		if len(waiting) == 0 {
+			seen++
+		} else {
+			seen = 0
+		}
+		if seen >= 5 {
+			var st admin.ControlStatus
+			if err := m.app.control().do(ctx, http.MethodGet, admin.PathStatus, nil, nil, &st); err != nil {
+				return err
+			}
+			return m.app.settle(ctx, st.World)
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), fmt.Errorf("not ready: %s", strings.Join(waiting, ", ")))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// unsettled lists pods that start or end.
+func unsettled(pods []admin.Pod) []string {
+	var out []string
+	for _, p := range pods {
+		if !p.Ready || p.Phase != admin.PodRunning {
+			out = append(out, fmt.Sprintf("%s/%s (%s %s)", p.Namespace, p.Name, p.Phase, p.Message))
+		}
+	}
+	return out
+}

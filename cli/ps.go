@@ -1,0 +1,73 @@
+package cli
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"weft.mesh/weft/api/admin"
+)
+
+func (a *app) psCommand() *cobra.Command {
+	var ns string
+	cmd := &cobra.Command{
+		Use:     "ps",
+		Short:   "List the pods of the local mesh",
+		Example: "  weft ps\n  weft ps -n default -o json",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var list admin.PodList
+			if err := a.runtime().do(cmd.Context(), http.MethodGet, admin.PathPods, nil, nil, &list); err != nil {
+				return err
+			}
+			if ns != "" {
+				kept := list.Items[:0]
+				for _, p := range list.Items {
+					if p.Namespace == ns {
+						kept = append(kept, p)
+					}
+				}
+				list.Items = kept
+			}
+			return a.data(list, func() error { return a.showPods(list.Items) })
+		},
+	}
+	cmd.Flags().StringVarP(&ns, "namespace", "n", "", "only this namespace (default all)")
+	a.outputFlag(cmd)
+	return cmd
+}
+
+func (a *app) showPods(pods []admin.Pod) error {
+	if len(pods) == 0 {
+		a.printf("no pods\n")
+		return nil
+	}
+	c := a.colors(a.env.Stdout)
+	t := newTable("NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "SIDECAR", "MEMORY")
+	for _, p := range pods {
+		ready, rss := 0, int64(0)
+		for _, x := range p.Containers {
+			if x.Ready {
+				ready++
+			}
+			rss += x.RSSBytes
+		}
+		status := string(p.Phase)
+		switch {
+		case p.Ready:
+			status = c.green(status)
+		case p.Message != "":
+			status = c.yellow(status + ": " + p.Message)
+		default:
+			status = c.yellow(status)
+		}
+		sidecar := "no"
+		if p.Sidecar {
+			sidecar = "yes"
+		}
+		t.add(p.Namespace, p.Name, fmt.Sprintf("%d/%d", ready, len(p.Containers)), status, fmt.Sprint(p.Restarts),
+			age(p.Started), orDash(p.IP), sidecar, fmt.Sprintf("%d MiB", rss>>20))
+	}
+	return t.write(a.out(), c)
+}

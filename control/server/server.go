@@ -1,0 +1,269 @@
+// Package server wires the control plane: sources → World → resources → ADS,
+// the certificate authority, the control socket, metrics and debug pages. It
+// is the only control package that knows all others; nothing imports it but cli.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/control/ca"
+	"weft.mesh/weft/control/convert"
+	"weft.mesh/weft/control/snapshot"
+	"weft.mesh/weft/control/status"
+	"weft.mesh/weft/control/translate"
+	"weft.mesh/weft/control/xdsserver"
+	"weft.mesh/weft/model"
+	"weft.mesh/weft/xds"
+)
+
+// Ports of the control plane, as Istio's.
+const (
+	portPlain  = 15010 // loopback only
+	portSecure = 15012
+	portHTTP   = 15014
+)
+
+// Settings of a control plane. Only StateDir and Address must be set.
+type Settings struct {
+	StateDir string
+	Address  string   // IP address for 15012 and 15014
+	Files    []string // files and folders to watch
+	Pods     bool     // take Pod manifests from the local runtime's folder
+	Mesh     model.Mesh
+	// CheckDeployment checks what a Deployment asks of the runtime that will run it.
+	CheckDeployment func(*appsv1.Deployment) []convert.FieldProblem
+	Log             *slog.Logger // default: discard
+	// Batching of changes; zero values are snapshot's defaults.
+	Quiet, Max time.Duration
+	// Listen opens sockets; nil means net.Listen. Tests give free ports.
+	Listen func(network, address string) (net.Listener, error)
+}
+
+// Server is one control plane.
+type Server struct {
+	set       Settings
+	started   time.Time
+	ca        *ca.CA
+	tokens    *ca.Tokens
+	tracker   *status.Tracker
+	nodes     *nodes
+	metrics   *metrics
+	names     *names
+	secureXDS *xdsserver.Server
+	plainXDS  *xdsserver.Server
+	store     *snapshot.Store
+	config    *config
+	snap      atomic.Pointer[translate.Snapshot]
+	ready     atomic.Bool
+	changed   *signal // a World was published
+}
+
+// New opens what is in the state directory; it starts nothing.
+func New(set Settings) (*Server, error) {
+	if set.Log == nil {
+		set.Log = slog.New(slog.DiscardHandler)
+	}
+	if set.Listen == nil {
+		set.Listen = net.Listen
+	}
+	set.Mesh = snapshot.Defaults(set.Mesh)
+	if _, err := netip.ParseAddr(set.Address); err != nil {
+		return nil, fmt.Errorf("control plane: address %q: want an IP address", set.Address)
+	}
+	if err := os.MkdirAll(set.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("control plane: state directory: %w", err)
+	}
+	s := &Server{set: set, started: time.Now(), tracker: status.New(), changed: newSignal()}
+	var err error
+	if s.ca, err = ca.Open(filepath.Join(set.StateDir, admin.DirCA), set.Mesh.TrustDomain); err != nil {
+		return nil, err
+	}
+	if s.tokens, err = ca.OpenTokens(filepath.Join(set.StateDir, admin.DirCA, "tokens.json")); err != nil {
+		return nil, err
+	}
+	s.nodes = newNodes(s.tracker)
+	s.metrics = newMetrics(s.tracker, s.started)
+	s.metrics.root(s.ca)
+	s.names = newNames(set.Mesh.Domain)
+	s.store = snapshot.NewStore(snapshot.Settings{Mesh: set.Mesh, Quiet: set.Quiet, Max: set.Max})
+	s.secureXDS = newXDS(set, s.authenticate, xdsserver.CheckIdentity, s.nodes)
+	s.plainXDS = newXDS(set, plaintext, anyNode, s.nodes)
+	s.config, err = newConfig(set, s.store, s.metrics)
+	return s, err
+}
+
+// Run serves until ctx ends and returns when everything of it has ended.
+// Proxies go on with what they have.
+func (s *Server) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.config.close()) }()
+	ls, err := s.listen()
+	if err != nil {
+		return err
+	}
+	defer ls.close()
+	serving, err := ca.NewServing(s.ca, []net.IP{net.ParseIP(s.set.Address)})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	run := func(what string, f func(context.Context) error) {
+		wg.Go(func() {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("control plane: %s: %w", what, err))
+			}
+		})
+	}
+	svc := &ca.Service{CA: s.ca, Tokens: s.tokens, Counters: s.metrics.counters(), Log: s.set.Log}
+	secure, plain := s.secureServer(serving, svc), s.plainServer()
+	run("sources", s.config.run)
+	run("worlds", s.runWorlds)
+	run("xds", func(ctx context.Context) error { return serveGRPC(ctx, secure, ls.secure) })
+	run("xds", func(ctx context.Context) error { return serveGRPC(ctx, plain, ls.plain) })
+	run("metrics", func(ctx context.Context) error { return serveHTTP(ctx, ls.http, s.httpHandler()) })
+	run("control socket", func(ctx context.Context) error { return serveHTTP(ctx, ls.control, s.socketHandler()) })
+	wg.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// runWorlds publishes each World, the first when all sources have said what they hold.
+func (s *Server) runWorlds(ctx context.Context) error {
+	if err := s.config.wait(ctx); err != nil {
+		return nil // ended before it began
+	}
+	s.store.Flush(nil)
+	s.publish(s.store.World())
+	return s.store.Run(ctx, s.publish)
+}
+
+// publish translates a World and hands it to everyone who waits for it.
+func (s *Server) publish(w *snapshot.World) {
+	start := time.Now()
+	next := s.snap.Load()
+	if next == nil {
+		next = translate.New(w, s.set.Mesh)
+	} else {
+		next = next.Next(w)
+	}
+	s.snap.Store(next)
+	s.secureXDS.Publish(next)
+	s.plainXDS.Publish(next)
+	s.names.set(w)
+	s.ready.Store(true)
+	s.changed.fire()
+	s.metrics.published(w, time.Since(start))
+	s.set.Log.Debug("control plane: published", "world", w.Version(), "objects", w.Len(), "took", time.Since(start))
+}
+
+func (s *Server) current() xds.Snapshot {
+	if snap := s.snap.Load(); snap != nil {
+		return snap
+	}
+	return nil
+}
+
+func (s *Server) world() *snapshot.World { return s.store.World() }
+
+// listeners are the open sockets.
+type listeners struct{ secure, plain, http, control net.Listener }
+
+func (s *Server) listen() (ls *listeners, err error) {
+	ls = &listeners{}
+	defer func() {
+		if err != nil {
+			ls.close()
+		}
+	}()
+	at := func(host string, port int) string { return net.JoinHostPort(host, fmt.Sprint(port)) }
+	plain := at("127.0.0.1", portPlain)
+	if err := loopbackOnly(plain); err != nil {
+		return ls, err
+	}
+	for _, l := range []struct {
+		to   *net.Listener
+		addr string
+		what string
+	}{
+		{&ls.secure, at(s.set.Address, portSecure), "xDS and certificates"},
+		{&ls.plain, plain, "plaintext xDS"},
+		{&ls.http, at(s.set.Address, portHTTP), "metrics"},
+	} {
+		if *l.to, err = s.set.Listen("tcp", l.addr); err != nil {
+			return ls, fmt.Errorf("control plane: %s port: %w (is another control plane running?)", l.what, err)
+		}
+	}
+	path := filepath.Join(s.set.StateDir, admin.SocketControl)
+	if ls.control, err = listenUnix(path); err != nil {
+		return ls, err
+	}
+	return ls, nil
+}
+
+func (l *listeners) close() {
+	for _, x := range []net.Listener{l.secure, l.plain, l.http, l.control} {
+		if x != nil {
+			_ = x.Close() // already closed by its server
+		}
+	}
+}
+
+// listenUnix makes the control socket, 0600 from its first moment. A socket
+// that nobody answers on is a leftover and is removed.
+func listenUnix(path string) (net.Listener, error) {
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("control plane: %s: another control plane answers there; use another state directory", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("control plane: %w", err)
+	}
+	// The folder is 0700, so nobody can connect before the chmod.
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("control plane: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("control plane: %w", err)
+	}
+	return l, nil
+}
+
+// signal wakes everyone who waits for the next event.
+type signal struct {
+	mu sync.Mutex // protects ch
+	ch chan struct{}
+}
+
+func newSignal() *signal { return &signal{ch: make(chan struct{})} }
+
+// next is closed at the next fire.
+func (s *signal) next() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ch
+}
+
+func (s *signal) fire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.ch)
+	s.ch = make(chan struct{})
+}
