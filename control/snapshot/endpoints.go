@@ -42,6 +42,28 @@ func (e *Endpoints) Of(port uint16) []Endpoint {
 	return e.ByPort[port]
 }
 
+// MTLS tells whether every endpoint accepts mTLS (also if there is none).
+func (e *Endpoints) MTLS() bool {
+	for _, eps := range e.byPort() {
+		for i := range eps {
+			if !eps[i].MTLS {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Empty tells whether there is no endpoint.
+func (e *Endpoints) Empty() bool {
+	for _, eps := range e.byPort() {
+		if len(eps) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // Identities are the SPIFFE IDs that endpoints of a service may have, sorted,
 // and the further subject alternative names of a ServiceEntry.
 type Identities struct {

@@ -164,7 +164,8 @@ func (b *builder) computeAffected() {
 			b.endpoints.set(k, eps)
 			b.host[k.Host] = true
 			n.revs.Endpoints = n.seq
-			if s.Headless || s.Resolution == model.ResolveDNS || s.Resolution == model.ResolveDNSRoundRobin {
+			if s.Headless || s.Resolution == model.ResolveDNS || s.Resolution == model.ResolveDNSRoundRobin ||
+				oldEps.MTLS() != eps.MTLS() {
 				n.revs.Addresses = n.seq
 			}
 		}

@@ -48,7 +48,7 @@ type Revisions struct {
 	Services   uint64 // definitions, ports, addresses, visibility
 	Identities uint64 // service accounts behind services
 	Endpoints  uint64 // any endpoint
-	Addresses  uint64 // endpoints that listeners or clusters hold: headless services, DNS
+	Addresses  uint64 // what of endpoints listeners or clusters hold: headless services, DNS, whether all take mTLS
 	Workloads  uint64
 	Routes     uint64
 	Rules      uint64

@@ -1,0 +1,384 @@
+package translate
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+
+	"weft.mesh/weft/control/snapshot"
+	"weft.mesh/weft/model"
+	"weft.mesh/weft/xds"
+)
+
+// gatewayKey says which gateway workloads are configured alike: those with the
+// same labels in a namespace.
+type gatewayKey struct {
+	namespace, labels string
+	ports             string // named ports of the workload
+	weft              bool
+	revs              snapshot.Revisions
+}
+
+// gatewaySet is all that a gateway workload gets.
+type gatewaySet struct {
+	listeners []*xds.Resource
+	routes    []*xds.Resource
+	clusters  []*xds.Resource
+	targets   map[string]*target
+}
+
+// serverRef is a server of a gateway, with its gateway.
+type serverRef struct {
+	gateway *model.Gateway
+	*model.Server
+}
+
+// key is how route sets name the gateway.
+func (r serverRef) key() string { return r.gateway.Namespace + "/" + r.gateway.Name }
+
+// gatewayPort is what one listener of a gateway serves.
+type gatewayPort struct {
+	bind    string
+	number  uint16 // that it listens on
+	servers []serverRef
+}
+
+// routerAll lists a gateway's resources of a type.
+func (s *Snapshot) routerAll(v *view, typeURL string) []*xds.Resource {
+	g := s.gatewaySet(v)
+	switch typeURL {
+	case xds.ListenerType:
+		return g.listeners
+	case xds.RouteType:
+		return g.routes
+	case xds.ClusterType:
+		return g.clusters
+	case xds.EndpointType:
+		var out []*xds.Resource
+		for _, t := range g.targets {
+			if t.isEDS() {
+				out = append(out, s.endpoints(t))
+			}
+		}
+		sortResources(out)
+		return out
+	}
+	return nil
+}
+
+func (s *Snapshot) gatewaySet(v *view) *gatewaySet {
+	r := s.world.Revisions()
+	k := gatewayKey{namespace: v.namespace, labels: labelText(v.labels), ports: fmt.Sprint(v.workload.Ports), weft: v.weft, revs: snapshot.Revisions{
+		Services: r.Services, Identities: r.Identities, Addresses: r.Addresses, Routes: r.Routes, Rules: r.Rules,
+		Gateways: r.Gateways, Authz: r.Authz,
+	}}
+	return remember(s.cache, k, func() *gatewaySet { return s.makeGateway(v) })
+}
+
+func labelText(m map[string]string) string {
+	var b strings.Builder
+	for _, k := range sorted(m) {
+		b.WriteString(strconv.Quote(k) + strconv.Quote(m[k]))
+	}
+	return b.String()
+}
+
+// gatewayBuilder makes the configuration of one kind of gateway workload.
+type gatewayBuilder struct {
+	s       *Snapshot
+	v       *view
+	authz   *authorization
+	targets map[string]*target
+	routes  map[string]*xds.Resource
+	world   *snapshot.World
+}
+
+func (s *Snapshot) makeGateway(v *view) *gatewaySet {
+	b := &gatewayBuilder{
+		s: s, v: v, authz: s.authorization(s.world.AuthorizationPolicies(v.namespace, v.labels)),
+		targets: map[string]*target{}, routes: map[string]*xds.Resource{}, world: s.world,
+	}
+	set := &gatewaySet{targets: b.targets}
+	for _, p := range b.ports() {
+		if l := b.listener(p); l != nil {
+			set.listeners = append(set.listeners, resource(xds.ListenerType, l.Name, l))
+		}
+	}
+	sortResources(set.listeners)
+	set.routes = slices.Collect(maps.Values(b.routes))
+	sortResources(set.routes)
+	for _, t := range b.targets {
+		set.clusters = append(set.clusters, s.outboundCluster(t, v.weft))
+	}
+	set.clusters = append(set.clusters, s.blackHoleCluster(), s.passthroughCluster())
+	sortResources(set.clusters)
+	return set
+}
+
+// ports groups the servers of all gateways that select the workload by what
+// they listen on, in order of the gateways' age.
+func (b *gatewayBuilder) ports() []*gatewayPort {
+	services := b.world.ServicesSelecting(b.v.namespace, b.v.labels)
+	type at struct {
+		bind string
+		port uint16
+	}
+	byAddr := map[at]*gatewayPort{}
+	var out []*gatewayPort
+	for _, g := range b.world.Gateways(b.v.labels) {
+		for i := range g.Servers {
+			sv := serverRef{g, &g.Servers[i]}
+			for _, n := range b.listenPorts(services, sv.Port) {
+				k := at{cmp.Or(sv.Bind, anyAddress), n}
+				p := byAddr[k]
+				if p == nil {
+					p = &gatewayPort{bind: k.bind, number: n}
+					byAddr[k] = p
+					out = append(out, p)
+				}
+				p.servers = append(p.servers, sv)
+			}
+		}
+	}
+	return out
+}
+
+// listenPorts maps a server's port to what the workload listens on: the target
+// ports of the workload's services that have the port, or the port itself if
+// none has.
+func (b *gatewayBuilder) listenPorts(services []*snapshot.Service, port uint16) []uint16 {
+	var out []uint16
+	for _, svc := range services {
+		p, ok := svc.Port(port)
+		if !ok {
+			continue
+		}
+		if n, ok := snapshot.TargetPort(b.v.workload, p); ok && !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	if len(out) == 0 {
+		return []uint16{port}
+	}
+	return out
+}
+
+// isHTTP tells whether the server routes requests: plain HTTP, or TLS that ends here.
+func (r serverRef) isHTTP() bool {
+	return r.Protocol.IsHTTP() || r.Protocol == model.ProtocolHTTPS && r.terminates()
+}
+
+func (r serverRef) terminates() bool {
+	return r.TLS != nil && r.TLS.Mode != "" && r.TLS.Mode != model.TLSPassthrough
+}
+
+// listener builds the listener of a port. Plain HTTP servers merge into one
+// chain; each server with TLS has its own chain by server name; the oldest
+// plain TCP server takes what is left.
+func (b *gatewayBuilder) listener(p *gatewayPort) *listenerv3.Listener {
+	l := &listenerv3.Listener{
+		Name: p.bind + "_" + strconv.Itoa(int(p.number)), Address: socketAddress(p.bind, uint32(p.number)),
+		TrafficDirection: corev3.TrafficDirection_OUTBOUND, AccessLog: accessLogs(b.s.mesh),
+	}
+	var plain []serverRef
+	sni := map[string]bool{}
+	for _, sv := range p.servers {
+		switch {
+		case sv.TLS != nil && sv.Protocol.IsTLS():
+			l.FilterChains = append(l.FilterChains, b.tlsChains(p, sv, sni)...)
+		case sv.Protocol.IsHTTP():
+			plain = append(plain, sv)
+		case sv.Protocol == model.ProtocolTCP && sv.terminates():
+			l.FilterChains = append(l.FilterChains, b.tlsChains(p, sv, sni)...)
+		default:
+			l.FilterChains = append(l.FilterChains, b.tcpChains(p, sv)...)
+		}
+	}
+	if len(plain) > 0 {
+		l.FilterChains = slices.Insert(l.FilterChains, 0, b.httpChain(p, plain))
+	}
+	if len(l.FilterChains) == 0 {
+		return nil
+	}
+	if len(sni) > 0 {
+		l.ListenerFilters = append(l.ListenerFilters, tlsInspector())
+	}
+	l.FilterChains = dropRepeated(l.FilterChains)
+	return l
+}
+
+// dropRepeated keeps the first of chains that match the same: Envoy refuses the
+// listener otherwise, and the older gateway wins.
+func dropRepeated(chains []*listenerv3.FilterChain) []*listenerv3.FilterChain {
+	seen := map[string]bool{}
+	var out []*listenerv3.FilterChain
+	for _, c := range chains {
+		m := c.FilterChainMatch
+		if m == nil {
+			m = &listenerv3.FilterChainMatch{}
+		}
+		if k := string(marshal(m)); !seen[k] {
+			seen[k] = true
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (b *gatewayBuilder) httpChain(p *gatewayPort, servers []serverRef) *listenerv3.FilterChain {
+	name := "http." + strconv.Itoa(int(servers[0].Port))
+	b.table(name, servers, p)
+	return &listenerv3.FilterChain{Filters: []*listenerv3.Filter{b.manager(p, name, false)}}
+}
+
+func (b *gatewayBuilder) manager(p *gatewayPort, table string, tls bool) *listenerv3.Filter {
+	deny, allow := b.authz.http()
+	return b.s.httpManager(manager{
+		direction: gateway, statPrefix: "outbound_" + p.bind + "_" + strconv.Itoa(int(p.number)), routeName: table, deny: deny, allow: allow, tls: tls,
+	}, b.v.weft)
+}
+
+// tlsChains are the chains of a server with TLS: one that ends it and routes
+// requests, or chains by server name that pass bytes on.
+func (b *gatewayBuilder) tlsChains(p *gatewayPort, sv serverRef, sni map[string]bool) []*listenerv3.FilterChain {
+	names := freshNames(sni, sv.hostNames())
+	if len(names) == 0 {
+		return nil
+	}
+	if sv.isHTTP() {
+		table := "https." + strconv.Itoa(int(sv.Port)) + "." + cmp.Or(sv.Name, sv.PortName, "default") + "." + sv.gateway.Name + "." + sv.gateway.Namespace
+		b.table(table, []serverRef{sv}, p)
+		return []*listenerv3.FilterChain{{
+			FilterChainMatch: sniMatch(names), TransportSocket: gatewayTLS(sv.TLS, true, b.v.weft), Filters: []*listenerv3.Filter{b.manager(p, table, true)},
+		}}
+	}
+	if sv.terminates() {
+		var out []*listenerv3.FilterChain
+		for _, c := range b.tcpChains(p, sv) {
+			c.FilterChainMatch, c.TransportSocket = sniMatch(names), gatewayTLS(sv.TLS, false, b.v.weft)
+			out = append(out, c)
+		}
+		return out
+	}
+	return b.passthroughChains(p, sv)
+}
+
+// freshNames keeps the server names that no earlier server took.
+func freshNames(taken map[string]bool, names []string) []string {
+	var out []string
+	for _, n := range names {
+		if !taken[n] {
+			taken[n] = true
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// sniMatch matches TLS by server name; "*" is all TLS.
+func sniMatch(names []string) *listenerv3.FilterChainMatch {
+	return &listenerv3.FilterChainMatch{ServerNames: envoyServerNames(names), TransportProtocol: transportTLS}
+}
+
+// hostNames are the server's hosts without their namespaces.
+func (r serverRef) hostNames() []string {
+	var out []string
+	for _, h := range r.Hosts {
+		out = append(out, h.Host)
+	}
+	return out
+}
+
+func (b *gatewayBuilder) router(p *gatewayPort, port uint16, gateways ...string) *router {
+	return &router{world: b.world, client: client{namespace: b.v.namespace, labels: b.v.labels, gateways: gateways, port: port}}
+}
+
+// passthroughChains lead TLS by server name to where TLS routes say.
+func (b *gatewayBuilder) passthroughChains(p *gatewayPort, sv serverRef) []*listenerv3.FilterChain {
+	var out []*listenerv3.FilterChain
+	r := b.router(p, sv.Port, sv.key())
+	for _, rs := range b.world.GatewayRoutes(sv.key(), b.v.namespace) {
+		if len(sv.matching(rs)) == 0 {
+			continue
+		}
+		chains, _ := r.l4Routes(rs.TLS)
+		for _, x := range chains {
+			out = append(out, &listenerv3.FilterChain{FilterChainMatch: x.match(), Filters: b.forward(r, rs, x.forward)})
+		}
+	}
+	return out
+}
+
+// tcpChains lead all connections of a server to where TCP routes say.
+func (b *gatewayBuilder) tcpChains(p *gatewayPort, sv serverRef) []*listenerv3.FilterChain {
+	r := b.router(p, sv.Port, sv.key())
+	for _, rs := range b.world.GatewayRoutes(sv.key(), b.v.namespace) {
+		if len(sv.matching(rs)) == 0 {
+			continue
+		}
+		chains, _ := r.l4Routes(rs.TCP)
+		if len(chains) > 0 {
+			return []*listenerv3.FilterChain{{Filters: b.forward(r, rs, chains[0].forward)}}
+		}
+	}
+	return nil
+}
+
+// forward ends a TCP chain, with the gateway's policies, and notes where it leads.
+func (b *gatewayBuilder) forward(r *router, rs *model.RouteSet, dests []model.Destination) []*listenerv3.Filter {
+	routeHosts(rs, func(d *model.Destination) { b.addTarget(r, d) })
+	deny, allow := b.authz.tcp()
+	return append(networkRBAC(deny, allow), b.s.forwardTCP(r, b.v.weft, dests)...)
+}
+
+// addTarget notes the cluster of a destination, if there is such a service and subset.
+func (b *gatewayBuilder) addTarget(r *router, d *model.Destination) {
+	svc := r.service(d.Host)
+	if svc == nil {
+		return
+	}
+	name, _ := r.cluster(d)
+	_, n, _, _, _ := xds.ParseCluster(name)
+	port, ok := svc.Port(n)
+	rule := r.rule(svc)
+	if _, known := rule.Subset(d.Subset); !ok || d.Subset != "" && !known {
+		return
+	}
+	b.targets[name] = newTarget(svc, port, d.Subset, rule)
+}
+
+// matching returns the hosts of a route set that the server serves: those that
+// both name, the more specific of the two, if the set's namespace is allowed.
+func (r serverRef) matching(rs *model.RouteSet) []string {
+	var out []string
+	for _, h := range rs.Hosts {
+		for _, gh := range r.Hosts {
+			ns := gh.Namespace
+			if ns == "." {
+				ns = r.gateway.Namespace
+			}
+			if ns != "*" && ns != "" && ns != rs.Namespace {
+				continue
+			}
+			var host string
+			switch {
+			case snapshot.HostCovers(gh.Host, h):
+				host = h
+			case snapshot.HostCovers(h, gh.Host):
+				host = gh.Host
+			default:
+				continue
+			}
+			if !slices.Contains(out, host) {
+				out = append(out, host)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,134 @@
+package translate
+
+import (
+	"slices"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"weft.mesh/weft/model"
+	"weft.mesh/weft/xds"
+)
+
+// gatewayHost gathers the routes of one host at a gateway.
+type gatewayHost struct {
+	host     string
+	routes   []*routev3.Route
+	redirect bool // all of its servers send clients to https
+}
+
+// table makes the route table of some servers of a listener. Route sets for the
+// same host are merged, the older first; a host that no set routes is 404.
+func (b *gatewayBuilder) table(name string, servers []serverRef, p *gatewayPort) {
+	if b.routes[name] != nil {
+		return
+	}
+	t := newTable(name)
+	t.IgnorePortInHostMatching = true
+	for _, h := range b.hosts(servers, p) {
+		vh := &routev3.VirtualHost{
+			Name: hostPort(h.host, servers[0].Port), Domains: []string{h.host}, Routes: h.routes, IncludeRequestAttemptCount: true,
+		}
+		if h.redirect {
+			vh.Routes = []*routev3.Route{httpsRedirect()}
+		}
+		t.VirtualHosts = append(t.VirtualHosts, vh)
+	}
+	if len(t.VirtualHosts) == 0 {
+		t.VirtualHosts = []*routev3.VirtualHost{notFound(servers[0].Port)}
+	}
+	b.routes[name] = resource(xds.RouteType, name, t)
+}
+
+// hosts lists the hosts of the servers with their routes, sorted by name.
+func (b *gatewayBuilder) hosts(servers []serverRef, p *gatewayPort) []*gatewayHost {
+	byHost := map[string]*gatewayHost{}
+	host := func(name string) *gatewayHost {
+		h := byHost[name]
+		if h == nil {
+			h = &gatewayHost{host: name}
+			byHost[name] = h
+		}
+		return h
+	}
+	for _, rs := range b.routeSets(servers) {
+		for _, sv := range servers {
+			if !slices.Contains(rs.Gateways, sv.key()) {
+				continue
+			}
+			for _, name := range sv.matching(rs) {
+				h := host(name)
+				h.redirect = h.redirect || sv.redirects()
+				b.addRoutes(h, rs, sv, p)
+			}
+		}
+	}
+	// A server that redirects does so for all its hosts, routed or not.
+	for _, sv := range servers {
+		if sv.redirects() {
+			for _, name := range sv.hostNames() {
+				host(name).redirect = true
+			}
+		}
+	}
+	out := make([]*gatewayHost, 0, len(byHost))
+	for _, name := range sorted(byHost) {
+		if h := byHost[name]; h.redirect || len(h.routes) > 0 {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// routeSets are those bound to the gateways of the servers, oldest first, each once.
+func (b *gatewayBuilder) routeSets(servers []serverRef) []*model.RouteSet {
+	var out []*model.RouteSet
+	for _, sv := range servers {
+		for _, rs := range b.world.GatewayRoutes(sv.key(), b.v.namespace) {
+			if !slices.Contains(out, rs) {
+				out = append(out, rs)
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b *model.RouteSet) int { return a.Created.Compare(b.Created) })
+	return out
+}
+
+// addRoutes appends a set's routes to a host, unless an earlier set's last
+// route takes everything already or the set was added by another server.
+func (b *gatewayBuilder) addRoutes(h *gatewayHost, rs *model.RouteSet, sv serverRef, p *gatewayPort) {
+	if n := len(h.routes); n > 0 && (catchAll(h.routes[n-1].Match) || b.has(h, rs)) {
+		return
+	}
+	r := b.router(p, sv.Port, sv.key())
+	h.routes = append(h.routes, r.httpRoutes(rs)...)
+	routeHosts(rs, func(d *model.Destination) { b.addTarget(r, d) })
+}
+
+// has tells whether routes of the set are among the host's.
+func (b *gatewayBuilder) has(h *gatewayHost, rs *model.RouteSet) bool {
+	config := configMetadata(rs).FilterMetadata[xds.MetadataIstio].Fields["config"].GetStringValue()
+	return slices.ContainsFunc(h.routes, func(r *routev3.Route) bool {
+		return r.Metadata.GetFilterMetadata()[xds.MetadataIstio].GetFields()["config"].GetStringValue() == config
+	})
+}
+
+func (r serverRef) redirects() bool { return r.TLS != nil && r.TLS.HTTPSRedirect && !r.terminates() }
+
+// httpsRedirect sends clients to https with 301; the port of the Host header stays, as in Istio.
+func httpsRedirect() *routev3.Route {
+	return &routev3.Route{
+		Match:  routeMatch(nil),
+		Action: &routev3.Route_Redirect{Redirect: &routev3.RedirectAction{SchemeRewriteSpecifier: &routev3.RedirectAction_HttpsRedirect{HttpsRedirect: true}}},
+	}
+}
+
+// notFound answers a port that nothing is routed on.
+func notFound(port uint16) *routev3.VirtualHost {
+	return &routev3.VirtualHost{
+		Name: hostPort("blackhole", port), Domains: []string{"*"},
+		Routes: []*routev3.Route{{
+			Name: "default", Match: routeMatch(nil),
+			Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 404}},
+		}},
+	}
+}

@@ -1,0 +1,170 @@
+package translate
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"weft.mesh/weft/model"
+	"weft.mesh/weft/xds"
+)
+
+// routed tells whether a port takes part in the routing by Host of its number.
+func (p servicePort) routed() bool {
+	proto := portProtocol(p.port)
+	return proto.IsHTTP() || proto == model.ProtocolAuto
+}
+
+// ownTable tells whether a port has a route table of its own: sniffed, and
+// reached by addresses of the service alone.
+func (p servicePort) ownTable() bool {
+	return portProtocol(p.port) == model.ProtocolAuto && len(p.service.VIPs) > 0
+}
+
+func (p servicePort) table() string {
+	return p.service.Host + ":" + strconv.Itoa(int(p.port.Number))
+}
+
+// tableNames lists the route tables of the scope's listeners, sorted.
+func (c *scope) tableNames() []string {
+	var out []string
+	for port, sps := range c.byPort {
+		if slices.ContainsFunc(sps, func(p servicePort) bool { return p.routed() && !p.ownTable() }) {
+			out = append(out, strconv.Itoa(int(port)))
+		}
+		for _, p := range sps {
+			if p.ownTable() {
+				out = append(out, p.table())
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// route returns a route table; nil if the scope has none of that name.
+func (c *scope) route(name string) *xds.Resource {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r, ok := c.routes[name]; ok {
+		return r
+	}
+	r := c.makeRoute(name)
+	c.routes[name] = r
+	return r
+}
+
+func (c *scope) makeRoute(name string) *xds.Resource {
+	if _, ok := slices.BinarySearch(c.tables(), name); !ok {
+		return nil
+	}
+	host, digits, own := strings.Cut(name, ":")
+	if !own {
+		host, digits = "", name
+	}
+	n, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil { // it is one of our names
+		return nil
+	}
+	port := uint16(n)
+	var sps []servicePort
+	for _, p := range c.byPort[port] {
+		if p.routed() && (!own || p.service.Host == host) {
+			sps = append(sps, p)
+		}
+	}
+	return latest(c.s.cache, tableKey{c.name, name}, c.tableInputs(sps, port), func() *xds.Resource {
+		return resource(xds.RouteType, name, c.buildTable(name, port, sps, own))
+	})
+}
+
+// tableKey finds the last version of a scope's route table.
+type tableKey struct{ scope, table string }
+
+// tableInputs are what the table is made from: the services, the route sets of
+// their hosts, and the services and rules of what these lead to.
+func (c *scope) tableInputs(sps []servicePort, port uint16) inputs {
+	in := make(inputs, 0, 3*len(sps))
+	r := c.router(port)
+	for _, p := range sps {
+		rs := c.s.world.Routes(c.namespace, p.service.Host)
+		in = append(in, p.service, rs, c.s.world.Rule(c.namespace, c.labels, p.service.Key))
+		if rs == nil {
+			continue
+		}
+		routeHosts(rs, func(d *model.Destination) { r.rule(r.service(d.Host)) })
+	}
+	return append(in, r.used...)
+}
+
+func (c *scope) router(port uint16) *router {
+	cl := c.client
+	cl.port = port
+	return &router{world: c.s.world, client: cl}
+}
+
+func (c *scope) buildTable(name string, port uint16, sps []servicePort, own bool) *routev3.RouteConfiguration {
+	t := newTable(name)
+	taken := map[string]bool{"*": true} // the catch-all is ours
+	r := c.router(port)
+	for _, p := range sps {
+		names := []string{"*"}
+		if !own {
+			names = unique(taken, domains(p.service, c.namespace, c.s.mesh.Domain))
+		}
+		if len(names) == 0 {
+			continue
+		}
+		t.VirtualHosts = append(t.VirtualHosts, &routev3.VirtualHost{
+			Name: p.table(), Domains: names, Routes: c.hostRoutes(r, p), IncludeRequestAttemptCount: true,
+		})
+	}
+	if !own {
+		t.VirtualHosts = append(t.VirtualHosts, c.s.catchAll())
+	}
+	return t
+}
+
+func (s *Snapshot) catchAll() *routev3.VirtualHost {
+	if s.mesh.RegistryOnly {
+		return blockAll()
+	}
+	return passAny()
+}
+
+// hostRoutes are the routes of the host's route set, where it has any for this
+// client, else the one to the service itself.
+func (c *scope) hostRoutes(r *router, p servicePort) []*routev3.Route {
+	if rs := c.s.world.Routes(c.namespace, p.service.Host); rs != nil {
+		if routes := r.httpRoutes(rs); len(routes) > 0 {
+			return routes
+		}
+	}
+	return []*routev3.Route{r.defaultRoute(p.service, p.port.Number)}
+}
+
+func newTable(name string) *routev3.RouteConfiguration {
+	return &routev3.RouteConfiguration{
+		Name: name, ValidateClusters: boolean(false), IgnorePortInHostMatching: true, MaxDirectResponseBodySizeBytes: u32(maxDirectBody),
+	}
+}
+
+// routeHosts tells which services a route set leads to.
+func routeHosts(rs *model.RouteSet, each func(*model.Destination)) {
+	for i := range rs.HTTP {
+		h := &rs.HTTP[i]
+		for j := range h.Forward {
+			each(&h.Forward[j])
+		}
+		for j := range h.Mirrors {
+			each(&h.Mirrors[j].Destination)
+		}
+	}
+	for _, l4 := range slices.Concat(rs.TLS, rs.TCP) {
+		for j := range l4.Forward {
+			each(&l4.Forward[j])
+		}
+	}
+}

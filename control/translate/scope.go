@@ -1,0 +1,153 @@
+package translate
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"sync"
+
+	"weft.mesh/weft/control/snapshot"
+	"weft.mesh/weft/model"
+	"weft.mesh/weft/xds"
+)
+
+// scopeKey says which sidecars see the same mesh: those of a namespace whose
+// labels decide alike wherever a rule or route asks for the caller's labels.
+// Revisions are those of everything that a scope is made from.
+type scopeKey struct {
+	namespace string
+	signature string
+	weft      bool
+	revs      snapshot.Revisions
+}
+
+// scope is what all sidecars with one key see of the mesh: their outbound
+// listeners, routes and clusters. Parts are made when they are asked for.
+type scope struct {
+	s    *Snapshot
+	key  scopeKey
+	name string // of this scope, independent of revisions, to find what was made before
+	client
+
+	services []*snapshot.Service
+	byPort   map[uint16][]servicePort
+	targets  map[string]*target // by cluster name
+
+	clusters  func() []*xds.Resource
+	listeners func() []*xds.Resource
+	tables    func() []string // names of route tables
+	mu        sync.Mutex
+	routes    map[string]*xds.Resource
+}
+
+type servicePort struct {
+	service *snapshot.Service
+	port    model.Port
+}
+
+// scopeOf finds or makes the scope of a sidecar.
+func (s *Snapshot) scopeOf(v *view) *scope {
+	sig := s.signature(v.namespace, v.labels)
+	r := s.world.Revisions()
+	k := scopeKey{namespace: v.namespace, signature: sig, weft: v.weft, revs: snapshot.Revisions{
+		Services: r.Services, Identities: r.Identities, Addresses: r.Addresses, Routes: r.Routes, Rules: r.Rules,
+	}}
+	return remember(s.cache, k, func() *scope { return s.newScope(k, v) })
+}
+
+// signature is the outcome of every question about the caller's labels.
+func (s *Snapshot) signature(namespace string, labels map[string]string) string {
+	questions := remember(s.cache, signatureKey{namespace, s.world.Revisions().Routes, s.world.Revisions().Rules}, func() []map[string]string {
+		return s.labelQuestions(namespace)
+	})
+	if len(questions) == 0 {
+		return ""
+	}
+	b := make([]byte, len(questions))
+	for i, q := range questions {
+		b[i] = '0'
+		if snapshot.Matches(q, labels) {
+			b[i] = '1'
+		}
+	}
+	return string(b)
+}
+
+type signatureKey struct {
+	namespace     string
+	routes, rules uint64
+}
+
+func (s *Snapshot) labelQuestions(namespace string) []map[string]string {
+	out := slices.Clone(s.world.RuleSelectors(namespace))
+	add := func(l map[string]string) {
+		if len(l) > 0 {
+			out = append(out, l)
+		}
+	}
+	for _, rs := range s.world.MeshRoutes(namespace) {
+		for i := range rs.HTTP {
+			for _, m := range rs.HTTP[i].Matches {
+				add(m.SourceLabels)
+			}
+		}
+		for _, l4 := range slices.Concat(rs.TLS, rs.TCP) {
+			for _, m := range l4.Matches {
+				add(m.SourceLabels)
+			}
+		}
+	}
+	return out
+}
+
+func (s *Snapshot) newScope(k scopeKey, v *view) *scope {
+	c := &scope{
+		s: s, key: k, name: strings.Join([]string{k.namespace, k.signature, weftName(k.weft)}, "|"),
+		client:   client{namespace: k.namespace, labels: v.labels, gateways: []string{snapshot.GatewayMesh}},
+		services: s.world.Visible(k.namespace), byPort: map[uint16][]servicePort{}, targets: map[string]*target{},
+		routes: map[string]*xds.Resource{},
+	}
+	for _, svc := range c.services {
+		rule := s.world.Rule(k.namespace, v.labels, svc.Key)
+		for _, p := range svc.Ports {
+			if p.Protocol == model.ProtocolUDP {
+				continue
+			}
+			c.byPort[p.Number] = append(c.byPort[p.Number], servicePort{svc, p})
+			c.addTarget(newTarget(svc, p, "", rule))
+			if rule != nil {
+				for _, sub := range rule.Subsets {
+					c.addTarget(newTarget(svc, p, sub.Name, rule))
+				}
+			}
+		}
+	}
+	c.clusters = sync.OnceValue(c.makeClusters)
+	c.listeners = sync.OnceValue(c.makeListeners)
+	c.tables = sync.OnceValue(c.tableNames)
+	return c
+}
+
+func (c *scope) addTarget(t *target) { c.targets[t.name] = t }
+
+func weftName(weft bool) string {
+	if weft {
+		return "weft"
+	}
+	return "envoy"
+}
+
+// makeClusters lists the outbound clusters and the two fixed ones, sorted.
+func (c *scope) makeClusters() []*xds.Resource {
+	out := make([]*xds.Resource, 0, len(c.targets)+2)
+	for _, t := range c.targets {
+		out = append(out, c.s.outboundCluster(t, c.key.weft))
+	}
+	out = append(out, c.s.passthroughCluster(), c.s.blackHoleCluster())
+	sortResources(out)
+	return out
+}
+
+func sortResources(rs []*xds.Resource) {
+	slices.SortFunc(rs, func(a, b *xds.Resource) int { return cmp.Compare(a.Name, b.Name) })
+}

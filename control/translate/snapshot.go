@@ -1,0 +1,243 @@
+package translate
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"weft.mesh/weft/control/snapshot"
+	"weft.mesh/weft/model"
+	"weft.mesh/weft/xds"
+)
+
+// Snapshot is a World as nodes can ask for it. It is immutable and safe for
+// concurrent use; resources are made when they are first asked for.
+type Snapshot struct {
+	world *snapshot.World
+	mesh  model.Mesh
+	cache *cache
+}
+
+var _ xds.Snapshot = (*Snapshot)(nil)
+
+// New makes a Snapshot that shares nothing with others.
+func New(world *snapshot.World, mesh model.Mesh) *Snapshot {
+	return &Snapshot{world: world, mesh: snapshot.Defaults(mesh), cache: newCache()}
+}
+
+// Next makes the Snapshot of a later World of the same line. What did not
+// change is the same pointers.
+func (s *Snapshot) Next(world *snapshot.World) *Snapshot {
+	s.cache.next()
+	return &Snapshot{world: world, mesh: s.mesh, cache: s.cache}
+}
+
+// World is what the Snapshot is made from.
+func (s *Snapshot) World() *snapshot.World { return s.world }
+
+// Version is the World's.
+func (s *Snapshot) Version() string { return s.world.Version() }
+
+// Resources returns what a node gets of a type, sorted by name: all of it
+// (names nil), or those of the names that exist.
+func (s *Snapshot) Resources(n *xds.Node, typeURL string, names []string) ([]*xds.Resource, error) {
+	if n.Generator != "" && n.Generator != generatorGRPC {
+		return nil, fmt.Errorf("node %q: generator %q: want none or %q", n.ID, n.Generator, generatorGRPC)
+	}
+	v := s.view(n)
+	var all []*xds.Resource
+	switch {
+	case n.Generator == generatorGRPC:
+		return s.grpcResources(v, typeURL, names), nil
+	case n.Type == xds.Sidecar:
+		if typeURL == xds.EndpointType || typeURL == xds.RouteType {
+			return s.sidecarNamed(v, typeURL, names), nil
+		}
+		all = s.sidecarAll(v, typeURL)
+	case n.Type == xds.Router:
+		all = s.routerAll(v, typeURL)
+	default:
+		return nil, fmt.Errorf("node %q: type %q: want %s or %s", n.ID, n.Type, xds.Sidecar, xds.Router)
+	}
+	return pick(all, names), nil
+}
+
+// pick keeps the named resources; all is sorted.
+func pick(all []*xds.Resource, names []string) []*xds.Resource {
+	if names == nil {
+		return all
+	}
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
+	out := make([]*xds.Resource, 0, len(names))
+	for _, n := range names {
+		i, ok := slices.BinarySearchFunc(all, n, func(r *xds.Resource, n string) int { return compare(r.Name, n) })
+		if ok {
+			out = append(out, all[i])
+		}
+	}
+	return out
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// view is a node with what the World knows of its workload, which counts more
+// than what the node says of itself.
+type view struct {
+	node      *xds.Node
+	workload  *model.Workload // never nil
+	known     bool            // the workload is in the World
+	namespace string
+	labels    map[string]string
+	weft      bool
+}
+
+func (s *Snapshot) view(n *xds.Node) *view {
+	v := &view{node: n, namespace: n.Namespace, weft: n.WeftProxy}
+	w := s.world.Pod(n.Namespace, n.Name)
+	if w == nil {
+		if byIP := s.world.WorkloadByIP(n.IP); byIP != nil && byIP.Namespace == n.Namespace {
+			w = byIP
+		}
+	}
+	if w != nil {
+		v.workload, v.known, v.labels = w, true, w.Labels
+		return v
+	}
+	v.labels = n.Metadata.Labels
+	v.workload = &model.Workload{
+		Meta:           model.Meta{Key: model.Key{Kind: model.KindPod, Namespace: n.Namespace, Name: n.Name}, Labels: v.labels},
+		ServiceAccount: n.Metadata.ServiceAccount, WorkloadName: n.Metadata.WorkloadName,
+	}
+	if n.IP.IsValid() {
+		v.workload.Addresses = append(v.workload.Addresses, n.IP)
+	}
+	return v
+}
+
+// sidecarAll lists a sidecar's listeners or clusters.
+func (s *Snapshot) sidecarAll(v *view, typeURL string) []*xds.Resource {
+	switch typeURL {
+	case xds.ListenerType:
+		in := s.inbound(v)
+		return merge(s.scopeOf(v).listeners(), in.listener)
+	case xds.ClusterType:
+		in := s.inbound(v)
+		return merge(s.scopeOf(v).clusters(), in.clusters...)
+	}
+	return nil // secrets are the workload's own; other types we do not serve
+}
+
+// sidecarNamed lists a sidecar's route tables or endpoints.
+func (s *Snapshot) sidecarNamed(v *view, typeURL string, names []string) []*xds.Resource {
+	c := s.scopeOf(v)
+	if typeURL == xds.RouteType {
+		if names == nil {
+			names = c.tables()
+		}
+		return each(names, c.route)
+	}
+	if names == nil {
+		names = c.endpointNames()
+	}
+	return each(names, func(name string) *xds.Resource {
+		if t := c.targets[name]; t != nil && t.isEDS() {
+			return s.endpoints(t)
+		}
+		return nil
+	})
+}
+
+// each looks up sorted, distinct names.
+func each(names []string, get func(string) *xds.Resource) []*xds.Resource {
+	if !slices.IsSorted(names) {
+		names = slices.Sorted(slices.Values(names))
+	}
+	out := make([]*xds.Resource, 0, len(names))
+	for i, n := range names {
+		if i > 0 && names[i-1] == n {
+			continue
+		}
+		if r := get(n); r != nil {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// merge joins two sorted lists, which are not changed.
+func merge(sorted []*xds.Resource, more ...*xds.Resource) []*xds.Resource {
+	out := make([]*xds.Resource, 0, len(sorted)+len(more))
+	i := 0
+	for _, m := range more {
+		for i < len(sorted) && sorted[i].Name < m.Name {
+			out = append(out, sorted[i])
+			i++
+		}
+		out = append(out, m)
+	}
+	return append(out, sorted[i:]...)
+}
+
+// Unchanged tells that a node gets the same of a type as from prev. It compares
+// what the answers depend on, without making them.
+func (s *Snapshot) Unchanged(prev xds.Snapshot, n *xds.Node, typeURL string) bool {
+	p, ok := prev.(*Snapshot)
+	if !ok || p.cache != s.cache {
+		return false
+	}
+	if p.world == s.world {
+		return true
+	}
+	a, b := p.world.Revisions(), s.world.Revisions()
+	if typeURL == xds.EndpointType {
+		return a.Endpoints == b.Endpoints && sameOutbound(a, b)
+	}
+	if !sameOutbound(a, b) {
+		return false
+	}
+	if n.Generator == generatorGRPC {
+		return true
+	}
+	if n.Type == xds.Router {
+		return a.Gateways == b.Gateways && a.Authn == b.Authn && a.Authz == b.Authz && p.view(n).sameLabels(s.view(n))
+	}
+	if typeURL == xds.RouteType {
+		return p.view(n).sameLabels(s.view(n))
+	}
+	return p.view(n).sameLabels(s.view(n)) && p.inboundInputs(p.view(n)).equal(s.inboundInputs(s.view(n)))
+}
+
+// sameOutbound tells that everything but workloads, endpoints and policies of servers is the same.
+func sameOutbound(a, b snapshot.Revisions) bool {
+	return a.Services == b.Services && a.Identities == b.Identities && a.Addresses == b.Addresses &&
+		a.Routes == b.Routes && a.Rules == b.Rules
+}
+
+func (v *view) sameLabels(o *view) bool {
+	if v.known != o.known || len(v.labels) != len(o.labels) {
+		return false
+	}
+	return snapshot.Matches(v.labels, o.labels)
+}
+
+// endpointNames lists the clusters of the scope whose endpoints come over EDS, sorted.
+func (c *scope) endpointNames() []string {
+	out := make([]string, 0, len(c.targets))
+	for n, t := range c.targets {
+		if t.isEDS() {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func hostPort(host string, port uint16) string { return host + ":" + strconv.Itoa(int(port)) }
