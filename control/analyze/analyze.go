@@ -11,6 +11,7 @@ package analyze
 
 import (
 	"sort"
+	"time"
 
 	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/control/convert"
@@ -32,11 +33,18 @@ func Check(existing, changed []convert.Object, deleted []model.Key, opts Options
 	for _, k := range deleted {
 		gone[k] = true
 	}
+	born := make(map[model.Key]time.Time, len(existing))
+	for i := range existing {
+		born[existing[i].Key] = existing[i].Meta.Created
+	}
 	isNew := make(map[model.Key]bool, len(changed))
 	var after []convert.Object
 	for i := range changed {
-		if !isNew[changed[i].Key] {
-			after = append(after, changed[i])
+		if o := changed[i]; !isNew[o.Key] {
+			if o.Meta.Created.IsZero() {
+				o.Meta.Created = born[o.Key] // a change does not make it younger
+			}
+			after = append(after, o)
 		}
 		isNew[changed[i].Key] = true
 	}

@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 
@@ -191,4 +192,15 @@ func (o *Object) ValueAt(path string) string {
 		return ""
 	}
 	return fmt.Sprint(cur)
+}
+
+// Stored returns the object as the store gives it: without the places of a
+// file, with the store as its source and the time when it was first stored.
+func (o Object) Stored(created time.Time) Object {
+	o.File, o.unplaced = SourceStore, true
+	o.Meta.Source = SourceStore
+	if o.Meta.Created.IsZero() {
+		o.Meta.Created = created
+	}
+	return o
 }
