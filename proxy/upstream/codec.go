@@ -2,8 +2,10 @@ package upstream
 
 import (
 	"context"
+	"time"
 
 	"weft.mesh/weft/proxy/config"
+	"weft.mesh/weft/proxy/http1"
 	"weft.mesh/weft/proxy/stream"
 )
 
@@ -32,13 +34,30 @@ type Connector interface {
 // codecs is the Connector over a Dialer and the two codecs.
 type codecs struct{ set Settings }
 
+// writeStall is how long an upstream may take nothing of what is sent to it.
+const writeStall = 5 * time.Minute
+
 func (k codecs) Connect(ctx, life context.Context, c *config.Cluster, ep *config.Endpoint, tls *config.UpstreamTLS, proto config.Protocol, o DialOptions) (HTTPConn, error) {
 	nc, info, err := k.set.Dialer.Dial(ctx, ep, c, tls, o)
 	if err != nil {
 		return nil, err
 	}
-	_ = info
-	_ = life
-	_ = nc
-	panic("codecs are not wired yet")
+	if proto == config.ProtoHTTP2 || proto == config.ProtoALPN && (info.ALPN == "h2" || info.ALPN == "istio-h2") {
+		return k.http2(ctx, life, c, nc, info)
+	}
+	return http1Conn{http1.NewClientConn(nc, info, http1.ClientOptions{
+		MaxHeaderBytes: k.set.MaxHeaderBytes, MaxHeaders: k.set.MaxHeaders, WriteStallTimeout: writeStall,
+	})}, nil
+}
+
+// http1Conn adapts the HTTP/1 codec.
+type http1Conn struct{ *http1.ClientConn }
+
+func (c http1Conn) Multiplexed() bool   { return false }
+func (c http1Conn) CanTakeStream() bool { return c.Idle() }
+func (c http1Conn) Streams() int {
+	if c.Idle() {
+		return 0
+	}
+	return 1
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"sort"
 	"strings"
+	"sync"
 
 	"weft.mesh/weft/proxy/route"
 	"weft.mesh/weft/proxy/stream"
@@ -44,6 +45,18 @@ const (
 	detailsPrefix = "rbac_access_denied_matched_policy["
 	noPolicy      = detailsPrefix + "none]"
 )
+
+// Check is Allowed for a request (or a connection: req is nil), without allocation.
+func (r *Rules) Check(c *stream.ConnInfo, req *stream.Request, client netip.Addr) (ok bool, details string) {
+	s := subjects.Get().(*Subject)
+	s.Conn, s.Req, s.Client = c, req, client
+	ok, details = r.Allowed(s)
+	*s = Subject{}
+	subjects.Put(s)
+	return ok, details
+}
+
+var subjects = sync.Pool{New: func() any { return new(Subject) }}
 
 // Allowed decides. With a refusal come the response code details, which name
 // the policy that denied, or none if no policy allowed.

@@ -166,13 +166,12 @@ func isPeerHeader(l stream.Field) bool {
 type cache struct {
 	mu    sync.RWMutex
 	peers map[string]map[string]*stream.Workload // mu: by principal, then by header
+	size  int                                    // mu: bytes of keys
 }
 
-// Bounds of the cache: a peer that makes up ever new metadata may not fill the memory.
-const (
-	maxPrincipals = 4096
-	maxPerPeer    = 64
-)
+// maxCache bounds the bytes kept: a peer that makes up ever new metadata may not fill
+// the memory. When it is reached, the cache begins anew.
+const maxCache = 4 << 20
 
 func (c *cache) lookup(data []byte, principal string) *stream.Workload {
 	if len(data) > maxHeader {
@@ -189,11 +188,12 @@ func (c *cache) lookup(data []byte, principal string) *stream.Workload {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.peers == nil || len(c.peers) >= maxPrincipals {
+	if c.size += len(data) + len(principal); c.peers == nil || c.size > maxCache {
 		c.peers = make(map[string]map[string]*stream.Workload)
+		c.size = len(data) + len(principal)
 	}
 	m := c.peers[principal]
-	if m == nil || len(m) >= maxPerPeer {
+	if m == nil {
 		m = make(map[string]*stream.Workload)
 		c.peers[principal] = m
 	}

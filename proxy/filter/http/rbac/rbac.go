@@ -56,7 +56,7 @@ func (f *Filter) Request(s *filter.Stream) filter.Verdict {
 	if rules == nil {
 		return filter.Continue
 	}
-	ok, details := rules.Allowed(&rbacrules.Subject{Conn: s.Conn, Req: s.Req, Client: s.Info.Client.Addr()})
+	ok, details := rules.Check(s.Conn, s.Req, s.Info.Client.Addr())
 	if ok {
 		return filter.Continue
 	}

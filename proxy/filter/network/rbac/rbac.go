@@ -5,6 +5,7 @@ package rbac
 
 import (
 	"fmt"
+	"net/netip"
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 
@@ -45,5 +46,5 @@ func (f *Filter) Connection(c *stream.ConnInfo) (ok bool, details string) {
 	if f.rules == nil {
 		return true, ""
 	}
-	return f.rules.Allowed(&rbacrules.Subject{Conn: c})
+	return f.rules.Check(c, nil, netip.Addr{})
 }
