@@ -52,7 +52,7 @@ var rules = []rule{
 	// Data plane: filters. Each is deletable; filterset is the one list.
 	{"proxy/filter/http/...", "proxy/config proxy/filter proxy/route proxy/stream proxy/telemetry proxy/transport/exchange spiffe", envoy},
 	{"proxy/filter/network/...", "proxy/config proxy/filter proxy/route proxy/stream proxy/telemetry proxy/transport/exchange spiffe", envoy},
-	{"proxy/filterset", "proxy/filter/... proxy/telemetry", ""},
+	{"proxy/filterset", "proxy/compile proxy/filter proxy/filter/... proxy/stream proxy/telemetry", envoy},
 
 	// Data plane: configuration in.
 	{"proxy/compile", "proxy/config proxy/filter proxy/route proxy/stream proxy/telemetry spiffe xds", envoy},

@@ -59,6 +59,9 @@ type Settings struct {
 	// AcceptWhileDraining keeps accepting during Drain, so that no client is
 	// refused before the others stop sending (Envoy's graceful drain).
 	AcceptWhileDraining bool
+	// MinDrain is how long a drain that accepts lasts at least, also if there is no
+	// connection left: others may not know yet that this proxy goes away.
+	MinDrain time.Duration
 	// AllowDirect serves connections to a capturing listener (original
 	// destination) that were not redirected. Without it they are closed: forwarding them to their own
 	// destination, which is the listener itself, would never end.
@@ -402,6 +405,14 @@ func (m *Manager) Drain(ctx context.Context) error {
 		m.closeSockets()
 	}
 	m.mu.Unlock()
+	if m.set.AcceptWhileDraining && m.set.MinDrain > 0 {
+		t := time.NewTimer(m.set.MinDrain)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
+	}
 	err := m.conns.wait(ctx)
 	m.mu.Lock()
 	m.closeSockets()
