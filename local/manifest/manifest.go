@@ -166,7 +166,7 @@ func (f Folder) Publish(p Pod) error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, b) {
 		return nil
 	}
-	temp := filepath.Join(f.Dir, tempPrefix+filepath.Base(path))
+	temp := filepath.Join(f.Dir, tempPrefix+filepath.Base(path)+".tmp") // no .yaml: watchers pass it by
 	if err := os.WriteFile(temp, b, 0o600); err != nil {
 		return fmt.Errorf("manifest: write: %w", err)
 	}
