@@ -1,0 +1,315 @@
+package http2
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft.mesh/weft/proxy/netio"
+	msg "weft.mesh/weft/proxy/stream"
+)
+
+// ClientConn is the client's side of a connection, for many streams. It is safe for concurrent use.
+type ClientConn struct {
+	*conn
+	info  *msg.ConnInfo
+	o     ClientOptions
+	ended chan struct{}
+	used  atomic.Bool
+}
+
+// NewClientConn takes over a connection: it sends the preface and starts the reader goroutine,
+// which ends with the connection ([ClientConn.Done]). It does not wait for the
+// upstream's SETTINGS. ctx bounds this call only.
+func NewClientConn(ctx context.Context, nc *netio.Conn, info *msg.ConnInfo, o ClientOptions) (*ClientConn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c := newConn(nc, limits{
+		headerBytes:  orDefault(o.MaxHeaderBytes, DefaultMaxHeaderBytes),
+		headers:      orDefault(o.MaxHeaders, DefaultMaxHeaders),
+		streamWindow: int(min(max(orDefault(o.StreamWindow, DefaultStreamWindow), initialWindow), maxWindow)),
+		connWindow:   int(min(max(orDefault(o.ConnWindow, DefaultConnWindow), initialWindow), maxWindow)),
+	})
+	cc := &ClientConn{conn: c, info: info, o: o, ended: make(chan struct{})}
+	c.client, c.nextID = cc, 1
+	nc.SetWriteStall(orDefault(o.WriteStallTimeout, DefaultWriteStall))
+	c.mu.Lock()
+	c.wbuf = append(c.out(), preface...)
+	c.hello()
+	c.mu.Unlock()
+	go cc.read() // its first wait sends the preface, unless a stream does before
+	return cc, nil
+}
+
+func (cc *ClientConn) read() {
+	defer close(cc.ended)
+	err := cc.loop()
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	cc.end(err)
+}
+
+// Info is what is known of the connection.
+func (cc *ClientConn) Info() *msg.ConnInfo { return cc.info }
+
+// Done is closed when the connection has ended and its goroutine has too.
+func (cc *ClientConn) Done() <-chan struct{} { return cc.ended }
+
+// Err is why the connection ended, nil while it has not.
+func (cc *ClientConn) Err() error {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	return cc.err
+}
+
+// Streams is the number of exchanges that were started and not closed.
+func (cc *ClientConn) Streams() int {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	return cc.running
+}
+
+// CanTakeStream tells whether Start would succeed now.
+func (cc *ClientConn) CanTakeStream() bool {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	return cc.room1()
+}
+
+func (cc *ClientConn) room1() bool {
+	limit := cc.peer.maxStreams
+	if n := int(cc.o.MaxStreams); n > 0 {
+		limit = min(limit, n)
+	}
+	return cc.err == nil && !cc.goneAway && cc.draining == drainNone && cc.running < limit && cc.nextID+2*uint32(cc.running) < maxStreamID-2
+}
+
+// Start begins an exchange. Nothing is sent before its WriteHead.
+func (cc *ClientConn) Start() (msg.Client, error) {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	if !cc.room1() {
+		return nil, upstreamError("start", errFull, false, false)
+	}
+	s := clientStreams.Get().(*clientStream)
+	s.renew(cc.conn, 0)
+	s.resp.Reset()
+	s.state = clientState{fresh: !cc.used.Swap(true)}
+	cc.running++
+	return s, nil
+}
+
+// Shut takes no new stream, and closes the connection when the running ones have ended.
+func (cc *ClientConn) Shut() {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	cc.draining = drainLast
+	cc.leaveIfDone()
+}
+
+// Close ends the connection; running streams fail.
+func (cc *ClientConn) Close() {
+	cc.mu.Lock()
+	cc.fail(errClosed)
+	cc.mu.Unlock()
+}
+
+var errClosed = errors.New("connection closed by its pool")
+
+// leaveIfDone closes the connection if nothing runs and nothing may come. mu is held.
+func (cc *ClientConn) leaveIfDone() {
+	if cc.maybeEnd() == nil || cc.err != nil {
+		return
+	}
+	cc.wbuf = appendGoAway(cc.out(), 0, codeNo, "")
+	cc.conn.flush(false)
+	for cc.flushing && cc.err == nil {
+		cc.conn.room.Wait()
+	}
+	cc.fail(errClosed)
+}
+
+// headers deals with a header block of the upstream. mu is held.
+func (cc *ClientConn) headers(id uint32, block []byte, end bool) error {
+	c := cc.conn
+	s := c.streams[id]
+	switch {
+	case s == nil && c.idle(id):
+		return connErr(codeProtocol, "HEADERS on an idle stream")
+	case s == nil:
+		if err := c.guard.nothing(); err != nil {
+			return err
+		}
+		return c.ignoreBlock(block)
+	case s.remoteEnd:
+		s.abort(codeStreamClosed, "HEADERS after END_STREAM")
+		return c.ignoreBlock(block)
+	case s.cli.headDone:
+		return c.trailersBlock(s, block, end)
+	}
+	return s.cli.head(block, end)
+}
+
+// clientStream is the client's side of one exchange. It implements [msg.Client].
+type clientStream struct {
+	stream
+	resp  msg.Response
+	state clientState
+
+	// guarded by conn.mu
+	headDone bool // a final head is in resp
+	interims []*msg.Response
+	infos    int
+	closed   bool
+}
+
+// clientState is what the exchange's owner knows.
+type clientState struct {
+	fresh    bool
+	headSent bool
+	headRead bool
+	asked100 bool
+	isHEAD   bool
+	connect  bool
+	upgrade  []byte
+	left     int64 // of the announced content-length, -1 if none
+}
+
+var clientStreams = sync.Pool{New: func() any {
+	s := new(clientStream)
+	s.cli = s
+	return s
+}}
+
+var (
+	_ msg.Client  = (*clientStream)(nil)
+	_ msg.Readier = (*clientStream)(nil)
+)
+
+// maxInterims bounds how many 1xx heads one response may have.
+const maxInterims = 32
+
+// head decodes a response's head. mu is held.
+func (s *clientStream) head(block []byte, end bool) error {
+	c := s.c
+	s.resp.Reset()
+	c.sink = headSink{kind: blockResponse, resp: &s.resp, fields: &s.resp.Fields}
+	if err := c.decode(block, &s.arena); err != nil {
+		return err
+	}
+	k := &c.sink
+	if k.over {
+		s.abort(codeCalm, "response head too large")
+		s.reset = &resetError{codeProtocol, "response head too large"}
+		return nil
+	}
+	if k.bad == "" {
+		k.finishResponse(end)
+	}
+	info := s.resp.Status < 200
+	if info && end {
+		k.malformed("informational response ends the stream")
+	}
+	if k.bad != "" {
+		s.abort(codeProtocol, k.bad)
+		return nil
+	}
+	if info {
+		return s.interim()
+	}
+	c.guard.work()
+	s.final(k, end)
+	return nil
+}
+
+// interim keeps an informational head until it is read.
+func (s *clientStream) interim() error {
+	if s.infos++; s.infos > maxInterims {
+		s.abort(codeCalm, "too many informational responses")
+		return nil
+	}
+	if s.resp.Status == 100 && !s.state.asked100 {
+		return s.c.guard.nothing()
+	}
+	r := &msg.Response{Proto: msg.HTTP2, Status: s.resp.Status}
+	for _, f := range s.resp.Fields.All() {
+		r.Fields.Append(f.Name, f.Value)
+	}
+	s.interims = append(s.interims, r)
+	s.cond.Broadcast()
+	return nil
+}
+
+func (s *clientStream) final(k *headSink, end bool) {
+	r := &s.resp
+	s.headDone = true
+	s.noBody = s.state.isHEAD || r.Status == 204 || r.Status == 304
+	switch {
+	case s.state.upgrade != nil && r.Status/100 == 2:
+		r.Status, r.Upgrade, r.ContentLength = 101, s.state.upgrade, msg.UnknownLength
+	case s.state.connect && r.Status/100 == 2:
+		r.ContentLength = msg.UnknownLength
+	case k.hasLength && !s.noBody:
+		s.declare = k.length
+	case s.noBody:
+		r.ContentLength = max(r.ContentLength, 0)
+	}
+	if end {
+		s.c.endRemote(&s.stream)
+	}
+	s.cond.Broadcast()
+}
+
+// Conn implements [msg.Client].
+func (s *clientStream) Conn() *msg.ConnInfo { return s.c.client.info }
+
+// Fresh implements [msg.Client].
+func (s *clientStream) Fresh() bool { return s.state.fresh }
+
+// SetDeadline implements [msg.Client]; it may be called from anywhere while the exchange runs.
+func (s *clientStream) SetDeadline(t time.Time) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.deadline = t
+	if s.waiting > 0 {
+		s.cond.Broadcast()
+	}
+}
+
+// Close implements [msg.Client].
+func (s *clientStream) Close() {
+	cc := s.c.client
+	cc.mu.Lock()
+	if s.closed {
+		cc.mu.Unlock()
+		return
+	}
+	s.closed = true
+	s.abort(codeCancel, "closed early")
+	s.discard()
+	cc.running--
+	if cc.maybeEnd() != nil {
+		cc.leaveIfDone()
+	} else {
+		cc.conn.flush(true)
+	}
+	if s.busy == 0 {
+		s.recycle()
+	}
+	cc.mu.Unlock()
+	if cc.o.OnRelease != nil {
+		cc.o.OnRelease(cc)
+	}
+}
+
+func (s *clientStream) recycle() {
+	s.resp.Reset()
+	s.headDone, s.interims, s.infos, s.closed = false, nil, 0, false
+	s.state = clientState{}
+	clientStreams.Put(s)
+}

@@ -1,0 +1,23 @@
+// Package http2 is the HTTP/2 codec of the proxy: both sides of a connection as
+// [stream.Server] and [stream.Client] (RFC 9113, RFC 7541, RFC 8441).
+//
+// It has its own frame loop. One goroutine reads a connection; each stream of
+// a server runs its handler on a goroutine of a small pool; frames are appended to one buffer and
+// flushed by whoever finishes, so that the frames of several streams
+// share system calls. Received bodies wait in pooled buffers, bounded by the
+// flow-control windows, which open again only as bodies are consumed.
+//
+// HPACK is done with tables of our own that keep their bytes in memory that is
+// reused, so that fields that differ in each request cost no allocation; the Huffman coding
+// is golang.org/x/net/http2/hpack's, which also is the oracle of the tests.
+//
+// It is strict: whatever RFC 9113 calls malformed resets the stream, whatever it
+// calls a connection error ends the connection with the RFC's code, and
+// floods of frames that cost the sender nothing end it with ENHANCE_YOUR_CALM.
+//
+// An upgrade of HTTP/1.1 and an extended CONNECT look the same to the proxy:
+// a GET with [stream.Request].Upgrade set, answered by 101.
+//
+// Not supported: server push (refused, as the RFC asks), priorities (ignored),
+// upgrade from HTTP/1.1 (h2c is spoken by prior knowledge only).
+package http2

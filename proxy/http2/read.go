@@ -1,0 +1,427 @@
+package http2
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"time"
+
+	"weft.mesh/weft/proxy/netio"
+)
+
+// loop is the frame loop. It returns when the connection has ended, never with nil.
+func (c *conn) loop() error {
+	for {
+		if err := c.frame(); err != nil {
+			return err
+		}
+	}
+}
+
+// need waits until n bytes are there. What we owe the peer goes out before.
+func (c *conn) need(n int) error {
+	for c.in.Len() < n {
+		c.mu.Lock()
+		err := c.err
+		c.flushAside()
+		c.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if err := c.nc.Fill(&c.in); err != nil {
+			if netio.IsTimeout(err) {
+				if err = c.timedOut(); err == nil {
+					continue
+				}
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// timedOut is asked when the read deadline has passed: nil means go on.
+func (c *conn) timedOut() error {
+	if c.server == nil {
+		return c.err
+	}
+	return c.server.timedOut()
+}
+
+// setDeadline bounds the reader's waits.
+func (c *conn) setDeadline(t time.Time) {
+	if !t.Equal(c.deadline) {
+		c.deadline = t
+		_ = c.nc.SetReadDeadline(t) // fails on a closed connection only
+	}
+}
+
+// frame reads and handles one frame.
+func (c *conn) frame() error {
+	if err := c.need(frameHeader); err != nil {
+		if err == io.EOF && c.in.Len() > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	h := parseHeader(c.in.Bytes())
+	if h.len > minMaxFrame { // we never announce more
+		return connErr(codeFrameSize, "frame too long")
+	}
+	if err := c.order(h); err != nil {
+		return err
+	}
+	c.in.Consume(frameHeader)
+	c.head = h
+	if h.typ == frameData {
+		return c.data(h)
+	}
+	if err := c.need(h.len); err != nil {
+		return err
+	}
+	err := c.handle(h, c.in.Bytes()[:h.len])
+	c.in.Consume(h.len)
+	return err
+}
+
+// order checks what may come now, by header alone.
+func (c *conn) order(h header) error {
+	switch {
+	case !c.settled && (h.typ != frameSettings || h.has(flagAck)):
+		return connErr(codeProtocol, "first frame is not SETTINGS")
+	case c.blockOf.stream != 0 && (h.typ != frameContinuation || h.stream != c.blockOf.stream):
+		return connErr(codeProtocol, "header block interrupted")
+	case c.blockOf.stream == 0 && h.typ == frameContinuation:
+		return connErr(codeProtocol, "unexpected CONTINUATION")
+	}
+	return nil
+}
+
+// handle deals with a whole frame other than DATA. p is valid during the call.
+func (c *conn) handle(h header, p []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err
+	}
+	switch h.typ {
+	case frameHeaders:
+		return c.headersFrame(h, p)
+	case frameContinuation:
+		return c.continuation(h, p)
+	case frameSettings:
+		return c.settingsFrame(h, p)
+	case framePing:
+		return c.pingFrame(h, p)
+	case frameWindow:
+		return c.windowFrame(h, p)
+	case frameRST:
+		return c.rstFrame(h, p)
+	case frameGoAway:
+		return c.goAwayFrame(h, p)
+	case framePush:
+		return connErr(codeProtocol, "PUSH_PROMISE without consent")
+	case framePriority:
+		return c.priorityFrame(h, p)
+	}
+	return c.guard.nothing() // unknown types are ignored
+}
+
+func (c *conn) priorityFrame(h header, p []byte) error {
+	if h.stream == 0 {
+		return connErr(codeProtocol, "PRIORITY without stream")
+	}
+	if len(p) != 5 {
+		c.resetID(h.stream, codeFrameSize)
+		return c.guard.nothing()
+	}
+	if binary.BigEndian.Uint32(p)&maxStreamID == h.stream {
+		c.resetID(h.stream, codeProtocol)
+	}
+	return c.guard.nothing()
+}
+
+// resetID resets a stream that may not be in the table. mu is held.
+func (c *conn) resetID(id uint32, cd code) {
+	if s := c.streams[id]; s != nil {
+		s.abort(cd, cd.String())
+		return
+	}
+	c.wbuf = appendRST(c.out(), id, cd)
+	c.forget(id)
+}
+
+// idle tells whether a stream was never opened.
+func (c *conn) idle(id uint32) bool {
+	if c.client != nil {
+		return id%2 == 0 || id >= c.nextID
+	}
+	return id%2 == 0 || id > c.lastPeer
+}
+
+func (c *conn) windowFrame(h header, p []byte) error {
+	if len(p) != 4 {
+		return connErr(codeFrameSize, "WINDOW_UPDATE of wrong size")
+	}
+	if err := c.guard.nothing(); err != nil {
+		return err
+	}
+	n := int(binary.BigEndian.Uint32(p) & maxStreamID)
+	if h.stream == 0 {
+		if n == 0 {
+			return connErr(codeProtocol, "WINDOW_UPDATE of zero")
+		}
+		if c.sendWin += n; c.sendWin > maxWindow {
+			return connErr(codeFlowControl, "window overflow")
+		}
+		if c.blocked > 0 {
+			for _, s := range c.streams {
+				if s.blocked {
+					s.cond.Broadcast()
+				}
+			}
+		}
+		return nil
+	}
+	s := c.streams[h.stream]
+	switch {
+	case s == nil && c.idle(h.stream):
+		return connErr(codeProtocol, "WINDOW_UPDATE on an idle stream")
+	case s == nil:
+	case n == 0:
+		s.abort(codeProtocol, "WINDOW_UPDATE of zero")
+	default:
+		if s.sendWin += n; s.sendWin > maxWindow {
+			s.abort(codeFlowControl, "window overflow")
+		}
+		if s.waiting > 0 {
+			s.cond.Broadcast()
+		}
+	}
+	return nil
+}
+
+func (c *conn) rstFrame(h header, p []byte) error {
+	if len(p) != 4 {
+		return connErr(codeFrameSize, "RST_STREAM of wrong size")
+	}
+	if h.stream == 0 || c.idle(h.stream) {
+		return connErr(codeProtocol, "RST_STREAM on an idle stream")
+	}
+	cd := code(binary.BigEndian.Uint32(p))
+	s := c.streams[h.stream]
+	if s == nil {
+		return c.guard.nothing()
+	}
+	s.reset = &resetError{cd, byPeer}
+	s.refused = cd == codeRefused
+	s.ended()
+	if c.server != nil {
+		return c.guard.reset(time.Now())
+	}
+	return nil
+}
+
+func (c *conn) pingFrame(h header, p []byte) error {
+	if len(p) != 8 {
+		return connErr(codeFrameSize, "PING of wrong size")
+	}
+	if h.stream != 0 {
+		return connErr(codeProtocol, "PING on a stream")
+	}
+	if h.has(flagAck) {
+		if c.server != nil {
+			c.server.pong(p)
+		}
+		return nil
+	}
+	if err := c.guard.nothing(); err != nil {
+		return err
+	}
+	return c.control(appendPing(c.out(), true, p))
+}
+
+func (c *conn) goAwayFrame(h header, p []byte) error {
+	if h.stream != 0 || len(p) < 8 {
+		return connErr(codeProtocol, "invalid GOAWAY")
+	}
+	if err := c.guard.nothing(); err != nil {
+		return err
+	}
+	c.goneAway = true
+	if c.client == nil {
+		return nil // we never open streams there
+	}
+	last := binary.BigEndian.Uint32(p) & maxStreamID
+	cd := code(binary.BigEndian.Uint32(p[4:]))
+	for id, s := range c.streams {
+		if id > last {
+			s.reset = &resetError{cd, byPeer}
+			s.refused = true
+			s.ended()
+		}
+	}
+	return c.maybeEnd()
+}
+
+// maybeEnd returns errEnded when the connection is to go and nothing runs on it. mu is held.
+func (c *conn) maybeEnd() error {
+	if (c.goneAway && c.client != nil || c.draining == drainLast) && c.running == 0 {
+		return errEnded
+	}
+	return nil
+}
+
+// data handles a DATA frame piece by piece as it arrives.
+func (c *conn) data(h header) error {
+	if h.stream == 0 {
+		return connErr(codeProtocol, "DATA without stream")
+	}
+	left, pad := h.len, 0
+	if h.has(flagPadded) {
+		if left == 0 {
+			return connErr(codeFrameSize, "padded DATA of no size")
+		}
+		if err := c.need(1); err != nil {
+			return err
+		}
+		pad = int(c.in.Bytes()[0])
+		c.in.Consume(1)
+		left--
+		if pad > left {
+			return connErr(codeProtocol, "padding too long")
+		}
+	}
+	if err := c.dataHead(h, left-pad); err != nil {
+		return err
+	}
+	for left -= pad; left > 0; {
+		if err := c.need(1); err != nil {
+			return eofInFrame(err)
+		}
+		p := c.in.Bytes()
+		p = p[:min(len(p), left)]
+		left -= len(p)
+		if err := c.dataPiece(h, p, left == 0); err != nil {
+			return err
+		}
+		c.in.Consume(len(p))
+	}
+	for pad > 0 {
+		if err := c.need(1); err != nil {
+			return eofInFrame(err)
+		}
+		n := min(pad, c.in.Len())
+		c.in.Consume(n)
+		pad -= n
+	}
+	return nil
+}
+
+func eofInFrame(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// dataHead checks a DATA frame before its payload: state, windows, length.
+func (c *conn) dataHead(h header, n int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.taken = false
+	if c.err != nil {
+		return c.err
+	}
+	if c.recvWin -= h.len; c.recvWin < 0 {
+		return connErr(codeFlowControl, "connection window exceeded")
+	}
+	c.giveBack(h.len - n) // padding is consumed at once
+	if n == 0 && !h.has(flagEndStream) {
+		if err := c.guard.nothing(); err != nil {
+			return err
+		}
+	} else {
+		c.guard.work()
+	}
+	s := c.streams[h.stream]
+	if s == nil {
+		return c.dataNowhere(h, n)
+	}
+	if s.remoteEnd {
+		c.giveBack(n)
+		s.abort(codeStreamClosed, "DATA after END_STREAM")
+		return nil
+	}
+	if s.cli != nil && !s.cli.headDone {
+		c.giveBack(n)
+		s.abort(codeProtocol, "DATA before HEADERS")
+		return nil
+	}
+	if s.recvWin -= h.len; s.recvWin < 0 {
+		c.giveBack(n)
+		s.abort(codeFlowControl, "stream window exceeded")
+		return nil
+	}
+	s.unacked += h.len - n
+	s.got += int64(n)
+	if s.declare >= 0 && s.got > s.declare {
+		c.giveBack(n)
+		s.abort(codeProtocol, "more DATA than content-length")
+		return nil
+	}
+	c.taken = true
+	if n == 0 && h.has(flagEndStream) {
+		c.endRemote(s)
+	}
+	return nil
+}
+
+// dataNowhere deals with DATA for a stream that is not open.
+func (c *conn) dataNowhere(h header, n int) error {
+	c.giveBack(n)
+	if c.idle(h.stream) {
+		return connErr(codeProtocol, "DATA on an idle stream")
+	}
+	if !c.wasReset(h.stream) {
+		return c.strayed(h.stream)
+	}
+	return c.guard.nothing()
+}
+
+// strayed answers a frame for a stream that is closed.
+func (c *conn) strayed(id uint32) error {
+	c.forget(id)
+	return c.control(appendRST(c.out(), id, codeStreamClosed))
+}
+
+// dataPiece gives a piece of the payload to the stream, if that still takes it.
+func (c *conn) dataPiece(h header, p []byte, last bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.streams[h.stream]
+	if !c.taken || s == nil { // refused by dataHead, which has given it back, or gone since
+		if c.taken {
+			c.giveBack(len(p))
+		}
+		return c.err
+	}
+	s.recv.put(p)
+	if last && h.has(flagEndStream) {
+		c.endRemote(s)
+	} else if s.waiting > 0 {
+		s.cond.Broadcast()
+	}
+	return nil
+}
+
+// endRemote: the peer's message is complete. mu is held.
+func (c *conn) endRemote(s *stream) {
+	if s.declare >= 0 && s.got != s.declare && !s.noBody {
+		s.abort(codeProtocol, "less DATA than content-length")
+		return
+	}
+	s.remoteEnd = true
+	s.maybeClosed()
+	s.cond.Broadcast()
+}
