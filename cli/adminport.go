@@ -55,7 +55,7 @@ func (a *app) adminDo(ctx context.Context, p podRef, method, path string) ([]byt
 func (a *app) dialPod(ctx context.Context, p podRef, address string) (net.Conn, error) {
 	c := a.runtime()
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", c.socket)
+	conn, err := d.DialContext(ctx, "unix", c.path)
 	if err != nil {
 		return nil, c.explain(err)
 	}

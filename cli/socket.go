@@ -20,15 +20,15 @@ import (
 // maxAnswer bounds what is read of an answer in bytes.
 const maxAnswer = 256 << 20
 
-// client speaks JSON over HTTP to one of the state directory's sockets.
-type client struct {
-	http   *http.Client
-	socket string
+// socket speaks JSON over HTTP to one of the state directory's sockets.
+type socket struct {
+	http *http.Client
+	path string
 }
 
-func (a *app) client(socket string) *client {
-	path := filepath.Join(a.stateDir, socket)
-	return &client{socket: path, http: &http.Client{Transport: &http.Transport{
+func (a *app) socket(name string) *socket {
+	path := filepath.Join(a.stateDir, name)
+	return &socket{path: path, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
@@ -37,12 +37,12 @@ func (a *app) client(socket string) *client {
 	}}}
 }
 
-func (a *app) control() *client { return a.client(admin.SocketControl) }
-func (a *app) runtime() *client { return a.client(admin.SocketRuntime) }
+func (a *app) control() *socket { return a.socket(admin.SocketControl) }
+func (a *app) runtime() *socket { return a.socket(admin.SocketRuntime) }
 
 // do sends a request and decodes the answer into out. A 422 is decoded too:
 // it carries diagnostics.
-func (c *client) do(ctx context.Context, method, path string, q url.Values, in, out any) error {
+func (c *socket) do(ctx context.Context, method, path string, q url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -58,7 +58,7 @@ func (c *client) do(ctx context.Context, method, path string, q url.Values, in, 
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("%s: read answer: %w", c.socket, err)
+		return fmt.Errorf("%s: read answer: %w", c.path, err)
 	}
 	if resp.StatusCode >= 300 && resp.StatusCode != http.StatusUnprocessableEntity {
 		return answerError(resp.StatusCode, b)
@@ -71,12 +71,12 @@ func (c *client) do(ctx context.Context, method, path string, q url.Values, in, 
 		return nil
 	}
 	if err := json.Unmarshal(b, out); err != nil {
-		return fmt.Errorf("%s: answer to %s: %w", c.socket, path, err)
+		return fmt.Errorf("%s: answer to %s: %w", c.path, path, err)
 	}
 	return nil
 }
 
-func (c *client) send(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
+func (c *socket) send(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
 	u := url.URL{Scheme: "http", Host: "weft", Path: path, RawQuery: q.Encode()}
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
@@ -91,7 +91,7 @@ func (c *client) send(ctx context.Context, method, path string, q url.Values, bo
 }
 
 // stream reads an answer line by line until it ends or fn returns an error.
-func (c *client) stream(ctx context.Context, path string, q url.Values) (io.ReadCloser, error) {
+func (c *socket) stream(ctx context.Context, path string, q url.Values) (io.ReadCloser, error) {
 	resp, err := c.send(ctx, http.MethodGet, path, q, nil)
 	if err != nil {
 		return nil, err
@@ -116,24 +116,24 @@ func answerError(status int, b []byte) error {
 }
 
 // explain turns a failed connection into what it means here.
-func (c *client) explain(err error) error {
+func (c *socket) explain(err error) error {
 	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
-		return &exitError{exitNoMesh, withHint(fmt.Errorf("no mesh is running here (%s)", c.socket),
+		return &exitError{exitNoMesh, withHint(fmt.Errorf("no mesh is running here (%s)", c.path),
 			"start one with `weft up FILE` or `weft demo`, or name its folder with --state-dir")}
 	}
 	if errors.Is(err, syscall.EACCES) {
-		return withHint(fmt.Errorf("%s: permission denied", c.socket), "the mesh was started by another user; run weft as that user")
+		return withHint(fmt.Errorf("%s: permission denied", c.path), "the mesh was started by another user; run weft as that user")
 	}
 	var ue *url.Error
 	if errors.As(err, &ue) {
 		err = ue.Err
 	}
-	return fmt.Errorf("%s: %w", c.socket, err)
+	return fmt.Errorf("%s: %w", c.path, err)
 }
 
 // reachable tells whether something answers on the socket.
-func (c *client) reachable() bool {
-	conn, err := net.DialTimeout("unix", c.socket, time.Second)
+func (c *socket) reachable() bool {
+	conn, err := net.DialTimeout("unix", c.path, time.Second)
 	if err != nil {
 		return false
 	}
