@@ -148,7 +148,7 @@ func (h header) describe() string {
 func (d *decoder) list(n *yaml.Node, offset int, w *walker) {
 	items := lookup(n, "items")
 	if items == nil || items.Kind != yaml.SequenceNode {
-		w.fail(CodeMissingField, n, "items", "", "a List needs items", "")
+		w.fail(CodeMissingField, n, "items", "", "a List needs items", "add items, or remove the document")
 		return
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {

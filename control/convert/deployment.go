@@ -54,7 +54,7 @@ func checkContainers(fail func(code, path, val, msg, hint string), containers []
 		base := fmt.Sprintf("spec.template.spec.containers[%d]", i)
 		switch {
 		case c.Name == "":
-			fail(CodeMissingField, base+".name", "", "the container has no name", "")
+			fail(CodeMissingField, base+".name", "", "the container has no name", "add name: app")
 		case !isLabel(c.Name):
 			fail(CodeInvalidName, base+".name", c.Name, "the name is not valid", "use lower-case letters, digits and '-'")
 		case names[c.Name]:

@@ -3,6 +3,7 @@ package convert
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -74,7 +75,7 @@ func (c *conv) percentValue(path string, v *wrapperspb.DoubleValue, def float64)
 		return def
 	}
 	if v.Value < 0 || v.Value > 100 {
-		c.fail(CodeInvalidValue, path, strconv.FormatFloat(v.Value, 'g', -1, 64), "a percentage is from 0 to 100", "")
+		c.fail(CodeInvalidValue, path, strconv.FormatFloat(v.Value, 'g', -1, 64), "a percentage is from 0 to 100", "use 0 to 100")
 	}
 	return v.Value
 }
@@ -175,6 +176,13 @@ func (c *conv) hashCookie(path string, k *networking.LoadBalancerSettings_Consis
 		d := ttl.AsDuration() // 0 makes a session cookie
 		out.TTL = &d
 	}
+	for i, a := range k.GetAttributes() {
+		p := idx(path+".attributes", i)
+		if !isHeaderName(a.Name) || strings.ContainsAny(a.Value, ";,\r\n") {
+			c.fail(CodeInvalidValue, p, a.Name+"="+a.Value, "this is not a cookie attribute", "write name: SameSite and value: Strict, for example")
+		}
+		out.Attributes = append(out.Attributes, [2]string{a.Name, a.Value})
+	}
 	return out
 }
 
@@ -190,6 +198,7 @@ func (c *conv) connectionPool(path string, p *networking.ConnectionPoolSettings)
 		pt := path + ".tcp"
 		out.MaxConnections = c.count(pt+".maxConnections", t.MaxConnections)
 		out.ConnectTimeout = c.durationOrZero(pt+".connectTimeout", t.ConnectTimeout)
+		out.MaxConnDuration = c.durationOrZero(pt+".maxConnectionDuration", t.MaxConnectionDuration)
 		out.TCPIdleTimeout = c.durationOrZero(pt+".idleTimeout", t.IdleTimeout)
 		if k := t.TcpKeepalive; k != nil {
 			out.Keepalive = &model.Keepalive{Probes: k.Probes, Time: c.seconds(pt+".tcpKeepalive.time", c.durationOrZero(pt+".tcpKeepalive.time", k.Time)),
@@ -260,7 +269,7 @@ func (c *conv) outlier(path string, o *networking.OutlierDetection) *model.Outli
 
 func (c *conv) wholePercent(path string, n int32) uint32 {
 	if n < 0 || n > 100 {
-		c.fail(CodeInvalidValue, path, strconv.Itoa(int(n)), "a percentage is from 0 to 100", "")
+		c.fail(CodeInvalidValue, path, strconv.Itoa(int(n)), "a percentage is from 0 to 100", "use 0 to 100")
 		return 0
 	}
 	return uint32(n)

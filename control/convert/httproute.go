@@ -52,8 +52,39 @@ func (c *conv) headerValue(path, v string) {
 	if i := strings.IndexFunc(v, func(r rune) bool { return r < 0x20 && r != '\t' || r == 0x7f }); i >= 0 {
 		c.fail(CodeInvalidValue, path, strconv.Quote(v), "a header value has no control characters", "remove the line break")
 	}
-	if strings.Contains(strings.ReplaceAll(v, "%%", ""), "%") {
-		c.fail(CodeUnsupportedField, path, v, "format commands (%…%) in header values are not implemented yet", "write a fixed value; write %% for a percent sign")
+	c.headerFormat(path, v)
+}
+
+// headerOperators are the %…% commands without an argument that the proxy and Envoy both have in header values.
+var headerOperators = []string{
+	"DOWNSTREAM_REMOTE_ADDRESS", "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_REMOTE_PORT",
+	"DOWNSTREAM_DIRECT_REMOTE_ADDRESS", "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+	"DOWNSTREAM_LOCAL_ADDRESS", "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_LOCAL_PORT", "DOWNSTREAM_PEER_URI_SAN", "DOWNSTREAM_LOCAL_URI_SAN",
+	"UPSTREAM_HOST", "UPSTREAM_REMOTE_ADDRESS", "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "UPSTREAM_CLUSTER",
+	"ROUTE_NAME", "REQUESTED_SERVER_NAME", "PROTOCOL", "RESPONSE_FLAGS", "RESPONSE_CODE_DETAILS", "RESPONSE_CODE", "START_TIME",
+}
+
+// headerFormat checks the %…% commands of a header value.
+func (c *conv) headerFormat(path, v string) {
+	for rest := v; ; {
+		_, after, ok := strings.Cut(rest, "%")
+		if !ok {
+			return
+		}
+		cmd, tail, closed := strings.Cut(after, "%")
+		if !closed {
+			c.fail(CodeInvalidValue, path, v, "a % begins a format command that does not end", "write %% for a percent sign")
+			return
+		}
+		rest = tail
+		arg, isReq := strings.CutPrefix(cmd, "REQ(")
+		if !isReq {
+			arg, isReq = strings.CutPrefix(cmd, "RESP(")
+		}
+		if cmd == "" || slices.Contains(headerOperators, cmd) || isReq && len(arg) > 1 && strings.HasSuffix(arg, ")") {
+			continue
+		}
+		c.fail(CodeUnsupportedField, path, "%"+cmd+"%", "the format command is not supported", "use %REQ(header)%, %RESP(header)% or one of "+quoteList(headerOperators)+"; write %% for a percent sign")
 	}
 }
 
@@ -133,7 +164,7 @@ func (c *conv) rewrite(path string, r *networking.HTTPRewrite) *model.Rewrite {
 			c.fail(CodeExclusive, path+".uriRegexRewrite", x.Match, "uri and uriRegexRewrite exclude each other", "keep one of them")
 		}
 		if x.Match == "" || x.Rewrite == "" {
-			c.fail(CodeMissingField, path+".uriRegexRewrite", "", "match and rewrite must both be set", "")
+			c.fail(CodeMissingField, path+".uriRegexRewrite", "", "match and rewrite must both be set", "add the one that is missing")
 		}
 		c.regex(path+".uriRegexRewrite.match", x.Match)
 		out.Regex = &model.RegexRewrite{Match: x.Match, Rewrite: x.Rewrite}

@@ -75,7 +75,7 @@ func (c *conv) convert() []model.Object {
 	case *security.AuthorizationPolicy:
 		return c.authorizationPolicy(v)
 	}
-	c.fail(CodeUnknownKind, "kind", string(c.o.Key.Kind), "the kind has no model", "")
+	c.fail(CodeUnknownKind, "kind", string(c.o.Key.Kind), "the kind has no model", "remove the object")
 	return nil
 }
 
@@ -142,7 +142,7 @@ func (c *conv) percent(path string, p *networking.Percent) float64 {
 		return 100
 	}
 	if p.Value < 0 || p.Value > 100 {
-		c.fail(CodeInvalidValue, path+".value", strconv.FormatFloat(p.Value, 'g', -1, 64), "a percentage is from 0 to 100", "")
+		c.fail(CodeInvalidValue, path+".value", strconv.FormatFloat(p.Value, 'g', -1, 64), "a percentage is from 0 to 100", "use 0 to 100")
 	}
 	return p.Value
 }

@@ -73,7 +73,7 @@ func (c *conv) podAddresses(p *corev1.Pod) []netip.Addr {
 		}
 		a, err := netip.ParseAddr(s)
 		if err != nil {
-			c.fail(CodeInvalidValue, path, s, "this is not an IP address", "")
+			c.fail(CodeInvalidValue, path, s, "this is not an IP address", "let the runtime write the file")
 			return
 		}
 		for _, have := range out {

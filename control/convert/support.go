@@ -168,12 +168,13 @@ func destinationRuleSupport(name string) (support, bool) {
 	case "LoadBalancerSettings.ConsistentHashLB.MagLev":
 		return allow("tableSize"), true
 	case "LoadBalancerSettings.ConsistentHashLB.HTTPCookie":
-		return allow("name path ttl").hint("attributes", "cookie attributes are not implemented yet; name, path and ttl are"), true
+		return allow("name path ttl attributes"), true
+	case "LoadBalancerSettings.ConsistentHashLB.HTTPCookie.Attribute":
+		return allow("name value"), true
 	case "ConnectionPoolSettings":
 		return allow("tcp http"), true
 	case "ConnectionPoolSettings.TCPSettings":
-		return allow("maxConnections connectTimeout tcpKeepalive idleTimeout").
-			hint("maxConnectionDuration", "a maximum age of connections is not implemented yet; use idleTimeout"), true
+		return allow("maxConnections connectTimeout tcpKeepalive maxConnectionDuration idleTimeout"), true
 	case "ConnectionPoolSettings.TCPSettings.TcpKeepalive":
 		return allow("probes time interval"), true
 	case "ConnectionPoolSettings.HTTPSettings":

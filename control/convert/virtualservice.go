@@ -224,7 +224,7 @@ func (c *conv) httpMatch(path string, m *networking.HTTPMatchRequest, set *model
 	out.WithoutHeaders = c.stringMatches(path+".withoutHeaders", m.WithoutHeaders, c.matchHeader)
 	out.Query = c.stringMatches(path+".queryParams", m.QueryParams, func(p, name string) {
 		if name == "" {
-			c.fail(CodeMissingField, p, "", "the query parameter has no name", "")
+			c.fail(CodeMissingField, p, "", "the query parameter has no name", "write its name as the key")
 		}
 	})
 	if m.Port != 0 || c.o.Has(path+".port") {
@@ -239,7 +239,7 @@ func (c *conv) httpMatch(path string, m *networking.HTTPMatchRequest, set *model
 
 func (c *conv) sourceNamespace(path, ns string) {
 	if ns != "" && !isLabel(ns) {
-		c.fail(CodeInvalidName, path+".sourceNamespace", ns, "this is not a namespace", "")
+		c.fail(CodeInvalidName, path+".sourceNamespace", ns, "this is not a namespace", "write one namespace name, like default")
 	}
 }
 

@@ -27,7 +27,7 @@ type walker struct {
 	diags  []admin.Diagnostic
 	nodes  int // visited, aliases expanded
 	full   bool
-	active map[*yaml.Node]bool // aliases being expanded
+	active map[*yaml.Node]bool // anchored values being walked
 }
 
 // value is one checked value in both forms. ok is false if it must be left out.
@@ -56,15 +56,17 @@ func (w *walker) fail(code string, n *yaml.Node, path, val, msg, hint string) va
 // enter follows aliases and counts nodes. It returns nil when a bound is passed.
 func (w *walker) enter(n *yaml.Node, path string, depth int) (*yaml.Node, func()) {
 	leave := func() {}
+	alias := n
 	if n.Kind == yaml.AliasNode {
-		target := n.Alias
-		if w.active[target] {
-			w.fail(CodeAlias, n, path, "*"+n.Value, "the alias refers to itself", "write the fields out")
+		n = n.Alias
+	}
+	if n.Anchor != "" {
+		if w.active[n] {
+			w.fail(CodeAlias, alias, path, "*"+alias.Value, "the alias refers to itself", "write the fields out")
 			return nil, leave
 		}
-		w.active[target] = true
-		leave = func() { delete(w.active, target) }
-		n = target
+		w.active[n] = true
+		leave = func() { delete(w.active, n) }
 	}
 	if w.nodes++; w.nodes > MaxNodes || depth > MaxDepth {
 		if !w.full {
@@ -220,7 +222,7 @@ func (w *walker) walkMap(n *yaml.Node, s *schema, path string, depth int) value 
 		w.note(p, k, v)
 		if s.intKey {
 			if _, err := strconv.ParseUint(key, 10, 32); err != nil {
-				w.fail(CodeWrongType, k, p, key, "the key must be a number", "")
+				w.fail(CodeWrongType, k, p, key, "the key must be a number", "write a port number")
 				return
 			}
 		}
