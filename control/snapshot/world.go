@@ -61,7 +61,8 @@ type Revisions struct {
 // labelKey is a label pair in a namespace.
 type labelKey struct{ namespace, key, value string }
 
-// Defaults fills in what a Mesh leaves empty, with Istio's defaults where it has any.
+// Defaults fills in what a Mesh leaves empty, with Istio's defaults where it has
+// any. A negative TraceSampling means none.
 func Defaults(m model.Mesh) model.Mesh {
 	set := func(s *string, d string) {
 		if *s == "" {
@@ -74,6 +75,9 @@ func Defaults(m model.Mesh) model.Mesh {
 	set(&m.ClusterID, "Kubernetes")
 	if m.ConnectTimeout == 0 {
 		m.ConnectTimeout = 10 * time.Second
+	}
+	if m.TraceSampling == 0 {
+		m.TraceSampling = 1
 	}
 	if !m.ServiceCIDR.IsValid() {
 		m.ServiceCIDR = netip.MustParsePrefix("10.96.0.0/16")

@@ -83,7 +83,7 @@ func (s *Snapshot) httpManager(m manager, weft bool) *listenerv3.Filter {
 	h := &hcmv3.HttpConnectionManager{
 		StatPrefix: m.statPrefix, CodecType: hcmv3.HttpConnectionManager_AUTO,
 		HttpFilters: httpFilters(m.direction, weft, m.deny, m.allow), Tracing: s.tracing(m.direction),
-		ServerName: serverName, AccessLog: accessLogs(s.mesh), StreamIdleTimeout: duration(0),
+		AccessLog: accessLogs(s.mesh), StreamIdleTimeout: duration(0),
 		UseRemoteAddress: boolean(m.direction == gateway), NormalizePath: boolean(true),
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
 		UpgradeConfigs:               []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
@@ -92,6 +92,9 @@ func (s *Snapshot) httpManager(m manager, weft bool) *listenerv3.Filter {
 		h.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: m.routes}
 	} else {
 		h.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: m.routeName}}
+	}
+	if m.direction != outbound { // to its own workload a sidecar answers as "envoy", Envoy's default
+		h.ServerName = serverName
 	}
 	switch m.direction {
 	case inbound:
@@ -111,7 +114,7 @@ func certDetails() *hcmv3.HttpConnectionManager_SetCurrentClientCertDetails {
 // tracing decides which requests are sampled; without a provider it only makes and passes trace context.
 func (s *Snapshot) tracing(direction) *hcmv3.HttpConnectionManager_Tracing {
 	return &hcmv3.HttpConnectionManager_Tracing{
-		ClientSampling: percent(100), RandomSampling: percent(s.mesh.TraceSampling), OverallSampling: percent(100),
+		ClientSampling: percent(100), RandomSampling: percent(max(s.mesh.TraceSampling, 0)), OverallSampling: percent(100),
 	}
 }
 

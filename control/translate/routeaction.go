@@ -13,7 +13,6 @@ import (
 	commonfaultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
-	"google.golang.org/grpc/codes"
 
 	"weft.mesh/weft/model"
 )
@@ -106,13 +105,16 @@ func faultConfig(f *model.Fault) *faultv3.HTTPFault {
 	return out
 }
 
-// grpcStatus reads a status by name (UNAVAILABLE); convert has refused others.
+// grpcCodes are the names of gRPC's statuses in order of their numbers.
+var grpcCodes = strings.Fields("OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED " +
+	"RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED")
+
+// grpcStatus reads a status by name; convert has refused others.
 func grpcStatus(name string) uint32 {
-	var c codes.Code
-	if err := c.UnmarshalJSON([]byte(strconv.Quote(strings.ToUpper(name)))); err != nil {
-		return uint32(codes.Unknown)
+	if i := slices.Index(grpcCodes, strings.ToUpper(name)); i >= 0 {
+		return uint32(i)
 	}
-	return uint32(c)
+	return uint32(slices.Index(grpcCodes, "UNKNOWN"))
 }
 
 // redirect translates a redirect; port is the listener's.
