@@ -74,8 +74,15 @@ func (f *Fields) SetAt(i int, value []byte) { f.list[i].Value = value }
 
 // DelFunc removes the lines that drop says.
 func (f *Fields) DelFunc(drop func(Field) bool) {
-	keep := f.list[:0]
-	for _, l := range f.list {
+	i := 0
+	for i < len(f.list) && !drop(f.list[i]) {
+		i++
+	}
+	if i == len(f.list) {
+		return
+	}
+	keep := f.list[:i]
+	for _, l := range f.list[i+1:] {
 		if !drop(l) {
 			keep = append(keep, l)
 		}

@@ -105,9 +105,7 @@ func (f *Filter) Request(s *filter.Stream) filter.Verdict {
 	if f.direction == stream.Inbound {
 		f.caller(s, data)
 	}
-	if data != nil || s.Req.Fields.Has(headerID) {
-		s.Req.Fields.DelFunc(isPeerHeader)
-	}
+	s.Req.Fields.DelFunc(isPeerHeader)
 	return filter.Continue
 }
 
@@ -150,9 +148,7 @@ func (f *Filter) Response(s *filter.Stream) {
 			s.Info.Peer = w
 		}
 	}
-	if data != nil || h.Has(headerID) {
-		h.DelFunc(isPeerHeader)
-	}
+	h.DelFunc(isPeerHeader)
 	if f.direction == stream.Inbound && s.Info.Peer != nil && s.Conn.MutualTLS() {
 		f.introduce(h)
 	}
