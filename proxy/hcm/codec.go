@@ -5,6 +5,7 @@ import (
 
 	"weft.mesh/weft/proxy/config"
 	"weft.mesh/weft/proxy/http1"
+	"weft.mesh/weft/proxy/http2"
 	"weft.mesh/weft/proxy/netio"
 )
 
@@ -45,6 +46,16 @@ func (c *connection) speaksHTTP2(nc *netio.Conn) (bool, error) {
 	}
 	p, err := nc.Peek(len(prefaceStart)) // no HTTP/1 request is shorter, and none begins so
 	return string(p) == prefaceStart, err
+}
+
+func (c *connection) serveHTTP2(nc *netio.Conn, drain <-chan struct{}) error {
+	cfg := c.m.cfg
+	return http2.ServeConn(c.ctx, nc, http2.ServerOptions{
+		MaxHeaderBytes: cfg.MaxHeaderBytes, MaxHeaders: cfg.MaxHeaders, MaxConcurrentStreams: cfg.MaxConcurrentStreams,
+		StreamWindow: cfg.InitialStreamWindow, ConnWindow: cfg.InitialConnWindow, IdleTimeout: cfg.IdleTimeout,
+		HeaderTimeout: cfg.RequestHeadersTimeout, WriteStallTimeout: writeStall, MaxRequests: cfg.MaxRequestsPerConn,
+		Drain: drain, OnProtocolError: c.protocolError,
+	}, c.handle)
 }
 
 // prefaceStart begins the HTTP/2 preface (RFC 9113 section 3.4).

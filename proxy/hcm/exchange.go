@@ -82,7 +82,7 @@ func (x *exchange) begin(c *connection, s stream.Server) {
 func (x *exchange) end() {
 	x.info.Duration = time.Since(x.info.Start)
 	x.unwatch()
-	x.finishUpstream()
+	x.up.body.finish(x)
 	if x.cancel != nil {
 		x.cancel()
 	}
@@ -98,6 +98,7 @@ func (x *exchange) end() {
 	for _, l := range x.m.cfg.AccessLogs {
 		l.Log(&x.info)
 	}
+	x.closeClient() // not before: the response's head is the client's memory
 	x.clear()
 }
 

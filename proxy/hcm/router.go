@@ -158,7 +158,6 @@ func (x *exchange) attempts() {
 			} else {
 				x.deliver(out.resp)
 			}
-			x.dropClient()
 			return
 		}
 		if !x.backOff() {
@@ -309,11 +308,6 @@ func (x *exchange) endRetry() {
 	}
 }
 
-// finishUpstream leaves nothing running that belongs to the exchange.
-func (x *exchange) finishUpstream() {
-	x.up.body.finish(x)
-	x.closeClient()
-}
 
 // fail answers for an upstream that did not.
 func (x *exchange) fail(e *stream.Error) {

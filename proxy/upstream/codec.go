@@ -6,6 +6,8 @@ import (
 
 	"weft.mesh/weft/proxy/config"
 	"weft.mesh/weft/proxy/http1"
+	"weft.mesh/weft/proxy/http2"
+	"weft.mesh/weft/proxy/netio"
 	"weft.mesh/weft/proxy/stream"
 )
 
@@ -26,9 +28,9 @@ type HTTPConn interface {
 	Close()
 }
 
-// Connector makes HTTP connections. ctx is that of the attempt, life that of the connection.
+// Connector makes HTTP connections. ctx is that of the attempt, not of the connection.
 type Connector interface {
-	Connect(ctx, life context.Context, c *config.Cluster, ep *config.Endpoint, tls *config.UpstreamTLS, proto config.Protocol, o DialOptions) (HTTPConn, error)
+	Connect(ctx context.Context, c *config.Cluster, ep *config.Endpoint, tls *config.UpstreamTLS, proto config.Protocol, o DialOptions) (HTTPConn, error)
 }
 
 // codecs is the Connector over a Dialer and the two codecs.
@@ -37,17 +39,39 @@ type codecs struct{ set Settings }
 // writeStall is how long an upstream may take nothing of what is sent to it.
 const writeStall = 5 * time.Minute
 
-func (k codecs) Connect(ctx, life context.Context, c *config.Cluster, ep *config.Endpoint, tls *config.UpstreamTLS, proto config.Protocol, o DialOptions) (HTTPConn, error) {
+func (k codecs) Connect(ctx context.Context, c *config.Cluster, ep *config.Endpoint, tls *config.UpstreamTLS, proto config.Protocol, o DialOptions) (HTTPConn, error) {
 	nc, info, err := k.set.Dialer.Dial(ctx, ep, c, tls, o)
 	if err != nil {
 		return nil, err
 	}
 	if proto == config.ProtoHTTP2 || proto == config.ProtoALPN && (info.ALPN == "h2" || info.ALPN == "istio-h2") {
-		return k.http2(ctx, life, c, nc, info)
+		return k.http2(ctx, c, nc, info)
 	}
 	return http1Conn{http1.NewClientConn(nc, info, http1.ClientOptions{
 		MaxHeaderBytes: k.set.MaxHeaderBytes, MaxHeaders: k.set.MaxHeaders, WriteStallTimeout: writeStall,
 	})}, nil
+}
+
+func (k codecs) http2(ctx context.Context, c *config.Cluster, nc *netio.Conn, info *stream.ConnInfo) (HTTPConn, error) {
+	cc, err := http2.NewClientConn(ctx, nc, info, http2.ClientOptions{
+		MaxHeaderBytes: k.set.MaxHeaderBytes, MaxHeaders: k.set.MaxHeaders, WriteStallTimeout: writeStall, MaxStreams: c.MaxConcurrentStreams,
+	})
+	if err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	return http2Conn{cc}, nil
+}
+
+// http2Conn adapts the HTTP/2 codec.
+type http2Conn struct{ *http2.ClientConn }
+
+func (c http2Conn) Multiplexed() bool { return true }
+func (c http2Conn) Idle() bool        { return c.Streams() == 0 }
+
+// Usable tells whether the connection still takes streams, now or when others have ended.
+func (c http2Conn) Usable() bool {
+	return c.Err() == nil && (c.Streams() > 0 || c.CanTakeStream())
 }
 
 // http1Conn adapts the HTTP/1 codec.

@@ -239,7 +239,7 @@ func (p *pool) connect(ctx context.Context, s *state, r *Request, proto config.P
 	if h.tls != nil && h.tls.AutoSNI {
 		o.SNI = hostOnly(r.Authority)
 	}
-	hc, err := h.cluster.m.set.Connect.Connect(ctx, h.cluster.m.ctx, s.cfg, h.ep.Load(), h.tls, proto, o)
+	hc, err := h.cluster.m.set.Connect.Connect(ctx, s.cfg, h.ep.Load(), h.tls, proto, o)
 	if err != nil {
 		h.Stats.CxConnectFail.Add(1)
 		h.cluster.conns.Add(-1)

@@ -23,6 +23,9 @@ var _ filter.HTTP = (*Filter)(nil)
 
 // New compiles the filter's configuration.
 func New(c *rbacv3.RBAC) (*Filter, error) {
+	if err := matcher.Known(c); err != nil {
+		return nil, fmt.Errorf("rbac: %w", err)
+	}
 	if err := matcher.Only(c, "rules", "rules_stat_prefix"); err != nil {
 		return nil, fmt.Errorf("rbac: %w", err)
 	}

@@ -25,6 +25,9 @@ var _ filter.Network = (*Filter)(nil)
 
 // New compiles the filter's configuration.
 func New(c *rbacv3.RBAC) (*Filter, error) {
+	if err := matcher.Known(c); err != nil {
+		return nil, fmt.Errorf("network rbac: %w", err)
+	}
 	if err := matcher.Only(c, "rules", "stat_prefix", "enforcement_type"); err != nil {
 		return nil, fmt.Errorf("network rbac: %w", err)
 	}
