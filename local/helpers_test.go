@@ -448,6 +448,9 @@ func start(t *testing.T, uid int, dir string) *mesh {
 	t.Cleanup(func() {
 		m.cmd.Process.Kill()
 		<-m.done
+		if strings.Contains(m.out.String(), "DATA RACE") {
+			t.Error("the mesh has a data race")
+		}
 		if t.Failed() {
 			t.Logf("output of the mesh:\n%s", m.out)
 		}

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/local/client"
 )
 
 func TestMeshOnOneMachine(t *testing.T) {
@@ -93,6 +95,73 @@ func TestMeshOnOneMachine(t *testing.T) {
 			}
 			if out, code := m.exec("default", web.Name, "no-such-program"); code != 127 || !strings.Contains(out, "no-such-program") {
 				t.Errorf("unknown program: exit code %d, %q", code, out)
+			}
+		})
+		t.Run("a command ends with its caller", func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer null.Close()
+			done := make(chan error, 1)
+			go func() {
+				_, err := m.client.Exec(ctx, admin.ExecRequest{Namespace: "default", Pod: web.Name, Command: []string{"sleep", "4321"}}, null, null, null)
+				done <- err
+			}()
+			count := func(want int) func() error {
+				return func() error {
+					n := 0
+					for _, pid := range descendants(m.cmd.Process.Pid) {
+						if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); string(b) == "sleep\x004321\x00" {
+							n++
+						}
+					}
+					if n != want {
+						return fmt.Errorf("%d commands run, want %d", n, want)
+					}
+					return nil
+				}
+			}
+			m.eventually("the command runs", 5*time.Second, count(1))
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				t.Errorf("the caller sees %v", err)
+			}
+			m.eventually("the command has ended", 5*time.Second, count(0))
+		})
+		t.Run("logs are followed", func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			var seen output
+			done := make(chan error, 1)
+			go func() {
+				done <- m.client.Logs(ctx, client.LogOptions{Pod: web.Name, Container: "istio-proxy", Follow: true, Tail: 1}, &seen)
+			}()
+			m.eventually("a new line comes", 5*time.Second, func() error {
+				m.get("default", caller.Name, "http://web/")
+				if strings.Count(seen.String(), "relay :15006") < 2 {
+					return errors.New(seen.String())
+				}
+				return nil
+			})
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+		t.Run("a sidecar that is killed comes back", func(t *testing.T) {
+			if err := m.client.Signal(t.Context(), admin.SignalRequest{Namespace: "default", Pod: "deployment/caller", Container: "istio-proxy", Signal: "KILL"}); err != nil {
+				t.Fatal(err)
+			}
+			m.eventually("it is ready again", 5*time.Second, func() error {
+				if p := m.pods("caller")[0]; p.Restarts != 1 || !p.Ready {
+					return fmt.Errorf("%+v", p)
+				}
+				return nil
+			})
+			if err := m.client.Signal(t.Context(), admin.SignalRequest{Pod: "deployment/caller", Signal: "SIGNONE"}); err == nil || !strings.Contains(err.Error(), "SIGNONE") {
+				t.Errorf("a signal that is none: %v", err)
 			}
 		})
 		t.Run("the admin port of a sidecar can be reached from outside", func(t *testing.T) {

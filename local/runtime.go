@@ -100,14 +100,13 @@ func (r *Runtime) Run(ctx context.Context) (err error) {
 // prepare makes the folders and the network.
 func (r *Runtime) prepare() error {
 	r.clean()
+	if err := os.RemoveAll(filepath.Join(r.set.StateDir, "logs")); err != nil {
+		return fmt.Errorf("local: remove logs of the last run: %w", err)
+	}
 	for _, dir := range []string{"", "logs", "sandbox", "proxies"} {
 		if err := os.MkdirAll(filepath.Join(r.set.StateDir, dir), 0o700); err != nil {
 			return fmt.Errorf("local: make folder: %w", err)
 		}
-	}
-	// Programs of other pods may read what names them, not more.
-	if err := os.RemoveAll(filepath.Join(r.set.StateDir, "logs")); err != nil {
-		return fmt.Errorf("local: remove logs of the last run: %w", err)
 	}
 	folder := manifest.Folder{Dir: filepath.Join(r.set.StateDir, admin.DirPods)}
 	if err := folder.Clear(); err != nil {

@@ -48,7 +48,7 @@ type Settings struct {
 	TrustDomain string           // default cluster.local
 	Cluster     string           // default Kubernetes
 	XDSPort     uint16           // default 15012
-	DNS         []netip.AddrPort // servers for names outside the mesh; none by default
+	DNS         []netip.AddrPort // servers inside the pod network for names that the mesh does not know; none by default
 
 	// HostPorts maps a host port in a gateway's manifest to the name of a
 	// listener in Inside, like 8080 and 80 → "ingress".

@@ -4,7 +4,8 @@
 // Ctrl-C does not reach it and that signals reach all of its group. It does not
 // get a parent-death signal, because that is tied to the starting thread;
 // instead everything of a mesh lives in one PID namespace, which the kernel
-// ends with the mesh.
+// ends with the mesh. What a program leaves behind in its process group is
+// killed when it ends; what left the group too is the sandbox's to kill.
 package process
 
 import (
@@ -83,6 +84,8 @@ func Start(s *sandbox.Sandbox, spec Spec) (*Process, error) {
 		if errors.Is(p.err, exec.ErrWaitDelay) {
 			p.err = nil // ended well; something it started still writes
 		}
+		// What it left in its group would keep its ports from its successor.
+		unix.Kill(-p.PID(), unix.SIGKILL)
 		close(p.done)
 	}()
 	return p, nil
