@@ -398,13 +398,7 @@ func (m *Manager) start(s *socket) {
 // none is left. When ctx ends first, the rest is cut. Unless AcceptWhileDraining is
 // set, nothing is accepted any more; sockets close at the latest when Drain returns.
 func (m *Manager) Drain(ctx context.Context) error {
-	m.drainOnce.Do(func() { close(m.draining) })
-	m.mu.Lock()
-	m.cur.Load().end()
-	if !m.set.AcceptWhileDraining {
-		m.closeSockets()
-	}
-	m.mu.Unlock()
+	m.StartDrain()
 	if m.set.AcceptWhileDraining && m.set.MinDrain > 0 {
 		t := time.NewTimer(m.set.MinDrain)
 		defer t.Stop()
@@ -421,6 +415,17 @@ func (m *Manager) Drain(ctx context.Context) error {
 		return fmt.Errorf("listener: drain: cut %d connections: %w", n, err)
 	}
 	return nil
+}
+
+// StartDrain is the beginning of Drain: it returns at once.
+func (m *Manager) StartDrain() {
+	m.drainOnce.Do(func() { close(m.draining) })
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cur.Load().end()
+	if !m.set.AcceptWhileDraining {
+		m.closeSockets()
+	}
 }
 
 // Draining tells whether Drain was called.
