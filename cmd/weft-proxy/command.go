@@ -1,0 +1,231 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft.mesh/weft/internal/version"
+	"weft.mesh/weft/proxy/admin"
+	"weft.mesh/weft/proxy/server"
+	"weft.mesh/weft/xds"
+)
+
+// options are the flags of sidecar and gateway.
+type options struct {
+	id, namespace, ip, serviceAccount, workload string
+	labels                                      []string
+	xds, caRoot, tokenFile, stateDir            string
+	trustDomain, domain, cluster                string
+	inherit                                     []string
+	accessLog, level, appMetrics                string
+	adminPort, concurrency                      int
+	statusPort, readyPort, metricsPort          int
+	drain                                       time.Duration
+}
+
+// getenv reads the environment; this package is the only place that does.
+type getenv func(string) string
+
+func rootCommand(stdout, stderr io.Writer, env getenv) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "weft-proxy",
+		Short:         "The data plane of Weft: a sidecar or a gateway",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.AddCommand(proxyCommand(xds.Sidecar, env), proxyCommand(xds.Router, env), versionCommand())
+	return root
+}
+
+func proxyCommand(role xds.NodeType, env getenv) *cobra.Command {
+	use, short := "sidecar", "Run the proxy beside a workload"
+	if role == xds.Router {
+		use, short = "gateway", "Run the proxy at an edge of the mesh"
+	}
+	var o options
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Long: short + ".\n\nIt takes its configuration and certificates from the control plane at --xds, keeps both in --state-dir,\n" +
+			"and serves from there while the control plane is away. SIGTERM drains, a second one ends it at once.",
+		Example: "  weft-proxy " + use + " --id reviews-1 --namespace default --ip 10.0.0.7 --service-account reviews \\\n" +
+			"    --label app=reviews --label version=v1 --xds weft.weft-system.svc:15012 \\\n" +
+			"    --ca-root /etc/weft/root-cert.pem --token-file /run/weft/token --state-dir /var/lib/weft-proxy",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			level := new(slog.LevelVar)
+			set, err := o.settings(role, level, cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			server.Tune(server.Tuning{Concurrency: o.concurrency})
+			s, err := server.New(*set)
+			if err != nil {
+				return err
+			}
+			return s.Run(cmd.Context())
+		},
+	}
+	o.register(c, env)
+	return c
+}
+
+func (o *options) register(c *cobra.Command, env getenv) {
+	host, _ := os.Hostname() // only a default
+	f := c.Flags()
+	f.StringVar(&o.id, "id", or(env("POD_NAME"), host), "name of the pod (environment: POD_NAME)")
+	f.StringVar(&o.namespace, "namespace", or(env("POD_NAMESPACE"), "default"), "namespace of the pod (environment: POD_NAMESPACE)")
+	f.StringVar(&o.ip, "ip", env("INSTANCE_IP"), "IP address of the pod (environment: INSTANCE_IP)")
+	f.StringVar(&o.serviceAccount, "service-account", or(env("SERVICE_ACCOUNT"), "default"), "service account of the pod (environment: SERVICE_ACCOUNT)")
+	f.StringArrayVar(&o.labels, "label", nil, "label of the pod, key=value (repeat)")
+	f.StringVar(&o.workload, "workload", "", "name of the workload, the Deployment (default: the pod's)")
+	f.StringVar(&o.xds, "xds", env("WEFT_XDS"), "control plane, host:port (environment: WEFT_XDS)")
+	f.StringVar(&o.caRoot, "ca-root", "", "PEM file with the roots that verify the control plane")
+	f.StringVar(&o.tokenFile, "token-file", "", "file with the join token")
+	f.StringVar(&o.stateDir, "state-dir", "", "directory for identity and last good configuration")
+	f.StringVar(&o.trustDomain, "trust-domain", "cluster.local", "trust domain of the mesh")
+	f.StringVar(&o.domain, "domain", "cluster.local", "DNS domain of the cluster")
+	f.StringVar(&o.cluster, "cluster", "Kubernetes", "ID of the cluster")
+	f.StringArrayVar(&o.inherit, "inherit-listener", nil, "bound socket passed by the parent process, port=fd (repeat)")
+	f.StringVar(&o.accessLog, "access-log-file", "", "file for access logs that are configured for /dev/stdout")
+	f.StringVar(&o.level, "log-level", "info", "trace, debug, info, warning, error, critical or off")
+	f.IntVar(&o.adminPort, "admin-port", server.AdminPort, "port of the admin interface on 127.0.0.1; 0: none")
+	f.IntVar(&o.statusPort, "status-port", server.StatusPort, "port of merged metrics and health; 0: none")
+	f.IntVar(&o.readyPort, "ready-port", server.ReadyPort, "port of readiness; 0: none")
+	f.IntVar(&o.metricsPort, "metrics-port", server.MetricsPort, "port of the proxy's metrics; 0: none")
+	f.IntVar(&o.concurrency, "concurrency", 0, "threads that run Go code; 0: as the CPU limit allows, at most 2")
+	f.DurationVar(&o.drain, "drain-duration", server.DefaultDrain, "how long connections may go on after SIGTERM")
+	o.appMetrics = env("WEFT_APP_METRICS")
+}
+
+// port is the address of an interface on all addresses; "" (not served) for 0.
+func port(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return ":" + strconv.Itoa(n)
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// settings checks the flags and turns them into the server's settings.
+func (o *options) settings(role xds.NodeType, level *slog.LevelVar, stderr io.Writer) (*server.Settings, error) {
+	l, err := admin.ParseLevel(o.level)
+	if err != nil {
+		return nil, fmt.Errorf("--log-level: %w", err)
+	}
+	level.Set(l)
+	ip, err := netip.ParseAddr(o.ip)
+	if err != nil {
+		return nil, fmt.Errorf("--ip %q: want the pod's IP address", o.ip)
+	}
+	s := &server.Settings{
+		Role: role, Name: o.id, Namespace: o.namespace, IP: ip, ServiceAccount: o.serviceAccount, Workload: o.workload,
+		TrustDomain: o.trustDomain, Domain: o.domain, Cluster: o.cluster, XDS: o.xds, StateDir: o.stateDir, AccessLogFile: o.accessLog,
+		Status: port(o.statusPort), Ready: port(o.readyPort), Metrics: port(o.metricsPort),
+		AppMetrics: o.appMetrics, Drain: o.drain, MinDrain: min(server.DefaultMinDrain, o.drain),
+		Log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})), Level: level,
+	}
+	if o.adminPort != 0 {
+		s.Admin = "127.0.0.1:" + strconv.Itoa(o.adminPort)
+	}
+	if role == xds.Sidecar {
+		s.Mark = server.Mark
+	}
+	if s.Labels, err = parseLabels(o.labels); err != nil {
+		return nil, err
+	}
+	if s.Inherited, err = inherited(o.inherit); err != nil {
+		return nil, err
+	}
+	if o.caRoot != "" {
+		if s.CARoots, err = os.ReadFile(o.caRoot); err != nil {
+			return nil, fmt.Errorf("--ca-root: %w", err)
+		}
+	} else if o.xds != "" {
+		return nil, fmt.Errorf("--ca-root: must be set: without it the control plane at %s cannot be verified", o.xds)
+	}
+	if o.tokenFile != "" {
+		s.Token = func() (string, error) {
+			b, err := os.ReadFile(o.tokenFile)
+			return string(b), err
+		}
+	}
+	return s, nil
+}
+
+func parseLabels(list []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, l := range list {
+		k, v, ok := strings.Cut(l, "=")
+		if !ok || k == "" {
+			return nil, fmt.Errorf("--label %q: want key=value", l)
+		}
+		out[k] = v
+	}
+	return out, nil
+}
+
+// inherited takes over bound sockets from the parent process.
+func inherited(list []string) (map[uint16]net.Listener, error) {
+	out := map[uint16]net.Listener{}
+	for _, s := range list {
+		p, f, _ := strings.Cut(s, "=")
+		port, err := strconv.ParseUint(p, 10, 16)
+		fd, err2 := strconv.ParseUint(f, 10, 31)
+		if err != nil || err2 != nil || port == 0 {
+			return nil, fmt.Errorf("--inherit-listener %q: want port=fd", s)
+		}
+		file := os.NewFile(uintptr(fd), "inherited listener "+p)
+		ln, err := net.FileListener(file)
+		_ = file.Close() // FileListener has a copy
+		if err != nil {
+			return nil, fmt.Errorf("--inherit-listener %q: %w", s, err)
+		}
+		out[uint16(port)] = ln
+	}
+	return out, nil
+}
+
+func versionCommand() *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  weft-proxy version -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := version.Get()
+			switch output {
+			case "":
+				fmt.Fprintf(cmd.OutOrStdout(), "weft-proxy %s (%s, %s/%s)\n", v.Version, v.Go, runtime.GOOS, runtime.GOARCH)
+				return nil
+			case "json":
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(v)
+			}
+			return fmt.Errorf("-o %q: want json", output)
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "", "json, or empty for text")
+	return c
+}
