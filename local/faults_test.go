@@ -165,14 +165,12 @@ func TestASecondSignalKills(t *testing.T) {
 }
 
 func TestALostControlPlaneChangesNothing(t *testing.T) {
-	m := &mesh{}
 	modes(t, func(t *testing.T, uid int) {
-		m = start(t, uid, prepare(t, uid))
+		m := start(t, uid, prepare(t, uid))
 		m.service("default", "web", 80, 9080)
 		m.deploy("default", "web", 2, "", serveSpec)
 		before := m.ready("web", 2)
-		// The fake's socket goes; connections that are open are cut by the
-		// restart of the fake, which comes back empty but for what it is told.
+		// The socket goes and open watches are cut; it comes back after a while.
 		m.post("lose", admin.Object{})
 		m.eventually("the control plane is back", 5*time.Second, func() error {
 			_, err := m.control.Get("http://control" + admin.PathRoot)
@@ -191,5 +189,30 @@ func TestALostControlPlaneChangesNothing(t *testing.T) {
 		if after := m.ready("web", 2); !slices.Equal(names(before), names(after)) {
 			t.Errorf("pods changed from %v to %v", names(before), names(after))
 		}
+	})
+}
+
+func TestASeparateControlPlaneThatIsKilledIsStartedAgain(t *testing.T) {
+	modes(t, func(t *testing.T, uid int) {
+		m := start(t, uid, prepare(t, uid), "separate")
+		m.service("default", "web", 80, 9080)
+		m.deploy("default", "web", 1, "", serveSpec)
+		before := m.ready("web", 1)[0]
+		if err := m.client.Signal(t.Context(), admin.SignalRequest{Pod: admin.PodControlPlane, Signal: "KILL"}); err != nil {
+			t.Fatal(err)
+		}
+		m.eventually("it begins again", 5*time.Second, func() error {
+			if logs := m.logs("", admin.PodControlPlane, ""); strings.Count(logs, "control plane begins") != 2 || !strings.Contains(logs, "signal: killed") {
+				return errors.New(logs)
+			}
+			return nil
+		})
+		m.deploy("default", "web", 2, "", serveSpec)
+		for _, p := range m.ready("web", 2) {
+			if p.Name == before.Name && p.IP == before.IP && p.Restarts == 0 {
+				return
+			}
+		}
+		t.Errorf("the pod from before is gone: %+v", m.pods("web"))
 	})
 }

@@ -35,6 +35,8 @@ func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case "weft-proxy":
 		os.Exit(fakeProxy(os.Args[1:]))
+	case "weft-control":
+		os.Exit(separateControl(os.Args[1]))
 	case "testapp":
 		os.Exit(testApp(os.Args[1:]))
 	}
@@ -44,7 +46,19 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// fakeWeft is a weft command: mesh STATEDIR INGRESS.
+// separateControl is the fake control plane as a process of its own.
+func separateControl(socket string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	fmt.Println("control plane begins")
+	if err := newFakeControl(socket).run(ctx); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// fakeWeft is a weft command: mesh STATEDIR INGRESS [separate].
 func fakeWeft(argv []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -58,7 +72,7 @@ func fakeWeft(argv []string) int {
 	}
 	plane := newFakeControl(filepath.Join(dir, admin.SocketControl))
 	bin := filepath.Join(filepath.Dir(dir), "bin")
-	r, err := New(Settings{
+	set := Settings{
 		Inside: in, StateDir: dir, ProxyPath: filepath.Join(bin, "weft-proxy"), ProgramDirs: []string{bin},
 		Environ:   append(os.Environ(), "SECRET=do-not-leak"),
 		HostPorts: map[uint16]string{8080: "ingress"}, DrainDelay: 200 * time.Millisecond, SidecarWait: 3 * time.Second,
@@ -73,7 +87,11 @@ func fakeWeft(argv []string) int {
 			}
 			return nil
 		},
-	})
+	}
+	if len(argv) > 4 {
+		set.Start, set.ControlPlane = nil, &Command{Argv: []string{filepath.Join(bin, "weft-control"), filepath.Join(dir, admin.SocketControl)}}
+	}
+	r, err := New(set)
 	if err == nil {
 		err = r.Run(ctx)
 	}
@@ -96,8 +114,29 @@ type fakeControl struct {
 	tokens  int
 }
 
+// newFakeControl begins with the objects that it had when it ended.
 func newFakeControl(path string) *fakeControl {
-	return &fakeControl{path: path, objects: map[admin.ObjectRef]admin.Object{}, vips: map[string]string{}, changed: make(chan struct{})}
+	f := &fakeControl{path: path, objects: map[admin.ObjectRef]admin.Object{}, vips: map[string]string{}, changed: make(chan struct{})}
+	var old []admin.Object
+	if b, err := os.ReadFile(path + ".json"); err == nil && json.Unmarshal(b, &old) == nil {
+		for _, o := range old {
+			f.put(o, false)
+		}
+	}
+	return f
+}
+
+// save keeps the objects in the order of their addresses.
+func (f *fakeControl) save() {
+	var all []admin.Object
+	for _, o := range f.objects {
+		all = append(all, o)
+	}
+	slices.SortFunc(all, func(a, b admin.Object) int {
+		return strings.Compare(f.vips[a.Name+"."+a.Namespace]+a.Kind, f.vips[b.Name+"."+b.Namespace]+b.Kind)
+	})
+	b, _ := json.Marshal(all)
+	os.WriteFile(f.path+".json", b, 0o600)
 }
 
 func (f *fakeControl) run(ctx context.Context) error {
@@ -158,6 +197,7 @@ func (f *fakeControl) put(o admin.Object, remove bool) {
 	if o.Kind == "Service" && f.vips[o.Name+"."+o.Namespace] == "" {
 		f.vips[o.Name+"."+o.Namespace] = fmt.Sprintf("10.96.0.%d", 10+len(f.vips))
 	}
+	f.save()
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
@@ -406,7 +446,7 @@ func prepare(t *testing.T, uid int) string {
 	if err := os.WriteFile(filepath.Join(bin, "weft"), self, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"weft-proxy", "testapp"} {
+	for _, name := range []string{"weft-proxy", "weft-control", "testapp"} {
 		if err := os.Symlink("weft", filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -418,7 +458,7 @@ func prepare(t *testing.T, uid int) string {
 	return filepath.Join(base, "state")
 }
 
-func start(t *testing.T, uid int, dir string) *mesh {
+func start(t *testing.T, uid int, dir string, more ...string) *mesh {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -431,7 +471,7 @@ func start(t *testing.T, uid int, dir string) *mesh {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", filepath.Join(dir, admin.SocketControl))
 	}}}
-	m.cmd = exec.Command(filepath.Join(filepath.Dir(dir), "bin", "weft"), "mesh", dir, ingress)
+	m.cmd = exec.Command(filepath.Join(filepath.Dir(dir), "bin", "weft"), append([]string{"mesh", dir, ingress}, more...)...)
 	m.cmd.Stdout, m.cmd.Stderr = m.out, m.out
 	m.cmd.WaitDelay = time.Second
 	if uid != os.Getuid() {
