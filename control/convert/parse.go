@@ -139,6 +139,8 @@ func (c chunk) parse() (doc *document, serr *syntaxError) {
 	return &document{node: n.Content[0], offset: c.line}, nil
 }
 
+var anchorName = regexp.MustCompile(`unknown anchor '([^']*)'`)
+
 var errLine = regexp.MustCompile(`line (\d+): *`)
 
 // explain turns the parser's message into a position and a reason.
@@ -156,6 +158,10 @@ func (c chunk) explain(err error) *syntaxError {
 	switch {
 	case strings.Contains(msg, "unknown anchor"):
 		e.code, e.hint = CodeAlias, "define the anchor (&name) before the alias, in the same document"
+		if m := anchorName.FindStringSubmatch(msg); m != nil { // the parser gives no line here
+			before, _, _ := bytes.Cut(c.text, []byte("*"+m[1]))
+			e.value, e.line = "*"+m[1], c.line+1+bytes.Count(before, []byte("\n"))
+		}
 	case strings.Contains(msg, "exceeded max depth"):
 		e.code, e.hint = CodeTooLarge, "nest less deeply"
 	}
