@@ -286,10 +286,10 @@ func (st *stream) step(compute func() ([]*message, error), send func(*message) (
 }
 
 // settle handles the nonce of a request: an acknowledgement or a refusal.
-func (st *stream) settle(w *watch, nonce, refusal string, refused bool, now time.Time) bool {
+func (st *stream) settle(w *watch, nonce, refusal string, refused bool, now time.Time) {
 	version, ok := st.sess.acknowledge(w, nonce, now, refused)
 	if !ok {
-		return false
+		return
 	}
 	if refused {
 		st.srv.set.Observer.Nacked(st.id, w.typeURL, version, refusal)
@@ -297,5 +297,4 @@ func (st *stream) settle(w *watch, nonce, refusal string, refused bool, now time
 	} else {
 		st.srv.set.Observer.Acked(st.id, w.typeURL, version)
 	}
-	return true
 }

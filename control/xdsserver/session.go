@@ -55,6 +55,7 @@ type watch struct {
 	outstanding map[string]string // version by nonce
 	at          xds.Snapshot      // the snapshot that known reflects
 	acked       string
+	nonce       string // of the newest response
 }
 
 // message is one response to send.
@@ -320,5 +321,6 @@ func (s *session) stamp(w *watch, m *message, version string) *message {
 		clear(w.outstanding)
 	}
 	w.outstanding[m.nonce] = version
+	w.nonce = m.nonce
 	return m
 }

@@ -45,9 +45,11 @@ func (p *fullProtocol) handle(st *stream, r *discovery.DiscoveryRequest, now tim
 	if nonce := r.GetResponseNonce(); nonce != "" && !first {
 		// A stale nonce belongs to a response that a newer one replaced: the
 		// request says nothing new (xDS protocol, "ACK and resource type instance version").
-		if !st.settle(w, nonce, r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil, now) {
+		// The newest nonce comes again with each change of the names.
+		if nonce != w.nonce {
 			return nil, nil
 		}
+		st.settle(w, nonce, r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil, now)
 	}
 	if !p.subscribe(w, r.GetResourceNames(), first) {
 		return nil, nil
