@@ -308,7 +308,6 @@ func (x *exchange) endRetry() {
 	}
 }
 
-
 // fail answers for an upstream that did not.
 func (x *exchange) fail(e *stream.Error) {
 	switch {
