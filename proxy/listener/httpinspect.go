@@ -21,7 +21,10 @@ const (
 // A connection that does not begin with a token and a space is known not
 // to be HTTP from its first bytes; else the request line decides by its version.
 func inspectHTTP(b []byte) (alpn string, more bool) {
-	b = skipEmptyLines(b)
+	b, half := skipEmptyLines(b)
+	if half {
+		return "", true
+	}
 	if len(b) < len(http2Preface) && bytes.HasPrefix([]byte(http2Preface), b) {
 		return "", true
 	}
@@ -54,23 +57,28 @@ func inspectHTTP(b []byte) (alpn string, more bool) {
 // inspectOpenLine judges a request line whose end has not come.
 func inspectOpenLine(b []byte, sp int) (string, bool) {
 	if len(b) < maxRequestLine {
-		for _, c := range b[sp+1:] {
-			if c < ' ' && c != '\r' {
-				return "", false
-			}
-		}
-		return "", true
+		return "", !hasControl(b[sp+1:])
 	}
-	if knownMethod(b[:sp]) { // a very long path: the codec answers 414 or takes it
+	if knownMethod(b[:sp]) && !hasControl(b[:maxRequestLine]) { // a very long path: the codec answers 414 or takes it
 		return inspectHTTP11, false
 	}
 	return "", false
 }
 
+// hasControl finds control characters, of which a request line has none. CR is left to the codec.
+func hasControl(b []byte) bool {
+	for _, c := range b {
+		if c < ' ' && c != '\r' {
+			return true
+		}
+	}
+	return false
+}
+
 func version(line []byte) string {
 	i := bytes.LastIndexByte(line, ' ')
 	switch {
-	case i < 0:
+	case i < 0 || hasControl(line):
 		return ""
 	case string(line[i+1:]) == "HTTP/1.1":
 		return inspectHTTP11
@@ -81,13 +89,15 @@ func version(line []byte) string {
 }
 
 // skipEmptyLines drops what a server should ignore before a request line (RFC 9112 section 2.2).
-func skipEmptyLines(b []byte) []byte {
+// half: what is left may be the first half of one.
+func skipEmptyLines(b []byte) (rest []byte, half bool) {
 	for range 2 {
-		if bytes.HasPrefix(b, []byte("\r\n")) {
-			b = b[2:]
+		if string(b) == "\r" {
+			return b, true
 		}
+		b = bytes.TrimPrefix(b, []byte("\r\n"))
 	}
-	return b
+	return b, false
 }
 
 func knownMethod(m []byte) bool {
