@@ -37,7 +37,7 @@ type builder struct {
 	endpoints   *editor[ServiceKey, *Endpoints]
 	identities  *editor[ServiceKey, *Identities]
 	workloads   *editor[model.Key, *model.Workload]
-	byIP        *editor[netip.Addr, *model.Workload]
+	byIP        *editor[netip.Addr, []*model.Workload]
 	byLabel     *editor[labelKey, []*model.Workload]
 	deployments *editor[labelKey, []*model.Deployment]
 	vips        *vipEditor
@@ -135,7 +135,7 @@ func (b *builder) addWorkload(x *model.Workload) {
 	b.kinds[model.KindPod] = true
 	b.workloads.set(x.Key, x)
 	for _, a := range x.Addresses {
-		b.byIP.set(a.Unmap(), x)
+		b.byIP.set(a.Unmap(), append(slices.Clip(b.byIP.at(a.Unmap())), x))
 	}
 	b.eachLabel(x.Namespace, x.Labels, func(k labelKey) {
 		l := b.byLabel.at(k)
@@ -151,7 +151,9 @@ func (b *builder) removeWorkload(x *model.Workload) {
 		b.workloads.delete(x.Key)
 	}
 	for _, a := range x.Addresses {
-		if b.byIP.at(a.Unmap()) == x {
+		if l := without(b.byIP.at(a.Unmap()), x); len(l) > 0 {
+			b.byIP.set(a.Unmap(), l)
+		} else {
 			b.byIP.delete(a.Unmap())
 		}
 	}

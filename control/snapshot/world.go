@@ -29,7 +29,7 @@ type World struct {
 	endpoints   table[ServiceKey, *Endpoints]
 	identities  table[ServiceKey, *Identities]
 	workloads   table[model.Key, *model.Workload]
-	byIP        table[netip.Addr, *model.Workload]
+	byIP        table[netip.Addr, []*model.Workload] // more than one only while an address moves
 	byLabel     table[labelKey, []*model.Workload]
 	deployments table[labelKey, []*model.Deployment] // by each label of its pods
 	vips        vips
@@ -132,7 +132,17 @@ func (w *World) Namespace(name string) *model.Namespace { return w.namespaces.at
 func (w *World) Workload(k model.Key) *model.Workload { return w.workloads.at(k) }
 
 // WorkloadByIP returns the workload that has the address; nil if there is none.
-func (w *World) WorkloadByIP(ip netip.Addr) *model.Workload { return w.byIP.at(ip.Unmap()) }
+// Of several (an address that moves from a dead pod to a new one) a ready one
+// counts, then the youngest.
+func (w *World) WorkloadByIP(ip netip.Addr) *model.Workload {
+	var best *model.Workload
+	for _, x := range w.byIP.at(ip.Unmap()) {
+		if best == nil || x.Ready && !best.Ready || x.Ready == best.Ready && older(&x.Meta, &best.Meta) > 0 {
+			best = x
+		}
+	}
+	return best
+}
 
 // Pod returns the workload of a pod or WorkloadEntry by name; nil if there is none.
 func (w *World) Pod(namespace, name string) *model.Workload {
