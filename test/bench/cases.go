@@ -1,0 +1,28 @@
+package main
+
+// workload is one row of the table for each peer.
+type workload struct {
+	name string // as printed
+	kind string
+	open opener
+	bulk bool // the figure is CPU time per GB instead of per request
+	// allocs tells to count weft-proxy's allocations: only where there are enough requests.
+	allocs bool
+}
+
+const rate = 1000 // requests/s of the open loops
+
+var workloads = []workload{
+	{name: "h1 saturated, 32 connections", kind: kindH1, open: openH1Closed(h1Conns), allocs: true},
+	{name: "h1 at 1,000/s", kind: kindH1, open: openH1Rate(h1Conns, rate)},
+	{name: "h1 mTLS pair saturated, 32 connections", kind: kindPair, open: openH1Closed(h1Conns), allocs: true},
+	{name: "h1 mTLS pair at 1,000/s", kind: kindPair, open: openH1Rate(h1Conns, rate)},
+	{name: "h2 unary, 32 connections × 1 stream", kind: kindH2, open: openH2(32, 1, 0), allocs: true},
+	{name: "h2 unary, 4 connections × 8 streams", kind: kindH2, open: openH2(4, 8, 0), allocs: true},
+	{name: "h2 unary at 1,000/s", kind: kindH2, open: openH2(8, 4, rate)},
+	{name: "TCP ping-pong 200 B, 8 connections", kind: kindTCP, open: openTCP(pingConns, tcpEcho, true, ping), allocs: true},
+	{name: "TCP bulk, 4 connections", kind: kindTCP, open: openTCP(bulkConns, tcpSend, false, receive), bulk: true},
+}
+
+// caseNames are the values of -cases; idle is not a load.
+var caseNames = []string{kindH1, kindPair, kindH2, kindTCP, caseIdle}

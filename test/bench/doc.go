@@ -1,0 +1,31 @@
+// Bench measures what weft-proxy costs, next to HAProxy, nginx and Envoy doing
+// the same work in the same run on the same machine.
+//
+//	go run ./test/bench                          # HAProxy and nginx as peers, under 6 minutes
+//	go run ./test/bench -quick -cases h1         # a look
+//	go run ./test/bench -peers haproxy,envoy -json out.json -write docs/benchmarks.md
+//
+// The figure of merit is CPU time per request: the difference of the sum of
+// /proc/PID/task/*/schedstat over all processes of the proxy, divided by the
+// requests that got a right answer meanwhile. Load generator and backend run in
+// this program and share the processors with the proxy, so throughput and latency
+// say how proxies compare, not what the machine can do; the CPU time of the
+// generator and the backend is not counted.
+//
+// Every case is run in rounds (peers A…Z, then Z…A, and so on). What is
+// printed is the median of the rounds with the smallest and largest, and the
+// median of the ratios to HAProxy in the same round: on a machine that others
+// use, only the ratios are worth much.
+//
+// Before a proxy is measured it must have forwarded a request with the right
+// body and with the header fields that every proxy has to add (a request ID,
+// the scheme, trace context, over mTLS the client's certificate), and every single
+// response under load is compared with what the backend sends. weft-proxy takes
+// its configuration over xDS from a control plane in this program and gets its
+// identity from a certificate authority in it, with a join token, as in a mesh.
+//
+// Latencies of the open loop count from the time at which a request should
+// have been sent, not from the time at which it was (no coordinated omission).
+//
+// It listens on 127.0.0.1 only and ends, by its process ID, whatever it started.
+package main
