@@ -439,11 +439,7 @@ func prepare(t *testing.T, uid int) string {
 	t.Cleanup(func() { os.RemoveAll(base) })
 	bin := filepath.Join(base, "bin")
 	os.Mkdir(bin, 0o755)
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(bin, "weft"), self, 0o755); err != nil {
+	if err := share(filepath.Join(bin, "weft")); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"weft-proxy", "weft-control", "testapp"} {
@@ -456,6 +452,22 @@ func prepare(t *testing.T, uid int) string {
 		t.Fatal(err)
 	}
 	return filepath.Join(base, "state")
+}
+
+// share makes the test binary available at path, for every user.
+func share(path string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if os.Link(self, path) == nil && os.Chmod(path, 0o755) == nil {
+		return nil
+	}
+	b, err := os.ReadFile(self)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o755)
 }
 
 func start(t *testing.T, uid int, dir string, more ...string) *mesh {
