@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	appsv1 "k8s.io/api/apps/v1"
 
+	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/control/convert"
 	"weft.mesh/weft/control/server"
 	"weft.mesh/weft/local/podspec"
@@ -18,6 +19,7 @@ func (a *app) controlPlaneCommand() *cobra.Command {
 	var address string
 	var files []string
 	var pods bool
+	var store string
 	cmd := &cobra.Command{
 		Use:   "control-plane",
 		Short: "Run only the control plane",
@@ -44,7 +46,7 @@ Unix socket that weft apply and weft status use, in the state folder.`,
 				return err
 			}
 			set := o.controlPlane(state, address, paths, log)
-			set.Pods = pods
+			set.Pods, set.Store = pods, store
 			s, err := server.New(set)
 			if err != nil {
 				return err
@@ -54,6 +56,7 @@ Unix socket that weft apply and weft status use, in the state folder.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&address, "address", "127.0.0.1", "IP address for 15012 and 15014")
+	f.StringVar(&store, "store", admin.FileStore, "file of the object store in the state folder")
 	f.StringSliceVar(&files, "config", nil, "file or folder to watch; may be repeated")
 	f.BoolVar(&pods, "pods", false, "take pods from the local runtime (folder pods in the state folder)")
 	f.BoolVar(&o.accessLog, "access-log", false, "sidecars write Istio's access log to their standard output")

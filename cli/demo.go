@@ -24,6 +24,10 @@ var demoManifests = []string{
 	"platform/bookinfo.yaml", "platform/sleep.yaml", "platform/sleep-legacy.yaml", "networking/bookinfo-gateway.yaml",
 }
 
+// demoStore is the demo's own store: it begins with nothing, and never touches
+// what weft apply kept for weft up.
+const demoStore = "demo.db"
+
 // startTimeout bounds the wait for the first page.
 const startTimeout = 60 * time.Second
 
@@ -56,7 +60,7 @@ and leaves nothing behind.`,
 			case noLoad:
 				what = d.idle
 			}
-			m := mesh{app: a, opts: o, ingress: true, manifests: demoManifests}
+			m := mesh{app: a, opts: o, ingress: true, manifests: demoManifests, store: demoStore}
 			return m.run(cmd.Context(), func(ctx context.Context) error {
 				if err := d.start(ctx); err != nil {
 					return err

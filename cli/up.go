@@ -128,6 +128,11 @@ type mesh struct {
 	ingress bool
 	// manifests of the samples that belong to the mesh, by path in bookinfo.Manifests.
 	manifests []string
+	// store is a store of this run only: what was applied in an earlier run is
+	// forgotten. "": the state folder's own, which is kept.
+	store string
+	// failed is what the part beside the mesh came to.
+	failed error
 }
 
 // run enters the mesh's namespaces. In the process that the user started it
@@ -140,19 +145,23 @@ func (m *mesh) run(ctx context.Context, outside func(ctx context.Context) error)
 		return err
 	}
 	a.stateDir = state
+	stop := func() {}
 	if !local.Entered(m.argv()) {
-		stop := m.beside(&ctx, outside)
-		defer stop()
+		stop = m.beside(&ctx, outside)
 	}
 	in, code, err := local.Enter(ctx, local.EnterConfig{
 		Argv:     m.argv(),
 		StateDir: state,
 		Listen:   m.listen(),
 	})
+	stop()
 	if err != nil {
 		return m.explain(err)
 	}
 	if in == nil {
+		if m.failed != nil {
+			return m.failed
+		}
 		return &exitError{code: code}
 	}
 	return m.inside(ctx, in)
@@ -191,7 +200,7 @@ func (m *mesh) beside(ctx *context.Context, f func(context.Context) error) (stop
 		defer close(done)
 		defer cancel()
 		if err := f(outer); err != nil && outer.Err() == nil {
-			m.app.report(err)
+			m.failed = err
 		}
 	}()
 	return func() {
@@ -214,6 +223,10 @@ func (m *mesh) inside(ctx context.Context, in *local.Inside) error {
 	if err := m.writeManifests(); err != nil {
 		return err
 	}
+	if err := m.forget(); err != nil {
+		return err
+	}
+	defer m.forget()
 	set := local.Settings{
 		Inside: in, StateDir: a.stateDir, ProxyPath: proxy, ProgramDirs: dirs, Environ: a.env.Environ,
 		HostPorts:  map[uint16]string{},
@@ -285,18 +298,33 @@ func (m *mesh) controlPlaneArgv() ([]string, error) {
 	for _, f := range m.files {
 		argv = append(argv, "--config", f)
 	}
+	if m.store != "" {
+		argv = append(argv, "--store", m.store)
+	}
 	return argv, nil
 }
 
 // controlPlane runs the control plane in this process.
 func (m *mesh) controlPlane(ctx context.Context, n local.NodeNet, log *slog.Logger) error {
 	set := m.opts.controlPlane(m.app.stateDir, n.IP.String(), m.files, log)
-	set.Pods = true
+	set.Pods, set.Store = true, m.store
 	s, err := server.New(set)
 	if err != nil {
 		return err
 	}
 	return s.Run(ctx)
+}
+
+// forget removes the store of a mesh that begins and ends with nothing.
+func (m *mesh) forget() error {
+	if m.store == "" {
+		return nil
+	}
+	err := os.Remove(filepath.Join(m.app.stateDir, m.store))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // controlPlane turns flags into the control plane's settings.

@@ -59,7 +59,7 @@ func newConfig(set Settings, worlds *snapshot.Store, m *metrics) (*config, error
 		refused: map[model.Key][]admin.Diagnostic{}, arrived: newSignal(),
 	}
 	var err error
-	if c.store, err = store.Open(filepath.Join(set.StateDir, admin.FileStore), store.Settings{Options: c.opts}); err != nil {
+	if c.store, err = store.Open(filepath.Join(set.StateDir, set.Store), store.Settings{Options: c.opts}); err != nil {
 		return nil, err
 	}
 	c.files = file.New(file.Settings{

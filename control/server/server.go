@@ -40,6 +40,7 @@ const (
 type Settings struct {
 	StateDir string
 	Address  string   // IP address for 15012 and 15014
+	Store    string   // file of the object store in StateDir; default admin.FileStore
 	Files    []string // files and folders to watch
 	Pods     bool     // take Pod manifests from the local runtime's folder
 	Mesh     model.Mesh
@@ -78,6 +79,9 @@ func New(set Settings) (*Server, error) {
 	}
 	if set.Listen == nil {
 		set.Listen = net.Listen
+	}
+	if set.Store == "" {
+		set.Store = admin.FileStore
 	}
 	set.Mesh = snapshot.Defaults(set.Mesh)
 	if _, err := netip.ParseAddr(set.Address); err != nil {
