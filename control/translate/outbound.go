@@ -88,9 +88,9 @@ func (c *scope) bindings(port uint16) []*binding {
 			}
 		}
 		switch {
-		case len(p.service.VIPs) > 0, p.service.Headless:
 		case len(p.service.Prefixes) > 0:
 			at(anyAddress).cidrs = append(at(anyAddress).cidrs, p)
+		case len(p.service.VIPs) > 0, p.service.Headless:
 		case proto.IsTLS():
 			at(anyAddress).tls = append(at(anyAddress).tls, p)
 		case !p.service.Wildcard():
