@@ -48,9 +48,10 @@ func (c *tlsCache) put(key any, gen uint64, cfg *tls.Config) {
 
 // clientKey tells apart what a tls.Config depends on beside the identity.
 type clientKey struct {
-	up   *config.UpstreamTLS
-	sni  string
-	alpn string
+	up     *config.UpstreamTLS
+	sni    string
+	alpn   string
+	expect spiffe.ID
 }
 
 // clientConfig builds the client's side, or takes it from the cache. sni and
@@ -64,23 +65,18 @@ func (d *Dialer) clientConfig(up *config.UpstreamTLS, sni string, alpn []string,
 		}
 		gen = src.Generation()
 	}
-	key := clientKey{up: up, sni: sni}
+	key := clientKey{up: up, sni: sni, expect: expect}
 	if len(alpn) > 0 {
 		key.alpn = fmt.Sprint(alpn)
 	}
-	cacheable := expect.IsZero()
-	if cacheable {
-		if cfg := d.cache.get(key, gen); cfg != nil && !d.expired(up) {
-			return cfg, nil
-		}
+	if cfg := d.cache.get(key, gen); cfg != nil && !d.expired(up) {
+		return cfg, nil
 	}
 	cfg, err := d.buildClient(up, sni, alpn, expect)
 	if err != nil {
 		return nil, err
 	}
-	if cacheable {
-		d.cache.put(key, gen, cfg)
-	}
+	d.cache.put(key, gen, cfg)
 	return cfg, nil
 }
 

@@ -271,6 +271,16 @@ func TestGatewayServesSecretsAndAsksForClientCertificates(t *testing.T) {
 	wantError(t, "server without roots", out.serverErr, "no roots to verify them with")
 }
 
+func TestTheExpectedIdentityIsTheOnlyOne(t *testing.T) {
+	root := identitytest.NewCA(t, "root")
+	d := transport.DialSettings{Identity: root.Source(t, reviews)}
+	up, down := &config.UpstreamTLS{Workload: true}, &config.DownstreamTLS{Workload: true, RequireClient: true}
+	for id, want := range map[string]string{ratings: "", "spiffe://cluster.local/ns/default/sa/details": "is " + ratings + ", want"} {
+		out := meet(t, d, transport.Target{TLS: up, Expect: identitytest.ID(t, id)}, transport.ServerSettings{Identity: root.Source(t, ratings)}, down, nil)
+		wantError(t, "client", out.clientErr, want)
+	}
+}
+
 func TestVersions(t *testing.T) {
 	root := identitytest.NewCA(t, "root")
 	client, server := root.Source(t, reviews), root.Source(t, ratings)
