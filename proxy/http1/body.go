@@ -134,6 +134,23 @@ func (b *body) takeChunk(in *input, rest []byte, maxFields int) ([]byte, *protoE
 	return data, nil
 }
 
+// ready tells whether take returns something, or the end, without more being read.
+func (b *body) ready(in *input) bool {
+	rest := in.rest()
+	if b.done || b.wholeOK || b.framing != framedChunked {
+		return b.done || b.wholeOK || len(rest) > 0
+	}
+	d := b.chunks // look ahead: what is left may be no more than the end of a chunk
+	for len(rest) > 0 {
+		data, _, used, err := d.step(rest)
+		if err != nil || len(data) > 0 || d.state == chunkDone {
+			return true
+		}
+		rest = rest[used:]
+	}
+	return false
+}
+
 // end is called when the peer has ended its side: is that the end of the body?
 func (b *body) end() error {
 	if b.framing == framedClose {

@@ -110,7 +110,10 @@ const (
 	methodCONNECT
 )
 
-var _ stream.Client = (*clientExchange)(nil)
+var (
+	_ stream.Client  = (*clientExchange)(nil)
+	_ stream.Readier = (*clientExchange)(nil)
+)
 
 func (x *clientExchange) begin() {
 	x.w.reset(x.cc.c)

@@ -175,6 +175,9 @@ func (x *clientExchange) ReadBody() ([]byte, error) {
 	}
 }
 
+// ReadReady implements [stream.Readier].
+func (x *clientExchange) ReadReady() bool { return x.readErr != nil || x.body.ready(&x.cc.in) }
+
 // Trailers implements [stream.Client].
 func (x *clientExchange) Trailers() *stream.Fields {
 	if !x.body.done || x.body.trailers.Len() == 0 {

@@ -37,7 +37,10 @@ type exchange struct {
 	readErr error
 }
 
-var _ stream.Server = (*exchange)(nil)
+var (
+	_ stream.Server  = (*exchange)(nil)
+	_ stream.Readier = (*exchange)(nil)
+)
 
 func (x *exchange) begin(sc *serverConn) {
 	x.sc = sc
@@ -188,6 +191,9 @@ func (x *exchange) proceed() {
 		x.w.flush()
 	}
 }
+
+// ReadReady implements [stream.Readier].
+func (x *exchange) ReadReady() bool { return x.readErr != nil || x.body.ready(&x.sc.in) }
 
 // RequestTrailers implements [stream.Server].
 func (x *exchange) RequestTrailers() *stream.Fields {

@@ -66,6 +66,16 @@ func (q *recv) back() {
 	}
 }
 
+// hold returns all n bytes of a body, if they are in one buffer and none was
+// read before the first hold; they then stay until drop.
+func (q *recv) hold(n int) ([]byte, bool) {
+	if !q.keep && (len(q.bufs) != 1 || q.len() != n || q.r > 0) {
+		return nil, false
+	}
+	q.keep = true
+	return q.bufs[0][:n], true
+}
+
 // drop empties the queue and returns how many bytes were never handed out. What was
 // handed out last may be overwritten.
 func (q *recv) drop() int {

@@ -227,6 +227,7 @@ func (sc *serverConn) open(id uint32, block []byte, end, selfDependent bool) err
 	if k.hasLength {
 		s.declare = k.length
 	}
+	s.server.expect = k.expect && !end
 	if end {
 		s.remoteEnd = true
 	}

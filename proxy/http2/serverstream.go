@@ -16,6 +16,7 @@ type serverStream struct {
 
 // serverState is what the handler's writing goroutine knows.
 type serverState struct {
+	expect   bool // the client waits for 100-continue; guarded by conn.mu
 	headSent bool
 	noBody   bool  // HEAD, 204, 304: what is written as a body is dropped
 	left     int64 // of the announced content-length, -1 if none
@@ -53,24 +54,38 @@ func (s *serverStream) BodyBuffered() ([]byte, bool) {
 	if !s.remoteEnd || s.reset != nil || s.trailers.Len() > 0 {
 		return nil, false
 	}
-	n := s.recv.len()
-	if n == 0 {
-		return nil, s.got == 0
+	if s.got == 0 {
+		return nil, true
 	}
-	if int64(n) != s.got || len(s.recv.bufs) != 1 {
-		return nil, false
-	}
-	s.recv.keep = true
-	return s.recv.bufs[0][s.recv.r : s.recv.r+n], true
+	return s.recv.hold(int(s.got))
 }
 
 // ReadBody implements [msg.Server].
 func (s *serverStream) ReadBody() ([]byte, error) {
+	s.proceed()
 	p, err := s.readBody()
 	if err == nil || err == msg.EOF {
 		return p, err
 	}
 	return nil, downstream("read body", err)
+}
+
+// proceed sends 100 Continue to a client that waits for it.
+func (s *serverStream) proceed() {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !s.server.expect {
+		return
+	}
+	s.server.expect = false
+	if s.recv.len() > 0 || s.remoteEnd || s.dead() != nil {
+		return
+	}
+	b, start := c.beginBlock()
+	b = c.enc.field(b, stringBytes(":status"), stringBytes("100"))
+	c.endBlock(b, start, s.id, false)
+	c.flush(false)
 }
 
 // ReadReady implements [msg.Readier].
@@ -127,6 +142,12 @@ func (s *serverStream) writeHead(r *msg.Response, code int, end bool) error {
 	if err := s.dead(); err != nil {
 		return err
 	}
+	if code == 100 && !s.server.expect {
+		return nil // the client did not ask, or has it already
+	}
+	if code >= 200 || code == 100 {
+		s.server.expect = false
+	}
 	var digits [20]byte
 	b, start := c.beginBlock()
 	b = c.enc.field(b, stringBytes(":status"), strconv.AppendInt(digits[:0], int64(code), 10))
@@ -137,8 +158,11 @@ func (s *serverStream) writeHead(r *msg.Response, code int, end bool) error {
 	}
 	b = c.appendFields(b, &r.Fields)
 	c.endBlock(b, start, s.id, end)
-	if end {
+	switch {
+	case end:
 		s.finishSend()
+	case code < 200:
+		c.flush(false)
 	}
 	return nil
 }

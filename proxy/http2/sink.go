@@ -22,6 +22,7 @@ type headSink struct {
 	protocol    []byte
 	host        []byte
 	hasLength   bool
+	expect      bool // 100-continue; the codec answers it
 	length      int64
 }
 
@@ -178,6 +179,11 @@ func (k *headSink) ordinary(name, value []byte) bool {
 			return false
 		}
 		k.hasLength, k.length = true, n
+	case "expect":
+		if k.kind == blockRequest && msg.EqualFold(value, "100-continue") {
+			k.expect = true
+			return false
+		}
 	case "cookie":
 		if k.kind == blockRequest {
 			if len(*k.cookies) > 0 {

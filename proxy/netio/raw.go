@@ -148,13 +148,13 @@ func (r *raw) tryRaw(fd uintptr, p []byte) (int, error) {
 		p = p[:maxChunk]
 	}
 	for {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+		n, errno := sysRead(fd, p)
 		switch errno {
 		case 0:
 			if n == 0 {
 				return 0, io.EOF
 			}
-			return int(n), nil
+			return n, nil
 		case syscall.EINTR:
 		case syscall.EAGAIN:
 			return 0, errWouldBlock
@@ -231,11 +231,9 @@ func (r *raw) writeOnce(fd uintptr) (int, syscall.Errno) {
 	case 0:
 		return 0, 0
 	case 1:
-		w, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(iov[0].Base)), uintptr(iov[0].Len))
-		return int(w), errno
+		return sysWrite(fd, unsafe.Slice(iov[0].Base, iov[0].Len))
 	}
-	w, _, errno := syscall.RawSyscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(n))
-	return int(w), errno
+	return sysWritev(fd, iov[:n])
 }
 
 // armStall sets the deadline by which the peer must have taken some bytes.
