@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"bytes"
 	"time"
 
 	"weft.mesh/weft/proxy/config"
@@ -14,7 +15,7 @@ const writeStall = 5 * time.Minute
 
 // serve runs the codec that the connection speaks.
 func (c *connection) serve(nc *netio.Conn, drain <-chan struct{}) error {
-	h2, err := c.speaksHTTP2(nc)
+	h2, err := c.speaksHTTP2(nc, drain)
 	if err != nil {
 		return err
 	}
@@ -31,7 +32,7 @@ func (c *connection) serve(nc *netio.Conn, drain <-chan struct{}) error {
 }
 
 // speaksHTTP2 decides by configuration, by what TLS negotiated, or by the first bytes.
-func (c *connection) speaksHTTP2(nc *netio.Conn) (bool, error) {
+func (c *connection) speaksHTTP2(nc *netio.Conn, drain <-chan struct{}) (bool, error) {
 	switch c.m.cfg.Codec {
 	case config.CodecHTTP1:
 		return false, nil
@@ -44,8 +45,26 @@ func (c *connection) speaksHTTP2(nc *netio.Conn) (bool, error) {
 	case "http/1.1", "http/1.0", "istio-http/1.1", "istio-http/1.0":
 		return false, nil
 	}
-	p, err := nc.Peek(len(prefaceStart)) // no HTTP/1 request is shorter, and none begins so
-	return string(p) == prefaceStart, err
+	p, err := c.peek(nc, drain)
+	return bytes.HasPrefix(p, []byte(prefaceStart)), err
+}
+
+// peek waits for the first bytes, for as long as an idle connection may, or until it is drained or cut.
+// No HTTP/1 request is shorter than the beginning of the preface, and none begins so.
+func (c *connection) peek(nc *netio.Conn, drain <-chan struct{}) ([]byte, error) {
+	wake := func() { _ = nc.SetReadDeadline(past) }
+	if idle := c.m.cfg.IdleTimeout; idle > 0 {
+		_ = nc.SetReadDeadline(time.Now().Add(idle))
+	}
+	defer netio.OnClose(c.ctx.Done(), wake)()
+	if drain != nil {
+		defer netio.OnClose(drain, wake)()
+	}
+	p, err := nc.Peek(len(prefaceStart))
+	if err == nil {
+		err = nc.SetReadDeadline(time.Time{})
+	}
+	return p, err
 }
 
 func (c *connection) serveHTTP2(nc *netio.Conn, drain <-chan struct{}) error {

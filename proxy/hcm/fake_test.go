@@ -497,6 +497,9 @@ func (h *harness) serve(s *fakeServer) *stream.Info {
 	if len(h.logged) != n+1 {
 		h.t.Fatalf("%d lines logged, want one", len(h.logged)-n)
 	}
+	h.m.Wait()
+	h.backend.mu.Lock()
+	defer h.backend.mu.Unlock()
 	if h.backend.open != 0 {
 		h.t.Errorf("%d upstream exchanges were not closed", h.backend.open)
 	}

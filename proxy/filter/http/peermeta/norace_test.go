@@ -1,0 +1,5 @@
+//go:build !race
+
+package peermeta
+
+const raceEnabled = false
