@@ -20,11 +20,18 @@ func (a *app) execCommand() *cobra.Command {
   weft exec productpage-v1 -- sh`,
 		Args: usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			command := args[1:]
+			if command[0] == "--" {
+				command = command[1:]
+			}
+			if len(command) == 0 {
+				return &exitError{exitUsage, withHint(errors.New("no command was given"), "weft exec POD -- COMMAND")}
+			}
 			p, err := a.findPod(cmd.Context(), ns, args[0])
 			if err != nil {
 				return err
 			}
-			req := admin.ExecRequest{Namespace: p.ns, Pod: p.name, Command: args[1:], Env: env, Dir: dir}
+			req := admin.ExecRequest{Namespace: p.ns, Pod: p.name, Command: command, Env: env, Dir: dir}
 			code, err := client.New(a.stateDir).Exec(cmd.Context(), req, a.env.Stdin, a.env.Stdout, a.env.Stderr)
 			if errors.Is(err, client.ErrNotRunning) {
 				return a.runtime().explain(os.ErrNotExist)
