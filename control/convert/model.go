@@ -192,9 +192,9 @@ func (c *conv) exportTo(path string, list []string) []string {
 func (c *conv) prefix(path, s string) netip.Prefix {
 	if p, err := netip.ParsePrefix(s); err == nil {
 		if p != p.Masked() {
-			c.fail(CodeInvalidValue, path, s, "the prefix has bits set after its length", "did you mean "+p.Masked().String()+"?")
+			c.warn(CodePrefixBits, path, s, "the prefix has bits set after its length, which do not count", "write "+p.Masked().String())
 		}
-		return p
+		return p.Masked()
 	}
 	a, err := netip.ParseAddr(s)
 	if err != nil || a.Zone() != "" {
