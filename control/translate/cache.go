@@ -1,6 +1,12 @@
 package translate
 
-import "sync"
+import (
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"weft.mesh/weft/xds"
+)
 
 // cache keeps answers by their inputs over the Snapshots of one line. A key
 // holds pointers into Worlds, so entries that no Snapshot asked for in a while
@@ -95,4 +101,14 @@ func (c *cache) len() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.m)
+}
+
+// contentKey finds a resource by its content.
+type contentKey struct{ typeURL, name, version string }
+
+// resource encodes a message. Equal content is the same resource, also where it
+// was made from other inputs.
+func (s *Snapshot) resource(typeURL, name string, m proto.Message) *xds.Resource {
+	r := xds.NewResource(typeURL, name, marshal(m))
+	return remember(s.cache, contentKey{typeURL, name, r.Version}, func() *xds.Resource { return r })
 }

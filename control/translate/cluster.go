@@ -31,10 +31,13 @@ type target struct {
 	subset  string
 	rule    *snapshot.Rule
 	name    string
+	kind    clusterv3.Cluster_DiscoveryType
 }
 
 func newTarget(s *snapshot.Service, p model.Port, subset string, r *snapshot.Rule) *target {
-	return &target{s, p, subset, r, xds.OutboundCluster(p.Number, subset, s.Host)}
+	t := &target{service: s, port: p, subset: subset, rule: r, name: xds.OutboundCluster(p.Number, subset, s.Host)}
+	t.kind = t.discoveryType()
+	return t
 }
 
 // outboundKey is all that an outbound cluster is made from.
@@ -59,7 +62,7 @@ func (s *Snapshot) outboundCluster(t *target, weft bool) *xds.Resource {
 		k.meshed = s.meshed(t.service)
 	}
 	return remember(s.cache, k, func() *xds.Resource {
-		return resource(xds.ClusterType, t.name, s.buildOutbound(t, k))
+		return s.resource(xds.ClusterType, t.name, s.buildOutbound(t, k))
 	})
 }
 
@@ -73,7 +76,9 @@ func (s *Snapshot) meshed(svc *snapshot.Service) bool {
 func (t *target) policy() model.TrafficPolicy { return policyFor(t.rule, t.subset, t.port.Number) }
 
 // discovery is how the cluster learns its endpoints.
-func (t *target) discovery() clusterv3.Cluster_DiscoveryType {
+func (t *target) discovery() clusterv3.Cluster_DiscoveryType { return t.kind }
+
+func (t *target) discoveryType() clusterv3.Cluster_DiscoveryType {
 	s := t.service
 	lb := t.policy().LB
 	switch {

@@ -28,7 +28,7 @@ func (s *Snapshot) endpoints(t *target) *xds.Resource {
 		k.rule = t.rule
 	}
 	return remember(s.cache, k, func() *xds.Resource {
-		return resource(xds.EndpointType, t.name, assignment(t.name, filterSubset(k.eps.Of(t.port.Number), t), s.mesh.ClusterID, false))
+		return s.resource(xds.EndpointType, t.name, assignment(t.name, filterSubset(k.eps.Of(t.port.Number), t), s.mesh.ClusterID, false))
 	})
 }
 

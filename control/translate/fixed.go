@@ -17,14 +17,14 @@ type fixedKey string
 // passthroughCluster leads to where the connection was going.
 func (s *Snapshot) passthroughCluster() *xds.Resource {
 	return remember(s.cache, fixedKey(xds.ClusterPassthrough), func() *xds.Resource {
-		return resource(xds.ClusterType, xds.ClusterPassthrough, s.originalDst(xds.ClusterPassthrough))
+		return s.resource(xds.ClusterType, xds.ClusterPassthrough, s.originalDst(xds.ClusterPassthrough))
 	})
 }
 
 // blackHoleCluster has no endpoints: what goes there ends.
 func (s *Snapshot) blackHoleCluster() *xds.Resource {
 	return remember(s.cache, fixedKey(xds.ClusterBlackHole), func() *xds.Resource {
-		return resource(xds.ClusterType, xds.ClusterBlackHole, &clusterv3.Cluster{
+		return s.resource(xds.ClusterType, xds.ClusterBlackHole, &clusterv3.Cluster{
 			Name: xds.ClusterBlackHole, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 			ConnectTimeout: duration(s.mesh.ConnectTimeout),
 		})
@@ -46,7 +46,7 @@ func (s *Snapshot) inboundPassthrough() *xds.Resource {
 	return remember(s.cache, fixedKey(xds.ClusterInboundPass), func() *xds.Resource {
 		c := s.originalDst(xds.ClusterInboundPass)
 		c.UpstreamBindConfig = bindInbound()
-		return resource(xds.ClusterType, xds.ClusterInboundPass, c)
+		return s.resource(xds.ClusterType, xds.ClusterInboundPass, c)
 	})
 }
 

@@ -107,7 +107,7 @@ func (s *Snapshot) makeGateway(v *view) *gatewaySet {
 	set := &gatewaySet{targets: b.targets}
 	for _, p := range b.ports() {
 		if l := b.listener(p); l != nil {
-			set.listeners = append(set.listeners, resource(xds.ListenerType, l.Name, l))
+			set.listeners = append(set.listeners, s.resource(xds.ListenerType, l.Name, l))
 		}
 	}
 	sortResources(set.listeners)

@@ -36,7 +36,7 @@ func (b *gatewayBuilder) table(name string, servers []serverRef, p *gatewayPort)
 	if len(t.VirtualHosts) == 0 {
 		t.VirtualHosts = []*routev3.VirtualHost{notFound(servers[0].Port)}
 	}
-	b.routes[name] = resource(xds.RouteType, name, t)
+	b.routes[name] = b.s.resource(xds.RouteType, name, t)
 }
 
 // hosts lists the hosts of the servers with their routes, sorted by name.

@@ -88,7 +88,7 @@ func (s *Snapshot) grpcListener(c *scope, name string) *xds.Resource {
 	}
 	table := xds.OutboundCluster(sp.port.Number, "", sp.service.Host)
 	return remember(s.cache, grpcListenerKey{name, table}, func() *xds.Resource {
-		return resource(xds.ListenerType, name, &listenerv3.Listener{Name: name, ApiListener: &listenerv3.ApiListener{
+		return s.resource(xds.ListenerType, name, &listenerv3.Listener{Name: name, ApiListener: &listenerv3.ApiListener{
 			ApiListener: pack(&hcmv3.HttpConnectionManager{
 				RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: table}},
 				HttpFilters:    []*hcmv3.HttpFilter{httpFilter(filterRouter, pack(&routerv3.Router{}))},
@@ -112,7 +112,7 @@ func (s *Snapshot) grpcRoute(c *scope, name string) *xds.Resource {
 				vh.Routes = append(vh.Routes, g)
 			}
 		}
-		return resource(xds.RouteType, name, &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{vh}})
+		return s.resource(xds.RouteType, name, &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{vh}})
 	})
 }
 
@@ -181,7 +181,7 @@ func (s *Snapshot) grpcCluster(c *scope, name string) *xds.Resource {
 		if lb := t.policy().LB; lb != nil && lb.Policy == model.LBConsistent && !lb.Hash.Maglev {
 			applyHash(cl, lb.Hash)
 		}
-		return resource(xds.ClusterType, name, cl)
+		return s.resource(xds.ClusterType, name, cl)
 	})
 }
 

@@ -62,7 +62,7 @@ func (s *Snapshot) inbound(v *view) *inboundSet {
 func (s *Snapshot) makeInbound(v *view) *inboundSet {
 	ports := s.inboundPorts(v)
 	l := s.virtualInbound(v, ports)
-	set := &inboundSet{listener: resource(xds.ListenerType, l.Name, l)}
+	set := &inboundSet{listener: s.resource(xds.ListenerType, l.Name, l)}
 	set.clusters = append(set.clusters, s.inboundPassthrough())
 	for i := range ports {
 		set.clusters = append(set.clusters, s.inboundCluster(&ports[i]))
@@ -117,7 +117,7 @@ func (s *Snapshot) inboundCluster(p *inboundPort) *xds.Resource {
 		panic("translate: metadata of " + name + ": " + err.Error())
 	}
 	c.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{xds.MetadataIstio: m}}
-	return resource(xds.ClusterType, name, c)
+	return s.resource(xds.ClusterType, name, c)
 }
 
 // inboundRoutes sends everything on a port to the workload. What the workload

@@ -44,7 +44,7 @@ func (c *scope) makeListeners() []*xds.Resource {
 		for _, b := range c.bindings(port) {
 			r := c.router(port)
 			l := c.listener(r, b)
-			out = append(out, resource(xds.ListenerType, l.Name, l))
+			out = append(out, c.s.resource(xds.ListenerType, l.Name, l))
 		}
 	}
 	sortResources(out)
@@ -209,7 +209,7 @@ func (s *Snapshot) virtualOutbound(weft bool) *xds.Resource {
 	return remember(s.cache, virtualOutboundKey{weft}, func() *xds.Resource {
 		rest := s.fallThrough(weft)
 		rest.Name = chainCatchAll
-		return resource(xds.ListenerType, xds.ListenerVirtualOutbound, &listenerv3.Listener{
+		return s.resource(xds.ListenerType, xds.ListenerVirtualOutbound, &listenerv3.Listener{
 			Name: xds.ListenerVirtualOutbound, Address: socketAddress(anyAddress, portOutbound), UseOriginalDst: boolean(true),
 			TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 			FilterChains: []*listenerv3.FilterChain{{

@@ -16,7 +16,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"weft.mesh/weft/model"
-	"weft.mesh/weft/xds"
 )
 
 // marshal is deterministic: equal messages are equal bytes.
@@ -126,10 +125,6 @@ func fraction(percent float64) *typev3.FractionalPercent {
 
 func runtimeFraction(percent float64) *corev3.RuntimeFractionalPercent {
 	return &corev3.RuntimeFractionalPercent{DefaultValue: fraction(percent)}
-}
-
-func resource(typeURL, name string, m proto.Message) *xds.Resource {
-	return xds.NewResource(typeURL, name, marshal(m))
 }
 
 func regexRewrite(r *model.RegexRewrite) *matcherv3.RegexMatchAndSubstitute {

@@ -7,6 +7,7 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/model"
 	"weft.mesh/weft/xds"
 )
@@ -76,7 +77,7 @@ func (c *scope) makeRoute(name string) *xds.Resource {
 		}
 	}
 	return latest(c.s.cache, tableKey{c.name, name}, c.tableInputs(sps, port), func() *xds.Resource {
-		return resource(xds.RouteType, name, c.buildTable(name, port, sps, own))
+		return c.s.resource(xds.RouteType, name, c.buildTable(name, port, sps, own))
 	})
 }
 
@@ -117,9 +118,7 @@ func (c *scope) buildTable(name string, port uint16, sps []servicePort, own bool
 		if len(names) == 0 {
 			continue
 		}
-		t.VirtualHosts = append(t.VirtualHosts, &routev3.VirtualHost{
-			Name: p.table(), Domains: names, Routes: c.hostRoutes(r, p), IncludeRequestAttemptCount: true,
-		})
+		t.VirtualHosts = append(t.VirtualHosts, c.virtualHost(r, p, names))
 	}
 	if !own {
 		t.VirtualHosts = append(t.VirtualHosts, c.s.catchAll())
@@ -132,6 +131,34 @@ func (s *Snapshot) catchAll() *routev3.VirtualHost {
 		return blockAll()
 	}
 	return passAny()
+}
+
+// plainHostKey is all that the virtual host of a service without a route set is made from.
+type plainHostKey struct {
+	service   *snapshot.Service
+	rule      *snapshot.Rule
+	port      uint16
+	namespace string
+	domains   int // how many of its names are not taken by others
+}
+
+// virtualHost is a service's. Most have no route set; theirs are kept, since one
+// change to the others makes the table again.
+func (c *scope) virtualHost(r *router, p servicePort, names []string) *routev3.VirtualHost {
+	build := func() *routev3.VirtualHost {
+		return &routev3.VirtualHost{Name: p.table(), Domains: names, Routes: c.hostRoutes(r, p), IncludeRequestAttemptCount: true}
+	}
+	if c.s.world.Routes(c.namespace, p.service.Host) != nil || c.s.world.Service(p.service.Host, c.namespace) != p.service {
+		return build()
+	}
+	k := plainHostKey{p.service, c.s.world.Rule(c.namespace, c.labels, p.service.Key), p.port.Number, c.namespace, len(names)}
+	if len(names) == 1 && names[0] == "*" {
+		k.domains = -1
+	}
+	if k.domains >= 0 && k.domains != len(domains(p.service, c.namespace, c.s.mesh.Domain)) {
+		return build() // which names are missing depends on others
+	}
+	return remember(c.s.cache, k, build)
 }
 
 // hostRoutes are the routes of the host's route set, where it has any for this

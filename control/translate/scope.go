@@ -36,8 +36,10 @@ type scope struct {
 	clusters  func() []*xds.Resource
 	listeners func() []*xds.Resource
 	tables    func() []string // names of route tables
-	mu        sync.Mutex
-	routes    map[string]*xds.Resource
+	// endpointNames lists the clusters whose endpoints come over EDS, sorted.
+	endpointNames func() []string
+	mu            sync.Mutex
+	routes        map[string]*xds.Resource
 }
 
 type servicePort struct {
@@ -125,7 +127,19 @@ func (s *Snapshot) newScope(k scopeKey, v *view) *scope {
 	c.clusters = sync.OnceValue(c.makeClusters)
 	c.listeners = sync.OnceValue(c.makeListeners)
 	c.tables = sync.OnceValue(c.tableNames)
+	c.endpointNames = sync.OnceValue(c.edsNames)
 	return c
+}
+
+func (c *scope) edsNames() []string {
+	out := make([]string, 0, len(c.targets))
+	for n, t := range c.targets {
+		if t.isEDS() {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 func (c *scope) addTarget(t *target) { c.targets[t.name] = t }

@@ -144,14 +144,27 @@ func (s *Snapshot) sidecarNamed(v *view, typeURL string, names []string) []*xds.
 		}
 		return each(names, c.route)
 	}
+	all := s.scopeEndpoints(c)
 	if names == nil {
 		names = c.endpointNames()
 	}
-	return each(names, func(name string) *xds.Resource {
-		if t := c.targets[name]; t != nil && t.isEDS() {
-			return s.endpoints(t)
+	return each(names, func(name string) *xds.Resource { return all[name] })
+}
+
+// endpointSetKey finds the last endpoints of a scope.
+type endpointSetKey struct{ scope string }
+
+// scopeEndpoints are the endpoints of all clusters of a scope, by name. They are
+// worked out once for all its sidecars.
+func (s *Snapshot) scopeEndpoints(c *scope) map[string]*xds.Resource {
+	return latest(s.cache, endpointSetKey{c.name}, inputs{c, s.world.Revisions().Endpoints}, func() map[string]*xds.Resource {
+		all := make(map[string]*xds.Resource, len(c.targets))
+		for name, t := range c.targets {
+			if t.isEDS() {
+				all[name] = s.endpoints(t)
+			}
 		}
-		return nil
+		return all
 	})
 }
 
@@ -226,18 +239,6 @@ func (v *view) sameLabels(o *view) bool {
 		return false
 	}
 	return snapshot.Matches(v.labels, o.labels)
-}
-
-// endpointNames lists the clusters of the scope whose endpoints come over EDS, sorted.
-func (c *scope) endpointNames() []string {
-	out := make([]string, 0, len(c.targets))
-	for n, t := range c.targets {
-		if t.isEDS() {
-			out = append(out, n)
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 func hostPort(host string, port uint16) string { return host + ":" + strconv.Itoa(int(port)) }
