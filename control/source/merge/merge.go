@@ -2,8 +2,10 @@
 //
 // Sources are given in order of precedence: an object that two of them have is
 // taken from the first, and the other is reported as shadowed; when the first
-// gives it up, the other comes into force. The merged view can be read at any
-// time. One source's failure ends the merged one.
+// gives it up, the other comes into force. A source is started when those before
+// it have synced, so that it can be judged against what they hold. The merged
+// view can be read at any time, except from within the sink's calls.
+// One source's failure ends the merged one.
 package merge
 
 import (
@@ -62,9 +64,18 @@ func (m *Merge) Run(ctx context.Context, sink source.Sink) error {
 	defer cancel()
 	errs := make([]error, len(m.sources))
 	var wg sync.WaitGroup
+	before := make(chan struct{})
+	close(before)
 	for i, s := range m.sources {
+		start, synced := before, make(chan struct{})
+		before = synced
 		wg.Go(func() {
-			if err := s.Source.Run(ctx, &part{m, i}); err != nil {
+			select {
+			case <-start:
+			case <-ctx.Done():
+				return
+			}
+			if err := s.Source.Run(ctx, &part{m, i, sync.OnceFunc(func() { close(synced) })}); err != nil {
 				errs[i] = fmt.Errorf("source %s: %w", s.Name, err)
 			} else if ctx.Err() == nil {
 				errs[i] = fmt.Errorf("source %s: ended by itself", s.Name)
@@ -81,8 +92,9 @@ func (m *Merge) Run(ctx context.Context, sink source.Sink) error {
 
 // part is the sink of one source.
 type part struct {
-	m *Merge
-	i int
+	m      *Merge
+	i      int
+	synced func()
 }
 
 // Put implements source.Sink.
@@ -129,6 +141,7 @@ func (p *part) Delete(keys ...model.Key) {
 
 // Synced implements source.Sink.
 func (p *part) Synced() {
+	defer p.synced()
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
 	p.m.synced[p.i] = true

@@ -89,3 +89,28 @@ func TestOneFailureEndsTheMergedSource(t *testing.T) {
 		t.Error("a source that ends by itself was not reported")
 	}
 }
+
+// watcher notes what the merged view held when it was started.
+type watcher struct {
+	m    *merge.Merge
+	seen chan int
+}
+
+func (w *watcher) Run(ctx context.Context, sink source.Sink) error {
+	w.seen <- len(w.m.Objects())
+	sink.Synced()
+	<-ctx.Done()
+	return nil
+}
+
+func TestALaterSourceStartsWhenTheEarlierOnesHaveSynced(t *testing.T) {
+	s := newStore(t)
+	apply(t, s, []convert.Object{sourcetest.Service(t, "a", 80), sourcetest.Service(t, "b", 80)})
+	w := &watcher{seen: make(chan int, 1)}
+	w.m = merge.New(merge.Named{Name: "store", Source: s}, merge.Named{Name: "files", Source: w})
+	rec, _ := sourcetest.Start(t, w.m)
+	rec.UntilSynced()
+	if n := <-w.seen; n != 2 {
+		t.Errorf("the second source was started while the first had put %d objects of 2", n)
+	}
+}
