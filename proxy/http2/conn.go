@@ -105,16 +105,13 @@ func newConn(nc *netio.Conn, lim limits) *conn {
 	return c
 }
 
-// bufs are output buffers.
-var bufs = sync.Pool{New: func() any { b := make([]byte, 0, netio.BufferSize); return &b }}
-
 // out returns the buffer to append frames to. mu is held.
 func (c *conn) out() []byte {
 	if c.wbuf == nil {
 		if c.spare != nil {
 			c.wbuf, c.spare = c.spare, nil
 		} else {
-			c.wbuf = (*bufs.Get().(*[]byte))[:0]
+			c.wbuf = netio.Get()[:0]
 		}
 	}
 	return c.wbuf
@@ -194,9 +191,8 @@ func (c *conn) idleBuffers() {
 }
 
 func (c *conn) putBuffer(b []byte) {
-	if cap(b) == netio.BufferSize {
-		b = b[:0]
-		bufs.Put(&b)
+	if cap(b) == netio.BufferSize { // else it has grown, and is the collector's
+		netio.Put((*[netio.BufferSize]byte)(b[:netio.BufferSize]))
 	}
 }
 
