@@ -64,7 +64,7 @@ func parse(args []string, errs io.Writer) (*options, error) {
 		return nil, err
 	}
 	if o.quick {
-		o.rounds, o.seconds = 1, 0.3
+		o.rounds, o.seconds = 1, 0.2
 	}
 	if fs.NArg() > 0 || o.rounds < 1 || o.seconds <= 0 || o.seconds > maxRun.Seconds() {
 		return nil, fmt.Errorf("usage: go run ./test/bench [-cases …] [-peers …] [-rounds 1…] [-seconds …%v] [-json file] [-write file] [-quick]", maxRun.Seconds())

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// warm is how long a load runs before its first round.
-const warm = 300 * time.Millisecond
+// maxWarm is how long a load runs at most before its first round.
+const maxWarm = 500 * time.Millisecond
 
 // round is one measurement of one peer.
 type round struct {
@@ -35,6 +35,9 @@ type bench struct {
 	seconds float64
 	out     io.Writer // progress
 }
+
+// length of a round.
+func (b *bench) length() time.Duration { return time.Duration(b.seconds * float64(time.Second)) }
 
 // kind measures all workloads of a kind; the proxies stay up between them.
 func (b *bench) kind(ctx context.Context, kind string) ([]result, error) {
@@ -85,7 +88,7 @@ func (b *bench) workload(ctx context.Context, w workload, run []*running) (resul
 			return res, fmt.Errorf("%s: %w", r.peer.name, err)
 		}
 		loads[r] = l
-		if _, err := l.run(ctx, warm); err != nil {
+		if _, err := l.run(ctx, min(maxWarm, b.length())); err != nil {
 			return res, fmt.Errorf("%s: %w", r.peer.name, err)
 		}
 	}
@@ -111,7 +114,7 @@ func (b *bench) measure(ctx context.Context, w workload, r *running, l load) (ro
 	}
 	meter.start()
 	before := r.cpuTime()
-	s, err := l.run(ctx, time.Duration(b.seconds*float64(time.Second)))
+	s, err := l.run(ctx, b.length())
 	used := r.cpuTime() - before
 	if err != nil {
 		for _, p := range r.procs {

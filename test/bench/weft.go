@@ -53,7 +53,7 @@ func weftArgs(e *env, bin string, c *conf, file string) ([]string, error) {
 		"--label", "app=" + c.Account, "--workload", c.Account, "--cluster", "Kubernetes",
 		"--xds", e.mesh.addr, "--ca-root", e.mesh.roots, "--token-file", token, "--state-dir", filepath.Join(e.dir, node),
 		"--trust-domain", trustDomain, "--domain", "cluster.local",
-		"--admin-port", strconv.Itoa(c.Admin), "--status-port", "0", "--ready-port", "0", "--metrics-port", "0",
+		"--admin-port", strconv.Itoa(c.Admin), "--status-port", "0", "--ready-port", "0", "--metrics-port", "0", "--drain-duration", "10ms",
 	}, nil
 }
 
