@@ -3,25 +3,36 @@ package snapshot
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// run starts a store in fake time and returns when each World was published.
-func run(t *testing.T, s *Store) (published *[]time.Duration) {
+// run starts a store in fake time; the function it returns says when each World was published.
+func run(t *testing.T, s *Store) (published func() []time.Duration) {
 	t.Helper()
 	start := time.Now()
-	published = new([]time.Duration)
+	var mu sync.Mutex
+	var times []time.Duration
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.Run(ctx, func(*World) { *published = append(*published, time.Since(start)) })
+		s.Run(ctx, func(*World) {
+			mu.Lock()
+			defer mu.Unlock()
+			times = append(times, time.Since(start))
+		})
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	synctest.Wait()
-	return published
+	return func() []time.Duration {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(times)
+	}
 }
 
 func TestAChangeAfterQuietIsPublishedAtOnce(t *testing.T) {
@@ -31,8 +42,8 @@ func TestAChangeAfterQuietIsPublishedAtOnce(t *testing.T) {
 		time.Sleep(time.Second)
 		s.Apply(put(service("default", "a"))...)
 		synctest.Wait()
-		if fmt.Sprint(*got) != "[1s]" {
-			t.Errorf("published at %v, want at once (1s)", *got)
+		if fmt.Sprint(got()) != "[1s]" {
+			t.Errorf("published at %v, want at once (1s)", got())
 		}
 	})
 }
@@ -48,11 +59,11 @@ func TestAStormIsBatched(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		// The first at once, then at most one each second, the last after 100 ms of quiet.
-		if len(*got) < 3 || len(*got) > 6 {
-			t.Errorf("published %d Worlds at %v, want 3 to 6 for 300 changes", len(*got), *got)
+		if len(got()) < 3 || len(got()) > 6 {
+			t.Errorf("published %d Worlds at %v, want 3 to 6 for 300 changes", len(got()), got())
 		}
-		for i := 1; i < len(*got)-1; i++ {
-			if d := (*got)[i] - (*got)[i-1]; d > 1100*time.Millisecond {
+		for i := 1; i < len(got())-1; i++ {
+			if d := got()[i] - got()[i-1]; d > 1100*time.Millisecond {
 				t.Errorf("%v between two Worlds of a storm, want at most 1.1s", d)
 			}
 		}
@@ -72,13 +83,13 @@ func TestTwoQuickChangesMakeTwoWorlds(t *testing.T) {
 		s.Apply(put(service("default", "c"))...)
 		time.Sleep(99 * time.Millisecond)
 		synctest.Wait()
-		if len(*got) != 1 {
-			t.Errorf("published at %v before it was quiet", *got)
+		if len(got()) != 1 {
+			t.Errorf("published at %v before it was quiet", got())
 		}
 		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
-		if fmt.Sprint(*got) != "[0s 100ms]" {
-			t.Errorf("published at %v, want 0s and 100ms", *got)
+		if fmt.Sprint(got()) != "[0s 100ms]" {
+			t.Errorf("published at %v, want 0s and 100ms", got())
 		}
 	})
 }
