@@ -120,7 +120,7 @@ func New(set Settings) *Manager {
 func listenTCP(a netip.AddrPort) (net.Listener, error) {
 	network := "tcp4"
 	if a.Addr().Is6() {
-		network = "tcp"
+		network = "tcp6" // IPV6_V6ONLY: [::] and 0.0.0.0 are two listeners (Envoy's ipv4_compat is off)
 	}
 	return net.Listen(network, a.String())
 }
