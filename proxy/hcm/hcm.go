@@ -107,9 +107,7 @@ func (m *Manager) Serve(ctx context.Context, c *netio.Conn, info *stream.ConnInf
 	m.Stats.CxTotal.Add(1)
 	m.Stats.CxActive.Add(1)
 	defer m.Stats.CxActive.Add(-1)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	conn := m.connection(ctx, info)
+	conn := m.connection(ctx, info) // a context of its own would cost a goroutine that watches it
 	if state := c.TLSState(); state != nil {
 		conn.xfcc = clientCertElement(m.cfg, info, state)
 	}
