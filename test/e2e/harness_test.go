@@ -6,6 +6,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"weft.mesh/weft/api/admin"
 )
 
 // nobody is an ordinary user's ID.
@@ -278,6 +281,33 @@ func (m *mesh) ready(deployments ...string) {
 			if !podReady(r.stdout, ns, name) {
 				return r.stdout, false
 			}
+		}
+		return "", true
+	})
+	m.settled()
+}
+
+// settled waits until every proxy has all of the current World, twice in a
+// row: a pod that has just become ready makes a new one.
+func (m *mesh) settled() {
+	m.t.Helper()
+	last := ""
+	m.eventually(30*time.Second, "all proxies have the current World", func() (string, bool) {
+		r := m.weft("status", "-o", "json")
+		var st admin.ControlStatus
+		if r.code != 0 || json.Unmarshal([]byte(r.stdout), &st) != nil {
+			return r.stdout + r.stderr, false
+		}
+		for _, p := range st.Proxies {
+			if p.Lost == nil && p.World != st.World {
+				last = ""
+				return p.ID + " has " + p.World + ", current is " + st.World, false
+			}
+		}
+		if last != st.World {
+			last = st.World
+			time.Sleep(300 * time.Millisecond)
+			return "a new World came", false
 		}
 		return "", true
 	})
