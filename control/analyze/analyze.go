@@ -11,6 +11,7 @@ package analyze
 
 import (
 	"sort"
+	"strings"
 	"time"
 
 	"weft.mesh/weft/api/admin"
@@ -110,12 +111,9 @@ type service struct {
 
 // workload is a kind of pod: a Deployment, a Pod or a WorkloadEntry.
 type workload struct {
-	item      *item
 	namespace string
 	labels    map[string]string
-	ports     map[string]uint16
-	known     bool // the list of ports is complete enough to judge names
-	entry     bool
+	ports     map[string]uint16 // named
 }
 
 // set is the whole candidate configuration, indexed.
@@ -127,7 +125,12 @@ type set struct {
 	byKey      map[model.Key]*item
 	services   map[string][]service // by host
 	workloads  []workload
-	rules      map[string][]*ruleItem // DestinationRules by host
+	byLabel    map[string][]int // workloads by "namespace|key=value", and "|key=value" for all namespaces
+	byNS       map[string][]service
+	peers      []*model.PeerAuthentication // oldest first
+	accounts   map[string]bool             // "namespace/name" of ServiceAccounts and of what runs
+	rules      map[string][]*ruleItem      // DestinationRules by host
+	wild       []*ruleItem                 // DestinationRules for wildcards
 	gateways   map[string]*gatewayItem
 	namespaces map[string]bool
 }
@@ -144,7 +147,8 @@ type gatewayItem struct {
 
 func analyzeSet(objects []convert.Object, opts Options) []finding {
 	s := &set{mesh: opts.Mesh, byKey: map[model.Key]*item{}, services: map[string][]service{}, rules: map[string][]*ruleItem{},
-		gateways: map[string]*gatewayItem{}, namespaces: map[string]bool{}}
+		gateways: map[string]*gatewayItem{}, namespaces: map[string]bool{},
+		byLabel: map[string][]int{}, byNS: map[string][]service{}, accounts: map[string]bool{}}
 	if s.mesh.Domain == "" {
 		s.mesh.Domain = "cluster.local"
 	}
@@ -206,16 +210,42 @@ func (s *set) index(it *item) {
 		switch m := m.(type) {
 		case *model.Namespace:
 			s.namespaces[m.Name] = true
+		case *model.ServiceAccount:
+			s.accounts[m.Namespace+"/"+m.Name] = true
 		case *model.Service:
-			s.services[m.Host] = append(s.services[m.Host], service{m, it})
+			svc := service{m, it}
+			s.services[m.Host] = append(s.services[m.Host], svc)
+			s.byNS[m.Namespace] = append(s.byNS[m.Namespace], svc)
+			for _, e := range m.Endpoints {
+				s.accounts[m.Namespace+"/"+e.ServiceAccount] = true
+			}
 		case *model.Deployment:
-			s.workloads = append(s.workloads, workload{it, m.Namespace, m.PodLabels, m.Ports, true, false})
+			s.addWorkload(workload{m.Namespace, m.PodLabels, m.Ports})
 		case *model.Workload:
-			s.workloads = append(s.workloads, workload{it, m.Namespace, m.Labels, m.Ports, true, m.Entry})
+			s.addWorkload(workload{m.Namespace, m.Labels, m.Ports})
+			s.accounts[m.Namespace+"/"+m.ServiceAccount] = true
 		case *model.DestinationRule:
-			s.rules[m.Host] = append(s.rules[m.Host], &ruleItem{m, it})
+			r := &ruleItem{m, it}
+			if strings.HasPrefix(m.Host, "*") {
+				s.wild = append(s.wild, r)
+			} else {
+				s.rules[m.Host] = append(s.rules[m.Host], r)
+			}
 		case *model.Gateway:
 			s.gateways[m.Namespace+"/"+m.Name] = &gatewayItem{m, it}
+		case *model.PeerAuthentication:
+			s.peers = append(s.peers, m)
+		}
+	}
+}
+
+func (s *set) addWorkload(w workload) {
+	n := len(s.workloads)
+	s.workloads = append(s.workloads, w)
+	for k, v := range w.labels {
+		for _, ns := range []string{w.namespace, ""} {
+			key := ns + "|" + k + "=" + v
+			s.byLabel[key] = append(s.byLabel[key], n)
 		}
 	}
 }
@@ -275,9 +305,24 @@ func matches(selector, labels map[string]string) bool {
 // selected lists the workloads of a namespace ("" is all) with the labels.
 func (s *set) selected(selector map[string]string, ns string) []workload {
 	var out []workload
-	for _, w := range s.workloads {
-		if (ns == "" || w.namespace == ns) && matches(selector, w.labels) {
-			out = append(out, w)
+	if len(selector) == 0 {
+		for _, w := range s.workloads {
+			if ns == "" || w.namespace == ns {
+				out = append(out, w)
+			}
+		}
+		return out
+	}
+	var fewest []int
+	first := true
+	for k, v := range selector {
+		if l := s.byLabel[ns+"|"+k+"="+v]; first || len(l) < len(fewest) {
+			fewest, first = l, false
+		}
+	}
+	for _, n := range fewest {
+		if matches(selector, s.workloads[n].labels) {
+			out = append(out, s.workloads[n])
 		}
 	}
 	return out

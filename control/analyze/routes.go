@@ -289,15 +289,10 @@ func (s *set) checkSubset(it *item, r *model.RouteSet, path string, d model.Dest
 // rulesFor lists the DestinationRules for a host, by its name or by a wildcard.
 func (s *set) rulesFor(host string) []*ruleItem {
 	out := slices.Clone(s.rules[host])
-	var wild []string
-	for h := range s.rules {
-		if strings.HasPrefix(h, "*") && convert.HostCovers(h, host) {
-			wild = append(wild, h)
+	for _, r := range s.wild {
+		if convert.HostCovers(r.Host, host) {
+			out = append(out, r)
 		}
-	}
-	sort.Strings(wild)
-	for _, h := range wild {
-		out = append(out, s.rules[h]...)
 	}
 	return out
 }

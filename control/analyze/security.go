@@ -29,24 +29,18 @@ func (s *set) checkPeerConflicts() {
 // mtlsMode is what a workload accepts on a port: the policy of the workload, of its namespace, of the mesh; the oldest of each.
 func (s *set) mtlsMode(w workload, port uint16) string {
 	var byWorkload, byNS, byMesh string
-	for _, it := range s.items {
-		for _, m := range it.models {
-			p, ok := m.(*model.PeerAuthentication)
-			if !ok {
-				continue
+	for _, p := range s.peers {
+		switch {
+		case len(p.Selector) > 0 && p.Namespace == w.namespace && matches(p.Selector, w.labels):
+			mode := p.Mode
+			if pm := p.Ports[port]; pm != "" && pm != model.MTLSUnset {
+				mode = pm
 			}
-			switch {
-			case len(p.Selector) > 0 && p.Namespace == w.namespace && matches(p.Selector, w.labels):
-				mode := p.Mode
-				if pm := p.Ports[port]; pm != "" && pm != model.MTLSUnset {
-					mode = pm
-				}
-				setMode(&byWorkload, mode)
-			case len(p.Selector) == 0 && p.Namespace == w.namespace:
-				setMode(&byNS, p.Mode)
-			case len(p.Selector) == 0 && s.isRoot(p.Namespace):
-				setMode(&byMesh, p.Mode)
-			}
+			setMode(&byWorkload, mode)
+		case len(p.Selector) == 0 && p.Namespace == w.namespace:
+			setMode(&byNS, p.Mode)
+		case len(p.Selector) == 0 && s.isRoot(p.Namespace):
+			setMode(&byMesh, p.Mode)
 		}
 	}
 	for _, m := range []string{byWorkload, byNS, byMesh} {
@@ -133,26 +127,7 @@ func (s *set) checkAccounts(it *item, path string, list []string, ns string) {
 }
 
 // hasAccount: every namespace has an account "default", and what runs has one.
-func (s *set) hasAccount(ns, sa string) bool {
-	if sa == "default" || s.byKey[model.Key{Kind: model.KindServiceAccount, Namespace: ns, Name: sa}] != nil {
-		return true
-	}
-	for _, it := range s.items {
-		for _, m := range it.models {
-			switch m := m.(type) {
-			case *model.Workload:
-				if m.Namespace == ns && m.ServiceAccount == sa {
-					return true
-				}
-			case *model.Service:
-				if m.Namespace == ns && slices.ContainsFunc(m.Endpoints, func(e model.Endpoint) bool { return e.ServiceAccount == sa }) {
-					return true
-				}
-			}
-		}
-	}
-	return false
-}
+func (s *set) hasAccount(ns, sa string) bool { return sa == "default" || s.accounts[ns+"/"+sa] }
 
 // checkHTTPOnTCP warns of HTTP conditions where only bytes are seen.
 func (s *set) checkHTTPOnTCP(it *item, path string, p *model.AuthorizationPolicy, r model.AuthzRule) {
@@ -162,18 +137,16 @@ func (s *set) checkHTTPOnTCP(it *item, path string, p *model.AuthorizationPolicy
 	}
 	var ports []string
 	for _, w := range s.selected(p.Selector, s.scope(p.Namespace)) {
-		for _, svcs := range s.services {
-			for _, svc := range svcs {
-				if svc.Namespace != w.namespace || len(svc.Selector) == 0 || !matches(svc.Selector, w.labels) {
-					continue
+		for _, svc := range s.byNS[w.namespace] {
+			if len(svc.Selector) == 0 || !matches(svc.Selector, w.labels) {
+				continue
+			}
+			for _, sp := range svc.Ports {
+				if sp.Protocol == model.ProtocolAuto || sp.Protocol.IsHTTP() {
+					return
 				}
-				for _, sp := range svc.Ports {
-					if sp.Protocol == model.ProtocolAuto || sp.Protocol.IsHTTP() {
-						return
-					}
-					if name := fmt.Sprintf("%s:%d (%s)", svc.Name, sp.Number, sp.Protocol); !slices.Contains(ports, name) {
-						ports = append(ports, name)
-					}
+				if name := fmt.Sprintf("%s:%d (%s)", svc.Name, sp.Number, sp.Protocol); !slices.Contains(ports, name) {
+					ports = append(ports, name)
 				}
 			}
 		}

@@ -115,7 +115,7 @@ func peek(n *yaml.Node) header {
 
 // document decodes one document, or each item of a List.
 func (d *decoder) document(n *yaml.Node, offset, depth int) {
-	w := &walker{file: d.file, offset: offset, pos: map[string]position{}, active: map[*yaml.Node]bool{}}
+	w := &walker{file: d.file, offset: offset, pos: map[string]position{}, active: map[*yaml.Node]bool{}, lenient: d.opts.Pods}
 	defer func() { d.diags = append(d.diags, w.diags...) }()
 	n = deref(n)
 	if n.Kind != yaml.MappingNode {

@@ -166,6 +166,13 @@ func TestThePodsDirectoryHoldsPodsOnly(t *testing.T) {
 	}
 }
 
+func TestAPodAsAnEncoderWritesItIsRead(t *testing.T) {
+	text := "apiVersion: v1\nkind: Pod\nmetadata: {name: a, creationTimestamp: null}\nspec: {containers: null}\nstatus: {}\n"
+	if objs, diags := decode(text, convert.Options{Pods: true}); len(objs) != 1 || len(diags) != 0 {
+		t.Errorf("%v %+v", objs, diags)
+	}
+}
+
 func TestAGatewaysPodIsNoSidecar(t *testing.T) {
 	text := strings.Replace(pod, "  - {name: app, ports: [{name: http, containerPort: 9080, protocol: TCP}], resources: {}}\n", "", 1)
 	objs, _ := decode(text, convert.Options{Pods: true})

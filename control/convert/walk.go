@@ -26,8 +26,10 @@ type walker struct {
 	pos    map[string]position
 	diags  []admin.Diagnostic
 	nodes  int // visited, aliases expanded
-	full   bool
-	active map[*yaml.Node]bool // anchored values being walked
+	// lenient takes null for absent: the text was written by a program.
+	lenient bool
+	full    bool
+	active  map[*yaml.Node]bool // anchored values being walked
 }
 
 // value is one checked value in both forms. ok is false if it must be left out.
@@ -189,8 +191,8 @@ func (w *walker) walkObject(n *yaml.Node, s *schema, path string, depth int) val
 
 // null handles "field:" without a value: it means not set, which may not be what was meant.
 func (w *walker) null(k *yaml.Node, f *field, path string) {
-	if f.schema.kind == kindTime {
-		return // Kubernetes' encoder writes times that are not set as null
+	if w.lenient || f.schema.kind == kindTime {
+		return // Kubernetes' encoder writes times, and required lists, that are not set as null
 	}
 	hint := "give it a value or remove it"
 	switch f.schema.kind {
