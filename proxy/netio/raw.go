@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -33,6 +34,10 @@ type raw struct {
 
 	quietStep func(fd uintptr)
 	isQuiet   bool
+
+	// broken is the error that a peek has seen: the kernel tells it once only, and
+	// the next read would take the reset for an orderly end.
+	broken atomic.Uint32
 
 	// writer only (with TLS: holder of crypto/tls's output lock)
 	writeStep func(fd uintptr) bool
@@ -152,6 +157,9 @@ func (r *raw) tryRaw(fd uintptr, p []byte) (int, error) {
 		switch errno {
 		case 0:
 			if n == 0 {
+				if errno := r.broken.Load(); errno != 0 {
+					return 0, r.opError("read", syscall.Errno(errno))
+				}
 				return 0, io.EOF
 			}
 			return n, nil
@@ -269,6 +277,7 @@ func (r *raw) gone() bool {
 		case errno == syscall.EAGAIN || errno == syscall.EINTR:
 		case errno != 0 || n == 0:
 			gone = true
+			r.broken.CompareAndSwap(0, uint32(errno))
 		default: // bytes wait; did the end come behind them?
 			gone = ended(int(fd))
 		}
@@ -289,7 +298,10 @@ func (r *raw) doQuiet(fd uintptr) {
 	switch {
 	case errno == syscall.EAGAIN:
 		r.isQuiet = r.c.shim == nil || !r.c.shim.ahead()
-	case errno == 0 && r.c.tls.Load() != nil:
+	case errno == syscall.EINTR:
+	case errno != 0:
+		r.broken.CompareAndSwap(0, uint32(errno))
+	case r.c.tls.Load() != nil:
 		var b [1]byte
 		n, err := r.try(fd, b[:])
 		r.isQuiet = n == 0 && err == errWouldBlock

@@ -84,13 +84,16 @@ var certificate = sync.OnceValue(func() tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 })
 
+// ServerTLS is a server's configuration with a certificate of its own making.
+func ServerTLS() *tls.Config { return &tls.Config{Certificates: []tls.Certificate{certificate()}} }
+
 // TLS is a pair over loopback with TLS 1.3 on it.
 func TLS(t testing.TB) (client, server *netio.Conn) {
 	t.Helper()
 	client, server = TCP(t)
 	done := make(chan error, 1)
 	go func() {
-		done <- server.StartTLSServer(context.Background(), &tls.Config{Certificates: []tls.Certificate{certificate()}})
+		done <- server.StartTLSServer(context.Background(), ServerTLS())
 	}()
 	if err := client.StartTLSClient(context.Background(), &tls.Config{InsecureSkipVerify: true}); err != nil {
 		t.Fatal(err)
