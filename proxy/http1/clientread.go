@@ -116,12 +116,13 @@ func (x *clientExchange) canAnswer(err error) bool { return netio.IsReset(err) }
 // final deals with the head that decides the body.
 func (x *clientExchange) final() (*stream.Response, error) {
 	r := &x.resp
-	x.headRead = true
 	raw := r.Status == 101 || x.method == methodCONNECT && r.Status/100 == 2
-	switch {
-	case raw && !x.tunnel:
+	if raw && !x.tunnel {
 		x.readErr = x.protocolError("read head", refuse(502, detailsCodec))
 		return nil, x.readErr
+	}
+	x.headRead = true
+	switch {
 	case raw:
 		x.raw.Store(true)
 		x.body.reset(framedClose, 0, 0)

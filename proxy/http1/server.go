@@ -195,7 +195,7 @@ func (sc *serverConn) readHead() (int, *protoError, error) {
 			perr = hopeless(b, sc.o.MaxHeaderBytes)
 		}
 		if perr == nil && n > sc.o.MaxHeaderBytes {
-			perr = refuse(431, detailsTooLarge)
+			perr = tooLarge(b[:sc.o.MaxHeaderBytes])
 		}
 		if perr != nil || n > 0 {
 			return n, perr, nil
