@@ -53,6 +53,9 @@ func (s *session) readPeer() bool {
 		if err = rerr; err == nil {
 			s.mu.Lock()
 			s.peer = w
+			if !s.opened {
+				s.reportLocked(stream.ReportOpen)
+			}
 			s.mu.Unlock()
 			s.touch()
 			return true

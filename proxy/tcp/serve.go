@@ -78,6 +78,9 @@ func Serve(ctx context.Context, cfg *config.TCPProxy, c *netio.Conn, info *strea
 	}
 	stop := context.AfterFunc(ctx, func() { s.finish(endCut, 0) })
 	defer stop()
+	if !wantPeer { // else it is told with the peer's metadata, so that one connection is one series
+		s.report(stream.ReportOpen)
+	}
 	s.arm()
 	s.copyBoth(wantPeer)
 }
@@ -123,7 +126,6 @@ func (s *session) connect(ctx context.Context, ups Upstreams) error {
 		}
 		s.attempts++
 		if err == nil {
-			s.report(stream.ReportOpen)
 			return nil
 		}
 		flags := stream.FlagUpstreamConnectFailure

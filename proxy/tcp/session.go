@@ -119,6 +119,9 @@ func (s *session) tick() {
 			s.touch()
 		}
 	}
+	if !s.opened { // the peer has been silent for long: told without its metadata
+		s.reportLocked(stream.ReportOpen)
+	}
 	if s.in.Load() != s.sentIn || s.out.Load() != s.sentOut {
 		s.reportLocked(stream.ReportRunning)
 	}

@@ -41,8 +41,15 @@ func NewServer(set ServerSettings) *Server { return &Server{set: set} }
 func (s *Server) ServerConfig(down *config.DownstreamTLS) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			return s.current(down)
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			cfg, err := s.current(down)
+			if err != nil || cfg.GetConfigForClient == nil {
+				return cfg, err
+			}
+			if other, err := cfg.GetConfigForClient(h); other != nil || err != nil {
+				return other, err
+			}
+			return cfg, nil
 		},
 		// Asked only if GetConfigForClient did not decide, which it always does.
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -149,7 +156,29 @@ func (s *Server) build(down *config.DownstreamTLS, secret *config.Secret) (*tls.
 	if len(cfg.Certificates) == 0 {
 		return nil, errors.New("downstream tls: no certificate is configured")
 	}
-	return cfg, s.verifyClients(cfg, down, secret, bundles)
+	if err := s.verifyClients(cfg, down, secret, bundles); err != nil {
+		return nil, err
+	}
+	tolerateALPN(cfg)
+	return cfg, nil
+}
+
+// tolerateALPN lets clients in that offer only protocols which the chain does not
+// name; nothing is negotiated then. crypto/tls alone would end the handshake
+// (RFC 7301 section 3.2), Envoy does not, and configurations rely on it: Istio's
+// clients offer "istio" to servers that never name it.
+func tolerateALPN(cfg *tls.Config) {
+	if len(cfg.NextProtos) == 0 {
+		return
+	}
+	known, without := cfg.NextProtos, cfg.Clone()
+	without.NextProtos = nil
+	cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		if len(h.SupportedProtos) == 0 || slices.ContainsFunc(h.SupportedProtos, func(p string) bool { return slices.Contains(known, p) }) {
+			return nil, nil // as it is
+		}
+		return without, nil
+	}
 }
 
 // verifyClients sets how client certificates are asked for and checked. crypto/tls
