@@ -53,14 +53,12 @@ func (s *histSum) add(h *hist) {
 	s.sum += h.sum.Load()
 }
 
-func (s *histSum) write(e *Encoder, labels []Label) {
+func (s *histSum) write(e *Encoder, labels string) {
 	var total uint64
-	withLE := append(labels[:len(labels):len(labels)], Label{"le", ""})
 	for i, n := range s.buckets {
 		total += n
-		withLE[len(labels)].Value = boundNames[i]
-		e.Sample("_bucket", float64(total), withLE...)
+		e.line("_bucket", labels, boundNames[i], float64(total))
 	}
-	e.Sample("_sum", float64(s.sum)/1000, labels...)
-	e.Sample("_count", float64(total), labels...)
+	e.line("_sum", labels, "", float64(s.sum)/1000)
+	e.line("_count", labels, "", float64(total))
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"weft.mesh/weft/proxy/stream"
 	"weft.mesh/weft/spiffe"
@@ -40,6 +41,10 @@ type IstioSettings struct {
 type Istio struct {
 	set      IstioSettings
 	overflow *Counter
+
+	// recent are series that were used lately. Comparing one key costs less
+	// than hashing it, and takes no lock.
+	recent [256]atomic.Pointer[series]
 
 	mu sync.RWMutex
 	m  map[seriesKey]*series // mu protects it; entries are never removed
@@ -89,8 +94,9 @@ type seriesKey struct {
 
 // series is one label set with its counters, in copies made when first used.
 type series struct {
+	key    seriesKey
 	proto  protocol
-	labels []Label
+	labels string // as the text format has them
 	cells  []atomic.Pointer[cell]
 }
 
@@ -122,7 +128,7 @@ func (t *Istio) HTTP(i *stream.Info) {
 	if i.GRPC {
 		k.proto, k.grpc = protoGRPC, int32(i.GRPCCode)
 	}
-	s := t.series(k)
+	s := t.series(&k, i.Peer)
 	if s == nil {
 		return
 	}
@@ -141,7 +147,7 @@ func (t *Istio) HTTP(i *stream.Info) {
 func (t *Istio) TCP(i *stream.Info) {
 	k := t.key(i)
 	k.proto = protoTCP
-	s := t.series(k)
+	s := t.series(&k, i.Peer)
 	if s == nil {
 		return
 	}
@@ -185,25 +191,50 @@ func (t *Istio) key(i *stream.Info) seriesKey {
 }
 
 // series finds or makes the series of a label set; nil if there are too many.
-func (t *Istio) series(k seriesKey) *series {
+func (t *Istio) series(k *seriesKey, peer *stream.Workload) *series {
+	slot := &t.recent[k.slot(peer)]
+	if s := slot.Load(); s != nil && s.key == *k {
+		return s
+	}
+	s := t.lookup(k)
+	if s != nil {
+		slot.Store(s)
+	}
+	return s
+}
+
+// slot spreads keys over the recent ones by what is cheap to look at.
+func (k *seriesKey) slot(peer *stream.Workload) uint8 {
+	h := uint32(uintptr(unsafe.Pointer(peer))>>4) ^ uint32(k.code)*31 ^ uint32(k.flags)*7 ^ uint32(k.grpc)<<3 ^ uint32(k.proto)<<6
+	h ^= uint32(len(k.service.Host))*131 ^ uint32(len(k.selfHost))*137
+	if n := len(k.service.Name); n > 0 {
+		h ^= uint32(k.service.Name[0])<<2 ^ uint32(k.service.Name[n-1])<<4
+	}
+	if k.inbound {
+		h ^= 0x55
+	}
+	return uint8(h ^ h>>8 ^ h>>16)
+}
+
+func (t *Istio) lookup(k *seriesKey) *series {
 	t.mu.RLock()
-	s := t.m[k]
+	s := t.m[*k]
 	t.mu.RUnlock()
 	if s != nil {
 		return s
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s = t.m[k]; s != nil {
+	if s = t.m[*k]; s != nil {
 		return s
 	}
 	if len(t.m) >= t.set.MaxSeries {
 		t.overflow.Inc()
 		return nil
 	}
-	k = k.clone()
-	s = &series{proto: k.proto, labels: t.labels(&k), cells: make([]atomic.Pointer[cell], stripes)}
-	t.m[k] = s
+	s = &series{key: k.clone(), proto: k.proto, cells: make([]atomic.Pointer[cell], stripes)}
+	s.labels = labelText(t.labels(&s.key))
+	t.m[s.key] = s
 	return s
 }
 

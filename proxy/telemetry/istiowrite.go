@@ -72,11 +72,7 @@ func (t *Istio) write(e *Encoder) {
 		rows = append(rows, row{s: s})
 	}
 	t.mu.RUnlock()
-	slices.SortFunc(rows, func(a, b row) int {
-		return slices.CompareFunc(a.s.labels, b.s.labels, func(x, y Label) int {
-			return cmp.Or(cmp.Compare(x.Value, y.Value), cmp.Compare(x.Name, y.Name))
-		})
-	})
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.s.labels, b.s.labels) })
 	for i := range rows {
 		rows[i].sum = rows[i].s.sum()
 	}
@@ -93,7 +89,7 @@ func (t *Istio) write(e *Encoder) {
 			if m.hist != nil {
 				m.hist(&rows[i].sum).write(e, rows[i].s.labels)
 			} else {
-				e.Sample("", float64(m.count(&rows[i].sum)), rows[i].s.labels...)
+				e.line("", rows[i].s.labels, "", float64(m.count(&rows[i].sum)))
 			}
 		}
 	}

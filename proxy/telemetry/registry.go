@@ -166,20 +166,47 @@ func (e *Encoder) Sample(suffix string, v float64, labels ...Label) {
 	_, _ = e.w.WriteString(e.name)
 	_, _ = e.w.WriteString(suffix)
 	if len(labels) > 0 {
-		sep := byte('{')
-		for _, l := range labels {
-			_ = e.w.WriteByte(sep)
-			sep = ','
-			_, _ = e.w.WriteString(l.Name)
-			_, _ = e.w.WriteString(`="`)
-			_, _ = labelEscaper.WriteString(e.w, strings.ToValidUTF8(l.Value, "\uFFFD"))
-			_ = e.w.WriteByte('"')
-		}
+		_ = e.w.WriteByte('{')
+		_, _ = e.w.WriteString(labelText(labels))
 		_ = e.w.WriteByte('}')
 	}
+	e.end(v)
+}
+
+// line writes a sample whose labels are text already; le is added if not empty.
+func (e *Encoder) line(suffix, labels, le string, v float64) {
+	_, _ = e.w.WriteString(e.name)
+	_, _ = e.w.WriteString(suffix)
+	_ = e.w.WriteByte('{')
+	_, _ = e.w.WriteString(labels)
+	if le != "" {
+		_, _ = e.w.WriteString(`,le="`)
+		_, _ = e.w.WriteString(le)
+		_ = e.w.WriteByte('"')
+	}
+	_ = e.w.WriteByte('}')
+	e.end(v)
+}
+
+func (e *Encoder) end(v float64) {
 	_ = e.w.WriteByte(' ')
 	_, _ = e.w.Write(appendValue(e.num[:0], v))
 	_ = e.w.WriteByte('\n')
+}
+
+// labelText is a label set as the text format has it between braces.
+func labelText(labels []Label) string {
+	var b strings.Builder
+	for i, l := range labels {
+		if i > 0 {
+			_ = b.WriteByte(',')
+		}
+		_, _ = b.WriteString(l.Name)
+		_, _ = b.WriteString(`="`)
+		_, _ = labelEscaper.WriteString(&b, strings.ToValidUTF8(l.Value, "\uFFFD"))
+		_ = b.WriteByte('"')
+	}
+	return b.String()
 }
 
 func appendValue(b []byte, v float64) []byte {
