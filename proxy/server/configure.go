@@ -19,15 +19,21 @@ import (
 // bindRetry is how soon listeners are tried again that could not be opened.
 const bindRetry = time.Second
 
+// linger is how long a cluster stays after no configuration refers to it: a
+// request that chose it a moment ago must still find it.
+const linger = 5 * time.Second
+
 // configurator is the way of a resource into the running proxy: it takes
 // updates from the xDS client, has them compiled, and publishes.
 type configurator struct {
 	log  *slog.Logger
 	live *config.Live
-	// publish makes a View current everywhere; an error (a port is taken) leaves listeners as they were.
-	publish func(v *config.View) error
-	settled func() // called after each publication, to give memory back
-	wake    chan struct{}
+	// clusters makes the clusters of a View current.
+	clusters func(v *config.View)
+	// listeners makes its listeners current; an error (a port is taken) leaves them as they were.
+	listeners func(v *config.View) error
+	settled   func() // called after each publication, to give memory back
+	wake      chan struct{}
 
 	mu sync.Mutex
 	// mu protects the following.
@@ -37,6 +43,7 @@ type configurator struct {
 	first    bool // a first complete configuration was published
 	failed   error
 	retryAt  time.Time
+	dropAt   time.Time // when clusters that are gone are let go; zero: none is
 }
 
 var _ xdsclient.Sink = (*configurator)(nil)
@@ -101,8 +108,14 @@ func (c *configurator) Commit() {
 func (c *configurator) commit(now time.Time) {
 	v := c.compiler.View()
 	if v != c.live.View() || c.failed != nil {
+		// Make before break: clusters are there before routes and listeners refer to
+		// them, and those that went stay for what found them in the View before.
+		c.clusters(withGone(v, c.live.View()))
+		if len(c.live.View().Clusters) > 0 {
+			c.dropAt = now.Add(linger)
+		}
 		c.live.Publish(v)
-		c.failed, c.retryAt = c.publish(v), time.Time{}
+		c.failed, c.retryAt = c.listeners(v), time.Time{}
 		if c.failed != nil {
 			c.retryAt = now.Add(bindRetry)
 			c.log.Error("listeners not changed", "cause", c.failed)
@@ -121,20 +134,45 @@ func (c *configurator) commit(now time.Time) {
 	}
 }
 
+// withGone is v with the clusters that only old has.
+func withGone(v, old *config.View) *config.View {
+	var all map[string]*config.Cluster
+	for name, k := range old.Clusters {
+		if v.Clusters[name] == nil {
+			if all == nil {
+				all = maps.Clone(v.Clusters)
+			}
+			all[name] = k
+		}
+	}
+	if all == nil {
+		return v
+	}
+	o := *v
+	o.Clusters = all
+	return &o
+}
+
+// next is the time of the next thing to do; mu is held.
+func (c *configurator) next() time.Duration {
+	at, ok := c.compiler.Deadline()
+	for _, t := range []time.Time{c.retryAt, c.dropAt} {
+		if !t.IsZero() && (!ok || t.Before(at)) {
+			at, ok = t, true
+		}
+	}
+	if !ok {
+		return time.Hour
+	}
+	return max(time.Until(at), 0)
+}
+
 // run ends waits that run out and tries again what could not be opened.
 func (c *configurator) run(ctx context.Context) {
 	for {
 		c.mu.Lock()
-		at, ok := c.compiler.Deadline()
-		if !c.retryAt.IsZero() && (!ok || c.retryAt.Before(at)) {
-			at, ok = c.retryAt, true
-		}
+		t := time.NewTimer(c.next())
 		c.mu.Unlock()
-		d := time.Hour
-		if ok {
-			d = max(time.Until(at), 0)
-		}
-		t := time.NewTimer(d)
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -145,15 +183,23 @@ func (c *configurator) run(ctx context.Context) {
 		case <-t.C:
 		}
 		c.mu.Lock()
-		now := time.Now()
-		for _, p := range c.compiler.Pending() {
-			if at, ok := c.compiler.Deadline(); ok && !now.Before(at) {
-				c.log.Warn("went on without a resource that did not come", "resource", p)
-			}
-		}
-		c.compiler.Expire(now)
-		c.commit(now)
+		c.due(time.Now())
 		c.mu.Unlock()
+	}
+}
+
+// due does what is due; mu is held.
+func (c *configurator) due(now time.Time) {
+	if !c.dropAt.IsZero() && !now.Before(c.dropAt) {
+		c.dropAt = time.Time{}
+		c.clusters(c.live.View())
+	}
+	if at, ok := c.compiler.Deadline(); ok && !now.Before(at) {
+		c.log.Warn("going on without resources that did not come in time", "waiting", c.compiler.Pending())
+		c.compiler.Expire(now)
+	}
+	if c.failed == nil || !now.Before(c.retryAt) {
+		c.commit(now)
 	}
 }
 

@@ -137,7 +137,8 @@ func (s *Server) makeConfiguration() error {
 	s.conf = newConfigurator(compile.New(compile.Settings{
 		HTTPFilters: filterset.HTTP(deps), NetworkFilters: filterset.Network(deps), AccessLog: s.accessLog, ReadFile: read, Gateway: gateway,
 	}), s.live, s.set.Log)
-	s.conf.publish = s.publish
+	s.conf.clusters = s.upstreams.Apply
+	s.conf.listeners = s.applyListeners
 	s.conf.settled = s.memory.changed
 	if s.set.XDS == "" {
 		return nil
@@ -165,9 +166,7 @@ func (s *Server) accessLog(l compile.AccessLog) (*config.AccessLog, error) {
 	return s.logs.NewAccessLog(c)
 }
 
-// publish makes a View current: clusters first, so that what listeners hand over finds them.
-func (s *Server) publish(v *config.View) error {
-	s.upstreams.Apply(v)
+func (s *Server) applyListeners(v *config.View) error {
 	err := s.listeners.Apply(v)
 	s.servers.retain(v)
 	return err
