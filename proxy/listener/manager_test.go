@@ -276,6 +276,7 @@ func TestInboundMatrix(t *testing.T) {
 					t.Fatalf("served by %q, want %q", got, tt.want)
 				}
 				if tt.want == "" {
+					synctest.Wait()
 					if b.m.Stats().TLSFailed.Load() != 1 {
 						t.Error("the failed handshake was not counted")
 					}
