@@ -10,10 +10,12 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/control/convert"
 )
 
 // maxFile bounds one file in bytes.
@@ -50,6 +52,9 @@ func (a *app) applyCommand() *cobra.Command {
 
 func (a *app) apply(ctx context.Context, req admin.ApplyRequest, wait bool) error {
 	var resp admin.ApplyResponse
+	if resp.Diagnostics = unsendable(req.Files); len(resp.Diagnostics) > 0 {
+		return a.applied(resp, req.DryRun)
+	}
 	if err := a.control().do(ctx, http.MethodPost, admin.PathApply, nil, req, &resp); err != nil {
 		return err
 	}
@@ -57,6 +62,19 @@ func (a *app) apply(ctx context.Context, req admin.ApplyRequest, wait bool) erro
 		return err
 	}
 	return a.settle(ctx, resp.World)
+}
+
+// unsendable checks what would not survive the way to the control plane: text
+// that is not UTF-8 would arrive changed, and be refused for the wrong reason.
+func unsendable(files []admin.File) []admin.Diagnostic {
+	var out []admin.Diagnostic
+	for _, f := range files {
+		if !utf8.ValidString(f.Content) {
+			_, ds := convert.Decode(f, convert.Options{})
+			out = append(out, ds...)
+		}
+	}
+	return out
 }
 
 // How long --wait waits, and how often it looks.

@@ -25,6 +25,9 @@ func (a *app) diffCommand() *cobra.Command {
 				return err
 			}
 			var resp admin.DiffResponse
+			if resp.Diagnostics = unsendable(fs); len(resp.Diagnostics) > 0 {
+				return a.showDiff(resp)
+			}
 			req := admin.ApplyRequest{Files: fs, Namespace: ns, DryRun: true}
 			if err := a.control().do(cmd.Context(), http.MethodPost, admin.PathDiff, nil, req, &resp); err != nil {
 				return err
