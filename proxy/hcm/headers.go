@@ -54,7 +54,7 @@ func (x *exchange) forwardedFor(cfg *config.HTTPManager) (external bool) {
 
 func (x *exchange) appendForwardedFor(a netip.Addr) {
 	start := len(x.buf)
-	if x.h.xff != nil && !x.h.manyXFF {
+	if len(x.h.xff) > 0 && !x.h.manyXFF {
 		x.buf = append(append(x.buf, x.h.xff...), ',')
 	}
 	x.buf = a.AppendTo(x.buf)

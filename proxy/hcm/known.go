@@ -45,11 +45,13 @@ func (k *known) scan(f *stream.Fields) {
 		case 15:
 			if stream.EqualFold(n, "x-forwarded-for") {
 				k.manyXFF = k.xff != nil
-				k.xff = l.Value // the last line counts
+				if k.xff = l.Value; k.xff == nil { // the last line counts
+					k.xff = empty
+				}
 			}
 		case 17:
 			first(&k.proto, l, "x-forwarded-proto")
-		case 27:
+		case 23:
 			first(&k.xfcc, l, "x-forwarded-client-cert")
 		}
 	}

@@ -205,7 +205,9 @@ func TestOriginalDestinations(t *testing.T) {
 			t.Errorf("without a connection: %v", e)
 		}
 		for _, c := range w.net.conns {
+			c.mu.Lock()
 			c.usable = false // the peers close
+			c.mu.Unlock()
 		}
 		time.Sleep(time.Minute)
 		if n := len(w.c().Snapshot().Hosts); n != 0 {
