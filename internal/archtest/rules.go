@@ -72,7 +72,7 @@ var rules = []rule{
 	// Data plane: wiring.
 	{"proxy/admin", "api/admin internal/drain internal/version proxy/config proxy/identity proxy/stream proxy/telemetry proxy/upstream spiffe xds", envoy},
 	{"proxy/server", "api/admin internal/... proxy/... spiffe xds", "*"},
-	{"proxy/proxytest", "api/admin internal/... proxy/... spiffe xds", "*"},
+	{"proxy/proxytest", "api/admin internal/... proxy/... spiffe xds xds/canon xds/xdstest", "*"},
 
 	// Control plane: configuration source → model → snapshot → xDS.
 	{"model", "spiffe", ""},
@@ -139,7 +139,7 @@ type reach struct {
 // reaches are the promises about whole programs and planes.
 var reaches = []reach{
 	{"cmd/weft-proxy", "control/... local/... observe/... console/... cli/... model node/... samples/... internal/deps",
-		"k8s.io sigs.k8s.io github.com/prometheus go.etcd.io github.com/spf13 github.com/fsnotify github.com/google/nftables",
+		"k8s.io sigs.k8s.io github.com/prometheus go.etcd.io github.com/fsnotify github.com/google/nftables",
 		"weft-proxy links no Kubernetes, no metric store, no console and no control plane"},
 	{"proxy/...", "control/... model", "", "the planes meet only on the wire"},
 	{"control/...", "proxy/...", "", "the planes meet only on the wire"},
