@@ -60,7 +60,7 @@ func (c *CA) check() error {
 	return nil
 }
 
-// DialOptions returns what a gRPC client of the control plane needs besides credentials: our dialer.
+// dialOptions is our dialer, if there is one.
 func (c *CA) dialOptions() []grpc.DialOption {
 	if c.Dial == nil {
 		return nil
@@ -86,7 +86,7 @@ func (s *Source) issue(ctx context.Context, useToken bool) (err error) {
 		return err
 	}
 	opts := append(ca.dialOptions(), creds...)
-	opts = append(opts, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)), grpc.WithDisableServiceConfig())
+	opts = append(opts, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)), grpc.WithDisableServiceConfig(), grpc.WithNoProxy())
 	conn, err := grpc.NewClient("passthrough:///"+ca.Address, opts...)
 	if err != nil {
 		return fmt.Errorf("certificate authority %s: %w", ca.Address, err)

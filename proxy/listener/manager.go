@@ -407,10 +407,11 @@ func (m *Manager) Drain(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	err := m.conns.wait(ctx)
+	_ = m.conns.wait(ctx) // for ever longer ones the next wait tells
 	m.mu.Lock()
 	m.closeSockets()
 	m.mu.Unlock()
+	err := m.conns.wait(ctx) // for those that came until the sockets closed
 	if n := m.conns.cut(func(*conn) bool { return true }); n > 0 {
 		return fmt.Errorf("listener: drain: cut %d connections: %w", n, err)
 	}

@@ -391,6 +391,8 @@ func TestWhoIsTurnedAwayIsLogged(t *testing.T) {
 		ch := tcpChain("x", config.ChainMatch{DestinationPort: 80})
 		ch.Network = []filter.Network{deny{"127.0.0.1"}}
 		ch.TCP.AccessLogs = log
+		var reports []stream.Report
+		ch.TCP.Ends = []func(*stream.Info){func(i *stream.Info) { reports = append(reports, i.Report) }}
 		l := bound("l", "0.0.0.0:80", ch)
 		other := bound("other", "0.0.0.0:81", tcpChain("y", config.ChainMatch{DestinationPort: 9}))
 		other.AccessLogs = log
@@ -400,8 +402,11 @@ func TestWhoIsTurnedAwayIsLogged(t *testing.T) {
 				t.Errorf("port %s: served by %q", port, got)
 			}
 		}
-		if len(logs) != 2 || logs[0].Flags != stream.FlagUnauthorized || !strings.HasPrefix(logs[0].Termination, "rbac_access_denied") {
+		if len(logs) != 2 || logs[0].Flags != 0 || !strings.HasPrefix(logs[0].Termination, "rbac_access_denied") {
 			t.Fatalf("logs %+v", logs)
+		}
+		if !slices.Equal(reports, []stream.Report{stream.ReportOpen, stream.ReportEnd}) {
+			t.Errorf("reports %v, want opened and closed", reports)
 		}
 		if logs[1].Flags != stream.FlagNoRoute || logs[1].Details != "filter_chain_not_found" || logs[1].Conn.Listener != "other" {
 			t.Errorf("log %+v, want NR filter_chain_not_found", logs[1])

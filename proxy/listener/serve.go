@@ -139,9 +139,7 @@ func (m *Manager) refuseNoChain(c *conn, l *compiled, info *stream.ConnInfo) {
 	m.stats.NoChain.Add(1)
 	rec := noChain(info)
 	rec.Start, rec.Duration = c.started, time.Since(c.started)
-	for _, a := range l.cfg.AccessLogs {
-		a.Log(rec)
-	}
+	logAll(l.cfg.AccessLogs, rec)
 }
 
 // serveChain terminates TLS, asks the network filters and hands over.
@@ -169,21 +167,30 @@ func (m *Manager) serveChain(ctx context.Context, c *conn, ch *chain, info *stre
 	m.set.TCP.ServeTCP(ctx, fc.TCP, c.c, info)
 }
 
-// refuseFilter logs a connection that a network filter turned away, and closes it.
+// refuseFilter records a connection that a network filter turned away, and closes
+// it. It has no response flag, as with Envoy's RBAC filter: the details tell.
 func (m *Manager) refuseFilter(c *conn, fc *config.FilterChain, info *stream.ConnInfo, details string) {
 	m.stats.Refused.Add(1)
 	rec := &stream.Info{
-		Conn: info, Start: c.started, Duration: time.Since(c.started), Termination: details,
-		Flags: stream.FlagUnauthorized, GRPCCode: -1, ServiceTime: -1,
+		Conn: info, Start: c.started, Duration: time.Since(c.started), Termination: details, GRPCCode: -1, ServiceTime: -1,
 	}
-	logs := []*config.AccessLog(nil)
-	if fc.TCP != nil {
-		logs = fc.TCP.AccessLogs
-	} else {
-		logs = fc.HTTP.AccessLogs
+	if fc.HTTP != nil {
+		logAll(fc.HTTP.AccessLogs, rec)
+		return
 	}
-	for _, a := range logs {
-		a.Log(rec)
+	rec.Cluster = fc.TCP.Cluster
+	for _, stage := range []stream.Report{stream.ReportOpen, stream.ReportEnd} {
+		rec.Report = stage
+		for _, end := range fc.TCP.Ends {
+			end(rec)
+		}
+	}
+	logAll(fc.TCP.AccessLogs, rec)
+}
+
+func logAll(logs []*config.AccessLog, rec *stream.Info) {
+	for _, l := range logs {
+		l.Log(rec)
 	}
 }
 
