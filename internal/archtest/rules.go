@@ -41,28 +41,31 @@ var rules = []rule{
 	// Data plane: bytes, messages, contracts.
 	{"proxy/netio", "", unix},
 	{"proxy/stream", "spiffe", ""},
-	{"proxy/stream/streamtest", "proxy/stream proxy/netio spiffe", ""},
+	{"proxy/stream/streamtest", "internal/memnet proxy/stream proxy/netio spiffe", "github.com/google/go-cmp/cmp"},
 	{"proxy/http1", "proxy/netio proxy/stream", ""},
 	{"proxy/http2", "proxy/netio proxy/stream", "golang.org/x/net"},
 	{"proxy/route", "proxy/stream", ""},
 	{"proxy/filter", "proxy/stream", ""},
 	{"proxy/config", "proxy/filter proxy/route proxy/stream spiffe", ""},
-	{"proxy/telemetry", "proxy/stream spiffe", ""},
+	{"proxy/telemetry", "proxy/config proxy/stream spiffe", ""},
 
 	// Data plane: filters. Each is deletable; filterset is the one list.
-	{"proxy/filter/http/...", "proxy/config proxy/filter proxy/route proxy/stream proxy/telemetry proxy/transport/exchange spiffe", envoy},
-	{"proxy/filter/network/...", "proxy/config proxy/filter proxy/route proxy/stream proxy/telemetry proxy/transport/exchange spiffe", envoy},
+	{"proxy/filter/matcher", "proxy/route", envoy},
+	{"proxy/filter/rbacrules", "proxy/filter/matcher proxy/route proxy/stream", envoy},
+	{"proxy/filter/http/...", "proxy/config proxy/filter proxy/filter/matcher proxy/filter/rbacrules proxy/route proxy/stream proxy/telemetry proxy/transport/exchange spiffe", envoy},
+	{"proxy/filter/network/...", "proxy/config proxy/filter proxy/filter/matcher proxy/filter/rbacrules proxy/route proxy/stream proxy/telemetry proxy/transport/exchange spiffe", envoy},
 	{"proxy/filterset", "proxy/compile proxy/filter proxy/filter/... proxy/stream proxy/telemetry", envoy},
 
 	// Data plane: configuration in.
 	{"proxy/compile", "proxy/config proxy/filter proxy/route proxy/stream proxy/telemetry spiffe xds", envoy},
 	{"proxy/xdsclient", "internal/backoff proxy/identity proxy/telemetry spiffe xds", envoy + grpc},
 	{"proxy/identity", "internal/backoff proxy/telemetry spiffe", grpc + "istio.io/api/security"},
+	{"proxy/identity/identitytest", "proxy/identity spiffe", grpc + "istio.io/api/security"},
 
 	// Data plane: traffic.
 	{"proxy/listener", "internal/backoff internal/drain proxy/config proxy/netio proxy/stream proxy/telemetry proxy/transport spiffe", unix},
 	{"proxy/tcp", "internal/backoff internal/drain proxy/config proxy/filter proxy/netio proxy/route proxy/stream proxy/telemetry proxy/transport proxy/transport/exchange proxy/upstream spiffe", unix},
-	{"proxy/hcm", "internal/backoff internal/drain proxy/config proxy/filter proxy/http1 proxy/http2 proxy/netio proxy/route proxy/stream proxy/telemetry proxy/upstream spiffe", ""},
+	{"proxy/hcm", "internal/backoff internal/drain proxy/config proxy/filter proxy/http1 proxy/http2 proxy/netio proxy/route proxy/stream proxy/telemetry proxy/upstream proxy/upstream/outlier spiffe", "github.com/cespare/xxhash/v2"},
 	{"proxy/upstream", "internal/backoff internal/drain proxy/config proxy/http1 proxy/http2 proxy/netio proxy/route proxy/stream proxy/telemetry proxy/transport proxy/upstream/... spiffe", ""},
 	{"proxy/upstream/lb", "proxy/config", "github.com/cespare/xxhash/v2"},
 	{"proxy/upstream/outlier", "proxy/config", ""},
