@@ -127,7 +127,10 @@ func (s *Snapshot) dnsCluster(c *clusterv3.Cluster, t *target, k outboundKey) {
 		}
 		eps = []snapshot.Endpoint{{Hostname: t.service.Host, Port: port, Weight: 1}}
 	}
-	if t.discovery() == clusterv3.Cluster_LOGICAL_DNS && len(eps) > 1 {
+	switch {
+	case len(eps) == 0: // a subset without endpoints: nothing to resolve
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+	case t.discovery() == clusterv3.Cluster_LOGICAL_DNS:
 		eps = eps[:1] // Envoy takes exactly one name
 	}
 	c.LoadAssignment = assignment(t.name, eps, s.mesh.ClusterID, true)

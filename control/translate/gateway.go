@@ -10,6 +10,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/proto"
 
 	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/model"
@@ -213,20 +214,36 @@ func (b *gatewayBuilder) listener(p *gatewayPort) *listenerv3.Listener {
 	return l
 }
 
-// dropRepeated keeps the first of chains that match the same: Envoy refuses the
-// listener otherwise, and the older gateway wins.
+// dropRepeated keeps the first of chains that match the same, server name by
+// server name: Envoy refuses the listener otherwise, and the older gateway wins.
 func dropRepeated(chains []*listenerv3.FilterChain) []*listenerv3.FilterChain {
 	seen := map[string]bool{}
 	var out []*listenerv3.FilterChain
 	for _, c := range chains {
-		m := c.FilterChainMatch
-		if m == nil {
-			m = &listenerv3.FilterChainMatch{}
+		m := &listenerv3.FilterChainMatch{}
+		if c.FilterChainMatch != nil {
+			m = proto.CloneOf(c.FilterChainMatch)
 		}
-		if k := string(marshal(m)); !seen[k] {
-			seen[k] = true
-			out = append(out, c)
+		names := m.ServerNames
+		if len(names) == 0 {
+			names = []string{""}
 		}
+		m.ServerNames = nil
+		rest := string(marshal(m))
+		m.ServerNames = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return seen[n+"|"+rest] })
+		if len(m.ServerNames) == 0 {
+			continue
+		}
+		for _, n := range m.ServerNames {
+			seen[n+"|"+rest] = true
+		}
+		if m.ServerNames[0] == "" {
+			m.ServerNames = nil
+		}
+		if c.FilterChainMatch != nil {
+			c.FilterChainMatch = m
+		}
+		out = append(out, c)
 	}
 	return out
 }

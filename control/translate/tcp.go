@@ -2,6 +2,7 @@ package translate
 
 import (
 	"net/netip"
+	"slices"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -108,9 +109,21 @@ func (c *scope) portChains(r *router, p servicePort, sni bool) []l4Chain {
 func distinct(chains []l4Chain) []l4Chain {
 	var out []l4Chain
 	seenSNI, seenPrefix, seenAll := map[string]bool{}, map[netip.Prefix]bool{}, false
+	seenBoth := map[string]bool{}
 	for _, x := range chains {
 		switch {
-		case len(x.sni) > 0 && len(x.prefixes) > 0: // both: kept as it is, matched by both
+		case len(x.sni) > 0 && len(x.prefixes) > 0:
+			x.sni = slices.DeleteFunc(slices.Clone(x.sni), func(n string) bool {
+				return slices.ContainsFunc(x.prefixes, func(p netip.Prefix) bool { return seenBoth[n+" "+p.String()] })
+			})
+			for _, n := range x.sni {
+				for _, p := range x.prefixes {
+					seenBoth[n+" "+p.String()] = true
+				}
+			}
+			if len(x.sni) == 0 {
+				continue
+			}
 		case len(x.sni) > 0:
 			x.sni = keepNew(seenSNI, x.sni)
 			if len(x.sni) == 0 {

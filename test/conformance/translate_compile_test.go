@@ -16,10 +16,14 @@ import (
 	"weft.mesh/weft/xds"
 )
 
-// TestTheProxyTakesWhatTranslateMakes feeds every golden case to the proxy's
-// compile: nothing may be refused, and all listeners must become usable.
+// TestTheProxyTakesWhatTranslateMakes feeds every golden case, and random
+// meshes, to the proxy's compile: nothing may be refused, and all listeners must become usable.
 func TestTheProxyTakesWhatTranslateMakes(t *testing.T) {
-	for _, c := range translatetest.Load(t, "../../control/translate/testdata") {
+	cases := translatetest.Load(t, "../../control/translate/testdata")
+	for seed := range uint64(100) {
+		cases = append(cases, translatetest.Random(seed))
+	}
+	for _, c := range cases {
 		for _, n := range c.Nodes {
 			if n.Kind == "grpc" {
 				continue
