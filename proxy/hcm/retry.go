@@ -63,6 +63,9 @@ func (x *exchange) staleConnection(e *stream.Error) bool {
 	if e == nil || u.client == nil || u.stale || u.client.Fresh() || e.Side != stream.Upstream || e.Timeout {
 		return false
 	}
+	if e.Refused {
+		return false // by an upstream that is there: it is the policy's to decide
+	}
 	return e.Unsent || e.Reset && e.Op == "read head" && idempotent(x.req.Method)
 }
 

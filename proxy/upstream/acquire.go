@@ -138,13 +138,15 @@ const attempts = 8
 // await makes a connection or waits for one.
 func (p *pool) await(ctx context.Context, s *state, r *Request, proto config.Protocol) (stream.Client, error) {
 	var last error = ErrOverflow
+	fresh := r.Fresh
 	for tries := 0; tries < attempts; {
-		c, err := p.obtain(ctx, s, r, proto)
+		c, err := p.obtain(ctx, s, r, proto, fresh)
 		if err != nil {
 			return nil, p.failed(ctx, err)
 		}
-		if c == nil {
-			continue // something changed: look again
+		if c == nil { // something changed: look again
+			fresh = false // a shared connection that was just made will do
+			continue
 		}
 		x, err := c.start()
 		if err == nil {
@@ -171,9 +173,9 @@ func (p *pool) failed(ctx context.Context, err error) error {
 }
 
 // obtain returns a connection with one more use counted, or nil to look again.
-func (p *pool) obtain(ctx context.Context, s *state, r *Request, proto config.Protocol) (*conn, error) {
+func (p *pool) obtain(ctx context.Context, s *state, r *Request, proto config.Protocol, fresh bool) (*conn, error) {
 	p.mu.Lock()
-	if !r.Fresh {
+	if !fresh {
 		if c := p.ready(proto); c != nil {
 			p.mu.Unlock()
 			return c, nil
@@ -184,7 +186,7 @@ func (p *pool) obtain(ctx context.Context, s *state, r *Request, proto config.Pr
 		return nil, wait(ctx, f)
 	}
 	if !p.host.cluster.beginConn(s, p.size == 0) {
-		w := &waiter{make(chan *conn, 1)}
+		w := &waiter{make(chan *conn, 1), proto == config.ProtoHTTP2}
 		p.waiters = append(p.waiters, w)
 		p.mu.Unlock()
 		return p.waitFor(ctx, w)

@@ -267,7 +267,7 @@ func TestDNSClusters(t *testing.T) {
 			if e := w.refused(&Request{}); e != ErrNoHealthy {
 				t.Errorf("before the first answer: %v", e)
 			}
-			dns.set("10.0.0.2", "10.0.0.1")
+			dns.set("fd00::1", "10.0.0.2", "10.0.0.1")
 			time.Sleep(10 * time.Second)
 			if diff := cmp.Diff(c.first, addrs(w)); diff != "" {
 				t.Error(diff)

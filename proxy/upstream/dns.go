@@ -111,6 +111,14 @@ func (c *Cluster) resolve(ctx context.Context) {
 	}
 }
 
+// preferIPv4 leaves IPv6 addresses out if there are others (Envoy's V4_PREFERRED).
+func preferIPv4(addrs []netip.Addr) []netip.Addr {
+	if v4 := slices.DeleteFunc(slices.Clone(addrs), netip.Addr.Is6); len(v4) > 0 {
+		return v4
+	}
+	return addrs
+}
+
 func (c *Cluster) lookup(ctx context.Context, host string) {
 	ctx, cancel := context.WithTimeout(ctx, dnsTimeout)
 	defer cancel()
@@ -121,6 +129,7 @@ func (c *Cluster) lookup(ctx context.Context, host string) {
 	for i := range addrs {
 		addrs[i] = addrs[i].Unmap()
 	}
+	addrs = preferIPv4(addrs)
 	if c.Config().Discovery == config.StrictDNS {
 		slices.SortFunc(addrs, netip.Addr.Compare)
 	}

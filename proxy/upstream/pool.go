@@ -37,7 +37,10 @@ type conn struct {
 }
 
 // waiter is an exchange that waits for a connection of others. It gets a connection, or nil to try again.
-type waiter struct{ ch chan *conn }
+type waiter struct {
+	ch    chan *conn
+	multi bool // only an HTTP/2 connection will do
+}
 
 // flight is an attempt to make an HTTP/2 connection.
 type flight struct {
@@ -99,9 +102,15 @@ func (p *pool) wakeOne(c *conn) bool {
 	if len(p.waiters) == 0 {
 		return false
 	}
-	w := p.waiters[0]
-	copy(p.waiters, p.waiters[1:])
-	p.waiters = p.waiters[:len(p.waiters)-1]
+	i := 0
+	for c != nil && i < len(p.waiters) && p.waiters[i].multi {
+		i++
+	}
+	if i == len(p.waiters) {
+		return false
+	}
+	w := p.waiters[i]
+	p.waiters = append(p.waiters[:i], p.waiters[i+1:]...)
 	w.ch <- c // has room for one
 	return true
 }

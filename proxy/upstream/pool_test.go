@@ -280,6 +280,42 @@ func TestFreshMeansANewConnection(t *testing.T) {
 	})
 }
 
+func TestFreshMeansOneNewSharedConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := clusterOf("10.0.0.1:80")
+		cfg.Protocol = config.ProtoHTTP2
+		w := newWorld(t, &fakeNet{}, cfg)
+		x, h := w.get()
+		y, _, err := w.c().Acquire(context.Background(), &Request{Fresh: true, On: h})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.Close()
+		y.Close()
+		w.expectConns(2, 2)
+	})
+}
+
+func TestAnHTTP2RequestIsNotHandedAnHTTP1Connection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := clusterOf("10.0.0.1:80")
+		cfg.Protocol, cfg.Breakers.MaxConnections = config.ProtoDownstream, 1
+		w := newWorld(t, &fakeNet{}, cfg)
+		x, _ := w.get()
+		time.AfterFunc(time.Second, x.Close)
+		y, _, err := w.c().Acquire(context.Background(), &Request{Proto: stream.HTTP2, Deadline: time.Now().Add(2 * time.Second)})
+		if err == nil {
+			if !y.(*lease).conn.Multiplexed() {
+				t.Error("got an HTTP/1 connection")
+			}
+			y.Close()
+		}
+		if n := len(x.(*lease).conn.pool.waiters); n != 0 {
+			t.Errorf("%d still wait", n)
+		}
+	})
+}
+
 func TestIdleConnectionsTimeOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, proto := range []config.Protocol{config.ProtoHTTP1, config.ProtoHTTP2} {

@@ -13,6 +13,7 @@ const (
 	defaultMinRing = 1024
 	defaultMaxRing = 8 << 20
 	defaultMaglev  = 65537
+	maxMaglev      = 5000011 // Envoy's bound
 )
 
 // ring is Envoy's ring hash (ketama with xxHash64): every endpoint has points
@@ -71,6 +72,7 @@ func newMaglev(eps []Endpoint, size uint64) *maglev {
 	if size == 0 {
 		size = defaultMaglev
 	}
+	size = prime(min(size, maxMaglev))
 	weights, _, most := normalize(eps)
 	order := make([]int, len(eps))
 	for i := range order {
@@ -87,6 +89,20 @@ func newMaglev(eps []Endpoint, size uint64) *maglev {
 	}
 	m.fill(rows, most)
 	return m
+}
+
+// prime is the least prime that is at least n. Only in a table of prime size every walk comes by
+// every slot; in another one filling might not end.
+func prime(n uint64) uint64 {
+	for n = max(n, 2); ; n++ {
+		d := uint64(2)
+		for d*d <= n && n%d != 0 {
+			d++
+		}
+		if d*d > n {
+			return n
+		}
+	}
 }
 
 // row is one endpoint's walk through the table.

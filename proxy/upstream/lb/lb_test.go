@@ -108,6 +108,14 @@ func TestMaglevMovesFewWhenOneLeaves(t *testing.T) {
 	}
 }
 
+func TestMaglevTablesAreOfPrimeSize(t *testing.T) {
+	for in, want := range map[uint64]int{1: 2, 2: 2, 8: 11, 100: 101, 65537: 65537} {
+		if got := len(newMaglev(hosts(1, 1), in).table); got != want {
+			t.Errorf("size %d became %d, want %d", in, got, want)
+		}
+	}
+}
+
 func TestPicksFollowWeights(t *testing.T) {
 	eps := hosts(1, 2, 5)
 	for name, c := range map[string]struct {
