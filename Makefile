@@ -32,7 +32,7 @@ lint: ## gofmt and go vet
 	$(GO) vet ./...
 
 bench: build deps ## proxy benchmarks next to HAProxy and nginx; writes docs/benchmarks.md
-	$(GO) run ./test/bench
+	$(GO) run ./test/bench -write docs/benchmarks.md
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	test/fuzz

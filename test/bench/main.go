@@ -25,6 +25,7 @@ type options struct {
 	json, write  string
 	quick        bool
 	weft         string // binary; "": built from the tree
+	profiles     string // directory
 	command      string // as typed
 }
 
@@ -60,6 +61,7 @@ func parse(args []string, errs io.Writer) (*options, error) {
 	fs.StringVar(&o.write, "write", "", "write the tables into this document, between its markers")
 	fs.BoolVar(&o.quick, "quick", false, "one short round: whether it works, not how fast it is")
 	fs.StringVar(&o.weft, "weft-proxy", "", "use this binary instead of building one; none measures the peers only")
+	fs.StringVar(&o.profiles, "profiles", "", "write CPU and allocation profiles of weft-proxy into this directory, one more round for each case")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
@@ -67,7 +69,7 @@ func parse(args []string, errs io.Writer) (*options, error) {
 		o.rounds, o.seconds = 1, 0.2
 	}
 	if fs.NArg() > 0 || o.rounds < 1 || o.seconds <= 0 || o.seconds > maxRun.Seconds() {
-		return nil, fmt.Errorf("usage: go run ./test/bench [-cases …] [-peers …] [-rounds 1…] [-seconds …%v] [-json file] [-write file] [-quick]", maxRun.Seconds())
+		return nil, fmt.Errorf("usage: go run ./test/bench [-cases …] [-peers …] [-rounds 1…] [-seconds …%v] [-json file] [-write file] [-profiles dir] [-quick]", maxRun.Seconds())
 	}
 	var err error
 	if o.cases, err = list("-cases", *cases, caseNames); err != nil {
@@ -129,7 +131,7 @@ func run(ctx context.Context, o *options, progress io.Writer) (*output, error) {
 
 // setUp finds the programs and starts what all cases share.
 func setUp(o *options, dir string, progress io.Writer) (*bench, func(), error) {
-	b := &bench{rounds: o.rounds, seconds: o.seconds, out: progress, env: &env{dir: dir, bins: map[string]string{}}}
+	b := &bench{rounds: o.rounds, seconds: o.seconds, profiles: o.profiles, out: progress, env: &env{dir: dir, bins: map[string]string{}}}
 	fmt.Fprintf(progress, "%s, load average %s\n", machine(), loadAverage())
 	for _, p := range peers {
 		bin, err := o.binary(p, dir)

@@ -29,11 +29,12 @@ type result struct {
 
 // bench is one run of the program.
 type bench struct {
-	env     *env
-	peers   []*peer
-	rounds  int
-	seconds float64
-	out     io.Writer // progress
+	env      *env
+	peers    []*peer
+	rounds   int
+	seconds  float64
+	profiles string    // directory for profiles of weft-proxy; "": none
+	out      io.Writer // progress
 }
 
 // length of a round.
@@ -104,6 +105,14 @@ func (b *bench) workload(ctx context.Context, w workload, run []*running) (resul
 		slices.Reverse(order)
 	}
 	fmt.Fprintln(b.out, progress(&res))
+	for _, r := range run {
+		if b.profiles == "" || len(r.admin) == 0 {
+			continue
+		}
+		if err := b.profile(ctx, w, r, loads[r]); err != nil {
+			return res, fmt.Errorf("%s: profile: %w", r.peer.name, err)
+		}
+	}
 	return res, nil
 }
 

@@ -60,6 +60,8 @@ func weftArgs(e *env, bin string, c *conf, file string) ([]string, error) {
 var (
 	mallocs = regexp.MustCompile(`(?m)^# Mallocs = (\d+)$`)
 	client  = http.Client{Timeout: 10 * time.Second}
+	// profiles take as long as they were asked to.
+	profileClient = http.Client{Timeout: time.Minute}
 )
 
 // allocations is the number of objects that a weft-proxy has allocated so far, from the
