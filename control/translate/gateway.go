@@ -23,7 +23,6 @@ type gatewayKey struct {
 	namespace, labels string
 	ports             string // named ports of the workload
 	weft              bool
-	revs              snapshot.Revisions
 }
 
 // gatewaySet is all that a gateway workload gets.
@@ -74,12 +73,15 @@ func (s *Snapshot) routerAll(v *view, typeURL string) []*xds.Resource {
 }
 
 func (s *Snapshot) gatewaySet(v *view) *gatewaySet {
-	r := s.world.Revisions()
-	k := gatewayKey{namespace: v.namespace, labels: labelText(v.labels), ports: fmt.Sprint(v.workload.Ports), weft: v.weft, revs: snapshot.Revisions{
-		Services: r.Services, Identities: r.Identities, Addresses: r.Addresses, Routes: r.Routes, Rules: r.Rules,
-		Gateways: r.Gateways, Authz: r.Authz,
-	}}
-	return remember(s.cache, k, func() *gatewaySet { return s.makeGateway(v) })
+	k := gatewayKey{namespace: v.namespace, labels: labelText(v.labels), ports: fmt.Sprint(v.workload.Ports), weft: v.weft}
+	return latest(s.cache, k, inputs{routerRevisions(s.world.Revisions())}, func() *gatewaySet { return s.makeGateway(v) })
+}
+
+// routerRevisions are those of everything that a gateway is made from.
+func routerRevisions(r snapshot.Revisions) snapshot.Revisions {
+	out := outboundRevisions(r)
+	out.Gateways, out.Authz = r.Gateways, r.Authz
+	return out
 }
 
 func labelText(m map[string]string) string {

@@ -23,7 +23,7 @@ import (
 // nothing is there twice where Envoy allows it once.
 func TestInvariants(t *testing.T) {
 	cases := translatetest.Load(t, "testdata")
-	for seed := range uint64(300) {
+	for seed := range uint64(100) {
 		cases = append(cases, translatetest.Random(seed))
 	}
 	for _, c := range cases {

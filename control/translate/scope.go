@@ -13,12 +13,10 @@ import (
 
 // scopeKey says which sidecars see the same mesh: those of a namespace whose
 // labels decide alike wherever a rule or route asks for the caller's labels.
-// Revisions are those of everything that a scope is made from.
 type scopeKey struct {
 	namespace string
 	signature string
 	weft      bool
-	revs      snapshot.Revisions
 }
 
 // scope is what all sidecars with one key see of the mesh: their outbound
@@ -47,19 +45,23 @@ type servicePort struct {
 	port    model.Port
 }
 
-// scopeOf finds or makes the scope of a sidecar.
+// outboundRevisions are those of everything that clients are configured by,
+// but for endpoints that come over EDS.
+func outboundRevisions(r snapshot.Revisions) snapshot.Revisions {
+	return snapshot.Revisions{Services: r.Services, Identities: r.Identities, Addresses: r.Addresses, Routes: r.Routes, Rules: r.Rules}
+}
+
+// scopeOf finds or makes the scope of a sidecar. One is kept for each key: of
+// the latest revisions asked for.
 func (s *Snapshot) scopeOf(v *view) *scope {
-	sig := s.signature(v.namespace, v.labels)
-	r := s.world.Revisions()
-	k := scopeKey{namespace: v.namespace, signature: sig, weft: v.weft, revs: snapshot.Revisions{
-		Services: r.Services, Identities: r.Identities, Addresses: r.Addresses, Routes: r.Routes, Rules: r.Rules,
-	}}
-	return remember(s.cache, k, func() *scope { return s.newScope(k, v) })
+	k := scopeKey{v.namespace, s.signature(v.namespace, v.labels), v.weft}
+	return latest(s.cache, k, inputs{outboundRevisions(s.world.Revisions())}, func() *scope { return s.newScope(k, v) })
 }
 
 // signature is the outcome of every question about the caller's labels.
 func (s *Snapshot) signature(namespace string, labels map[string]string) string {
-	questions := remember(s.cache, signatureKey{namespace, s.world.Revisions().Routes, s.world.Revisions().Rules}, func() []map[string]string {
+	r := s.world.Revisions()
+	questions := latest(s.cache, signatureKey(namespace), inputs{r.Routes, r.Rules}, func() []map[string]string {
 		return s.labelQuestions(namespace)
 	})
 	if len(questions) == 0 {
@@ -75,10 +77,8 @@ func (s *Snapshot) signature(namespace string, labels map[string]string) string 
 	return string(b)
 }
 
-type signatureKey struct {
-	namespace     string
-	routes, rules uint64
-}
+// signatureKey is a namespace.
+type signatureKey string
 
 func (s *Snapshot) labelQuestions(namespace string) []map[string]string {
 	out := slices.Clone(s.world.RuleSelectors(namespace))

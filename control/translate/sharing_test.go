@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -281,5 +282,91 @@ func TestNamesAskedFor(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+func router() *xds.Node {
+	return &xds.Node{ID: "gw", Type: xds.Router, IP: netip.MustParseAddr("10.0.0.50"), Name: "gw-1", Namespace: "weft-system", WeftProxy: true}
+}
+
+// withGateway is the small mesh with a gateway that leads to web only.
+func withGateway() []model.Object {
+	gw := pod("weft-system", "gw-1", "10.0.0.50", "gw")
+	gw.Gateway = true
+	return append(small(), gw,
+		&model.Gateway{Meta: meta(model.KindGateway, "default", "main"), Selector: map[string]string{"app": "gw"}, Servers: []model.Server{{
+			Port: 80, Protocol: model.ProtocolHTTP, Hosts: []model.GatewayHost{{Namespace: "*", Host: "*"}},
+		}}},
+		&model.RouteSet{Meta: meta(model.KindVirtualService, "default", "web"), Hosts: []string{"web.test"}, Gateways: []string{"default/main"},
+			HTTP: []model.Route{{Forward: []model.Destination{{Host: "web.default.svc.cluster.local", Weight: 1}}}}},
+	)
+}
+
+func TestAGatewayHasWhatItsRoutesLeadTo(t *testing.T) {
+	l := newLine(t, withGateway()...)
+	var got []string
+	for _, r := range get(t, l.snap, router(), xds.ClusterType) {
+		got = append(got, r.Name)
+	}
+	if want := []string{xds.ClusterBlackHole, xds.ClusterPassthrough, webCluster}; !slices.Equal(got, want) {
+		t.Errorf("clusters %q, want %q", got, want)
+	}
+	before, after := l.change(pod("default", "api-2", "10.0.0.9", "api"))
+	if !after.Unchanged(before, router(), xds.EndpointType) {
+		t.Error("endpoints of a service that it does not lead to are said to matter")
+	}
+	before, after = l.change(pod("default", "web-2", "10.0.0.10", "web"))
+	if after.Unchanged(before, router(), xds.EndpointType) {
+		t.Error("endpoints of its service are said not to matter")
+	}
+	if !after.Unchanged(before, router(), xds.ClusterType) {
+		t.Error("a change of endpoints is said to change clusters")
+	}
+	before, after = l.change(&model.Gateway{Meta: meta(model.KindGateway, "default", "main"), Selector: map[string]string{"app": "none"}})
+	for _, typ := range translatetest.Types {
+		if after.Unchanged(before, router(), typ) {
+			t.Errorf("%s is said to be unchanged after the gateway went to others", xds.ShortName(typ))
+		}
+	}
+}
+
+// TestSnapshotsAreSafeForConcurrentUse asks old and new Snapshots at once; the
+// race detector watches.
+func TestSnapshotsAreSafeForConcurrentUse(t *testing.T) {
+	l := newLine(t, withGateway()...)
+	nodes := []*xds.Node{sidecar("default", "web-1", "10.0.0.1"), sidecar("default", "api-1", "10.0.0.2"), sidecar("other", "far-1", "10.0.0.3"), router()}
+	var wg sync.WaitGroup
+	for i := range 20 {
+		p := pod("default", "web-2", "10.0.0.20", "web")
+		p.Ready = i%2 == 0
+		r := &model.RouteSet{Meta: meta(model.KindVirtualService, "default", "api"), Hosts: []string{"api.default.svc.cluster.local"}, Gateways: []string{"mesh"},
+			HTTP: []model.Route{{Name: fmt.Sprint(i), Forward: []model.Destination{{Host: "web.default.svc.cluster.local", Weight: 1}}}}}
+		before, after := l.change(p, r)
+		for _, n := range nodes {
+			wg.Go(func() {
+				for _, typ := range translatetest.Types {
+					after.Unchanged(before, n, typ)
+					for _, s := range []*translate.Snapshot{before, after} {
+						if _, err := s.Resources(n, typ, nil); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+func TestOldAnswersAreDropped(t *testing.T) {
+	l := newLine(t, small()...)
+	n := sidecar("default", "web-1", "10.0.0.1")
+	for i := range 3000 {
+		p := pod("default", "web-2", fmt.Sprintf("10.1.%d.%d", i/250, i%250), "web")
+		_, after := l.change(p)
+		get(t, after, n, xds.EndpointType)
+	}
+	if got := translate.CacheLen(l.snap); got > 5000 {
+		t.Errorf("%d answers kept after 3000 changes of one endpoint", got)
 	}
 }

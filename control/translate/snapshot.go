@@ -2,6 +2,7 @@ package translate
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -210,35 +211,37 @@ func (s *Snapshot) Unchanged(prev xds.Snapshot, n *xds.Node, typeURL string) boo
 		return true
 	}
 	a, b := p.world.Revisions(), s.world.Revisions()
-	if typeURL == xds.EndpointType {
-		return a.Endpoints == b.Endpoints && sameOutbound(a, b)
-	}
-	if !sameOutbound(a, b) {
+	was, is := p.view(n), s.view(n)
+	if outboundRevisions(a) != outboundRevisions(b) || !was.alike(is) {
 		return false
 	}
-	if n.Generator == generatorGRPC {
+	switch {
+	case n.Generator == generatorGRPC:
+		return typeURL != xds.EndpointType || a.Endpoints == b.Endpoints
+	case n.Type == xds.Router:
+		return routerRevisions(a) == routerRevisions(b) && (typeURL != xds.EndpointType || s.sameEndpoints(p, is))
+	case typeURL == xds.EndpointType:
+		return a.Endpoints == b.Endpoints
+	case typeURL == xds.RouteType:
 		return true
 	}
-	if n.Type == xds.Router {
-		return a.Gateways == b.Gateways && a.Authn == b.Authn && a.Authz == b.Authz && p.view(n).sameLabels(s.view(n))
-	}
-	if typeURL == xds.RouteType {
-		return p.view(n).sameLabels(s.view(n))
-	}
-	return p.view(n).sameLabels(s.view(n)) && p.inboundInputs(p.view(n)).equal(s.inboundInputs(s.view(n)))
+	return p.inboundInputs(was).equal(s.inboundInputs(is))
 }
 
-// sameOutbound tells that everything but workloads, endpoints and policies of servers is the same.
-func sameOutbound(a, b snapshot.Revisions) bool {
-	return a.Services == b.Services && a.Identities == b.Identities && a.Addresses == b.Addresses &&
-		a.Routes == b.Routes && a.Rules == b.Rules
+// sameEndpoints tells that the endpoints of all of a gateway's clusters are the same.
+func (s *Snapshot) sameEndpoints(prev *Snapshot, v *view) bool {
+	for _, t := range s.gatewaySet(v).targets {
+		if s.world.Endpoints(t.service.Key) != prev.world.Endpoints(t.service.Key) {
+			return false
+		}
+	}
+	return true
 }
 
-func (v *view) sameLabels(o *view) bool {
-	if v.known != o.known || len(v.labels) != len(o.labels) {
-		return false
-	}
-	return snapshot.Matches(v.labels, o.labels)
+// alike tells that what the World knows of a workload is the same in what
+// decides on its configuration.
+func (v *view) alike(o *view) bool {
+	return v.known == o.known && maps.Equal(v.labels, o.labels) && maps.Equal(v.workload.Ports, o.workload.Ports)
 }
 
 func hostPort(host string, port uint16) string { return host + ":" + strconv.Itoa(int(port)) }
