@@ -32,7 +32,7 @@ type fieldSink interface {
 
 // decode decodes a whole block.
 func (d *decoder) decode(b []byte, sink fieldSink) error {
-	for first := true; len(b) > 0; first = false {
+	for first := true; len(b) > 0; {
 		mark := len(d.arena)
 		var name, value []byte
 		var err error
@@ -44,7 +44,7 @@ func (d *decoder) decode(b []byte, sink fieldSink) error {
 				d.table.add(name, value, 0, 0)
 			}
 		case c&0xe0 == 0x20:
-			if !first && d.table.len() > 0 {
+			if !first { // RFC 7541 section 4.2: at the beginning of a block only
 				return errCompression
 			}
 			if b, err = d.sizeUpdate(b); err != nil {
@@ -57,6 +57,7 @@ func (d *decoder) decode(b []byte, sink fieldSink) error {
 		if err != nil {
 			return err
 		}
+		first = false
 		if !sink.field(name, value) {
 			d.arena = d.arena[:mark]
 		}

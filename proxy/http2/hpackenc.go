@@ -7,11 +7,9 @@ import "hash/maphash"
 // are sent as they are: Huffman coding costs more CPU than the bytes it saves between neighbours.
 type encoder struct {
 	table table
-	// pending size updates (RFC 7541 section 4.2): the smallest since the last block, and the last.
-	smallest int
-	update   bool
-	seen     [64]uint32 // hashes of fields that were sent once
-	lower    []byte     // scratch
+	update bool       // the next block begins with a size update (RFC 7541 section 4.2)
+	seen   [64]uint32 // hashes of fields that were sent once
+	lower  []byte     // scratch
 }
 
 var hashSeed = maphash.MakeSeed()
@@ -21,14 +19,12 @@ func newEncoder() encoder { return encoder{table: table{max: defaultTableSize}} 
 // defaultTableSize is SETTINGS_HEADER_TABLE_SIZE's initial value, and as much as we use.
 const defaultTableSize = 4096
 
-// limit follows the peer's SETTINGS_HEADER_TABLE_SIZE.
+// limit follows the peer's SETTINGS_HEADER_TABLE_SIZE. Between two blocks it only shrinks: a table
+// that went down and up would need two updates, which some decoders take for an error.
 func (e *encoder) limit(n int) {
 	n = min(n, defaultTableSize)
-	if n == e.table.max {
+	if n == e.table.max || e.update && n > e.table.max {
 		return
-	}
-	if !e.update || n < e.smallest {
-		e.smallest = n
 	}
 	e.update = true
 	e.table.resize(n)
@@ -37,9 +33,6 @@ func (e *encoder) limit(n int) {
 // begin appends what must precede the first field of a block.
 func (e *encoder) begin(b []byte) []byte {
 	if e.update {
-		if e.smallest < e.table.max {
-			b = appendInt(b, 0x20, 5, e.smallest)
-		}
 		b = appendInt(b, 0x20, 5, e.table.max)
 		e.update = false
 	}
