@@ -71,7 +71,7 @@ func (s *Snapshot) inboundChains(v *view, p *inboundPort, authz *authorization) 
 			fc.FilterChainMatch.DestinationPort = u32(uint32(p.number))
 		}
 		if k.mtls {
-			fc.TransportSocket = meshServer(k.http, v.weft)
+			fc.TransportSocket, fc.TransportSocketConnectTimeout = meshServer(k.http, v.weft), duration(handshakeTimeout)
 		}
 		fc.Filters = s.inboundFilters(v, p, k, authz)
 		out = append(out, fc)

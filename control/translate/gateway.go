@@ -251,7 +251,10 @@ func dropRepeated(chains []*listenerv3.FilterChain) []*listenerv3.FilterChain {
 }
 
 func (b *gatewayBuilder) httpChain(p *gatewayPort, servers []serverRef) *listenerv3.FilterChain {
-	name := "http." + strconv.Itoa(int(servers[0].Port))
+	name := "http." + strconv.Itoa(int(p.number))
+	if p.bind != anyAddress {
+		name += "." + p.bind
+	}
 	b.table(name, servers, p)
 	return &listenerv3.FilterChain{Filters: []*listenerv3.Filter{b.manager(p, name, false)}}
 }
@@ -271,21 +274,36 @@ func (b *gatewayBuilder) tlsChains(p *gatewayPort, sv serverRef, sni map[string]
 		return nil
 	}
 	if sv.isHTTP() {
-		table := "https." + strconv.Itoa(int(sv.Port)) + "." + cmp.Or(sv.Name, sv.PortName, "default") + "." + sv.gateway.Name + "." + sv.gateway.Namespace
+		table := b.tlsTable(sv)
 		b.table(table, []serverRef{sv}, p)
-		return []*listenerv3.FilterChain{{
-			FilterChainMatch: sniMatch(names), TransportSocket: gatewayTLS(sv.TLS, true, b.v.weft), Filters: []*listenerv3.Filter{b.manager(p, table, true)},
-		}}
+		return []*listenerv3.FilterChain{terminate(&listenerv3.FilterChain{Filters: []*listenerv3.Filter{b.manager(p, table, true)}}, names, gatewayTLS(sv.TLS, true, b.v.weft))}
 	}
 	if sv.terminates() {
 		var out []*listenerv3.FilterChain
 		for _, c := range b.tcpChains(p, sv) {
-			c.FilterChainMatch, c.TransportSocket = sniMatch(names), gatewayTLS(sv.TLS, false, b.v.weft)
-			out = append(out, c)
+			out = append(out, terminate(c, names, gatewayTLS(sv.TLS, false, b.v.weft)))
 		}
 		return out
 	}
 	return b.passthroughChains(p, sv)
+}
+
+// tlsTable names the route table of a server that ends TLS. Servers with equal
+// names get a number, so that none takes another's routes.
+func (b *gatewayBuilder) tlsTable(sv serverRef) string {
+	base := "https." + strconv.Itoa(int(sv.Port)) + "." + cmp.Or(sv.PortName, sv.Name, "default")
+	owner := "." + sv.gateway.Name + "." + sv.gateway.Namespace
+	name := base + owner
+	for i := 2; b.routes[name] != nil; i++ {
+		name = base + "-" + strconv.Itoa(i) + owner
+	}
+	return name
+}
+
+// terminate makes a chain end TLS for some server names.
+func terminate(c *listenerv3.FilterChain, names []string, socket *corev3.TransportSocket) *listenerv3.FilterChain {
+	c.FilterChainMatch, c.TransportSocket, c.TransportSocketConnectTimeout = sniMatch(names), socket, duration(handshakeTimeout)
+	return c
 }
 
 // freshNames keeps the server names that no earlier server took.

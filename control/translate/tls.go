@@ -1,6 +1,8 @@
 package translate
 
 import (
+	"time"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -14,6 +16,8 @@ const (
 	socketRaw = "envoy.transport_sockets.raw_buffer"
 	// systemRoots is where distributions keep the public roots; a real Envoy knows no other way to name them.
 	systemRoots = "/etc/ssl/certs/ca-certificates.crt"
+	// handshakeTimeout bounds a client's TLS handshake (Istio's 15 s).
+	handshakeTimeout = 15 * time.Second
 )
 
 // ALPN of mesh traffic. weft-proxy offers the HTTP names itself where a cluster
