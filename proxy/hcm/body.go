@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"weft.mesh/weft/proxy/filter"
 	"weft.mesh/weft/proxy/stream"
 )
 
@@ -27,6 +28,9 @@ type body struct {
 // prepareBody finds out how the body will be sent. It returns false when the client has gone meanwhile.
 func (x *exchange) prepareBody() bool {
 	b := &x.up.body
+	if x.h.expect {
+		x.req.Fields.Del("expect") // whoever reads the body has answered it with 100 (Continue)
+	}
 	switch {
 	case x.req.Upgrade == nil && !x.srv.HasBody():
 		b.none, b.all = true, true
@@ -90,9 +94,7 @@ func (x *exchange) downstreamError(err error) {
 	}
 	e, ok := stream.AsError(err)
 	if ok && e.Status > 0 && !x.headSent {
-		r := replyBadPath
-		r.Status, r.Details, r.Flags = e.Status, e.Details, e.Flag
-		x.reply(&r)
+		x.reply(&filter.Reply{Status: e.Status, Details: e.Details, Flags: e.Flag})
 		x.srv.CloseAfter()
 		return
 	}

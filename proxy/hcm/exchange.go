@@ -93,7 +93,7 @@ func (x *exchange) end() {
 		w.Done(&x.fs)
 	}
 	for _, e := range x.m.enders {
-		e.f.End(&x.fs)
+		e.End(&x.fs)
 	}
 	for _, l := range x.m.cfg.AccessLogs {
 		l.Log(&x.info)
@@ -277,15 +277,6 @@ func (x *exchange) sleep(d time.Duration) bool {
 		x.cutNow(cutGone) // the connection's context ended, if it was nobody else
 		return false
 	}
-}
-
-// write remembers s in the arena.
-func (x *exchange) write(s ...string) []byte {
-	start := len(x.buf)
-	for _, p := range s {
-		x.buf = append(x.buf, p...)
-	}
-	return x.buf[start:len(x.buf):len(x.buf)]
 }
 
 // watched is the sweeper's view of an exchange.

@@ -49,22 +49,12 @@ type Deps struct {
 type Manager struct {
 	cfg       *config.HTTPManager
 	deps      Deps
-	enders    []ender
-	upstreams []upstreamer
+	enders    []filter.Ender
+	upstreams []filter.Upstreamer
 	watchers  []filter.BodyWatcher
 	mirrors   *mirrors
 
 	Stats Stats
-}
-
-type ender struct {
-	f filter.Ender
-	i int
-}
-
-type upstreamer struct {
-	f filter.Upstreamer
-	i int
 }
 
 // Stats counts what passed. Names follow Envoy's http.<prefix>.
@@ -79,12 +69,12 @@ func New(cfg *config.HTTPManager, d Deps) *Manager {
 		d.MaxMirrors = 1024
 	}
 	m := &Manager{cfg: cfg, deps: d, mirrors: newMirrors(d.MaxMirrors)}
-	for i, f := range cfg.Filters {
+	for _, f := range cfg.Filters {
 		if e, ok := f.(filter.Ender); ok {
-			m.enders = append(m.enders, ender{e, i})
+			m.enders = append(m.enders, e)
 		}
 		if u, ok := f.(filter.Upstreamer); ok {
-			m.upstreams = append(m.upstreams, upstreamer{u, i})
+			m.upstreams = append(m.upstreams, u)
 		}
 		if w, ok := f.(filter.BodyWatcher); ok {
 			m.watchers = append(m.watchers, w)

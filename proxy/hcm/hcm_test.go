@@ -629,6 +629,30 @@ func TestUpgradesPassBothWays(t *testing.T) {
 	})
 }
 
+func TestConnectionsHaveALongestTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, ok)
+		h.cfg.MaxConnectionDuration = time.Minute
+		h.start(nil)
+		early := make(chan struct{})
+		h.m.deps.Drain = early
+		drain, stop := h.m.drainOf()
+		start := time.Now()
+		<-drain
+		if d := time.Since(start); d != time.Minute {
+			t.Errorf("drained after %v, want 1m", d)
+		}
+		stop()
+		drain, stop = h.m.drainOf()
+		close(early)
+		<-drain // the manager's drain comes first
+		stop()
+		h.m.deps.Drain = nil
+		_, stop = h.m.drainOf()
+		stop() // leaves nothing running, or the bubble would not end
+	})
+}
+
 func TestConnectFailureWordsItsCause(t *testing.T) {
 	e := &stream.Error{Side: stream.Upstream, Op: "connect", Flag: stream.FlagUpstreamConnectFailure, Err: syscall.ECONNREFUSED,
 		Details: "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"}

@@ -9,6 +9,7 @@ type known struct {
 	contentType, grpcTimeout, xff, proto, requestID, xfcc []byte
 	traceparent, b3, b3trace, b3span, b3sampled, b3flags  []byte
 	envoy                                                 bool // there are x-envoy-* headers
+	expect                                                bool // there is an expect header
 	manyXFF                                               bool
 }
 
@@ -22,6 +23,8 @@ func (k *known) scan(f *stream.Fields) {
 		switch len(n) {
 		case 2:
 			first(&k.b3, l, "b3")
+		case 6:
+			k.expect = k.expect || stream.EqualFold(n, "expect")
 		case 10:
 			first(&k.b3flags, l, "x-b3-flags")
 		case 11:

@@ -40,8 +40,9 @@ func TestEveryKnownHeaderIsFound(t *testing.T) {
 	}
 	var f stream.Fields
 	f.Add("X-Envoy-Anything", "")
+	f.Add("Expect", "100-continue")
 	var k known
-	if k.scan(&f); !k.envoy {
-		t.Error("x-envoy-* is not found")
+	if k.scan(&f); !k.envoy || !k.expect {
+		t.Error("x-envoy-* or expect is not found")
 	}
 }

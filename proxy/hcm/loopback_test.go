@@ -207,6 +207,22 @@ func TestBodiesOfAllSizesPassBothWays(t *testing.T) {
 	})
 }
 
+func TestExpectIsAnsweredHere(t *testing.T) {
+	for _, size := range []int{100, 200 << 10} {
+		l := newLoop(t, false, false, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			b, _ := io.ReadAll(r.Body)
+			_, _ = fmt.Fprintf(w, "%d %q", len(b), r.Header.Get("Expect"))
+		}), nil)
+		l.client.Transport.(*http.Transport).ExpectContinueTimeout = 10 * time.Second
+		req := l.request("POST", "/", bytes.NewReader(make([]byte, size)))
+		req.Header.Set("Expect", "100-continue")
+		start := time.Now()
+		if resp, b := l.do(req); resp.StatusCode != 200 || string(b) != fmt.Sprintf(`%d ""`, size) || time.Since(start) > 5*time.Second {
+			t.Errorf("%d %s after %v", resp.StatusCode, b, time.Since(start))
+		}
+	}
+}
+
 func TestTrailersPass(t *testing.T) {
 	each(t, func(t *testing.T, d2, u2 bool) {
 		l := newLoop(t, d2, u2, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

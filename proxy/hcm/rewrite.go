@@ -39,10 +39,11 @@ func (x *exchange) rewritePrefix(to string) []byte {
 	case route.PathRegex:
 		matched = len(path)
 	}
-	return x.write2(to, x.req.Path[matched:])
+	return x.join(to, x.req.Path[matched:])
 }
 
-func (x *exchange) write2(a string, b []byte) []byte {
+// join makes a value in the arena.
+func (x *exchange) join(a string, b []byte) []byte {
 	start := len(x.buf)
 	x.buf = append(append(x.buf, a...), b...)
 	return x.buf[start:len(x.buf):len(x.buf)]

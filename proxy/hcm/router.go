@@ -212,7 +212,7 @@ func (x *exchange) introduce(client stream.Client, n int) {
 	if c := client.Conn(); c != nil {
 		x.info.UpLocal, x.info.UpstreamID = c.Local, c.PeerID
 		for _, f := range x.m.upstreams {
-			f.f.Upstream(&x.fs, c)
+			f.Upstream(&x.fs, c)
 		}
 	}
 	if x.route.VirtualHost.IncludeAttemptCount {
