@@ -49,6 +49,12 @@ type Call struct {
 // NewService serves on ln until the test ends, with a certificate of serving for weft.weft-system.svc.
 func NewService(t testing.TB, ln net.Listener, serving, ca *CA, names ...string) *Service {
 	t.Helper()
+	return ServeWith(t, ln, serving, ca, nil, names...)
+}
+
+// ServeWith is NewService with further gRPC services on the same listener (ADS); register may be nil.
+func ServeWith(t testing.TB, ln net.Listener, serving, ca *CA, register func(*grpc.Server), names ...string) *Service {
+	t.Helper()
 	if len(names) == 0 {
 		names = []string{"weft.weft-system.svc", "istiod.istio-system.svc"}
 	}
@@ -58,6 +64,9 @@ func NewService(t testing.TB, ln net.Listener, serving, ca *CA, names ...string)
 		Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS13,
 	})))
 	security.RegisterIstioCertificateServiceServer(g, s)
+	if register != nil {
+		register(g)
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
