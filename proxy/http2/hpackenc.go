@@ -6,7 +6,7 @@ import "hash/maphash"
 // time, so that values that are different each time do not push out those that come again. Strings
 // are sent as they are: Huffman coding costs more CPU than the bytes it saves between neighbours.
 type encoder struct {
-	table table
+	table  table
 	update bool       // the next block begins with a size update (RFC 7541 section 4.2)
 	seen   [64]uint32 // hashes of fields that were sent once
 	lower  []byte     // scratch
