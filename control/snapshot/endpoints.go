@@ -79,13 +79,16 @@ func (w *World) Endpoints(k ServiceKey) *Endpoints { return w.endpoints.at(k) }
 // scaling does not change what clients verify.
 func (w *World) Identities(k ServiceKey) *Identities { return w.identities.at(k) }
 
-// computeEndpoints lists the addresses of all ports of a service.
-func computeEndpoints(s *Service, at func(labelKey) []*model.Workload) *Endpoints {
+// computeEndpoints lists the addresses of all ports of a service. accepts tells
+// what a workload's policies let it accept.
+func computeEndpoints(s *Service, at func(labelKey) []*model.Workload, accepts func(*model.Workload) MTLS) *Endpoints {
 	e := &Endpoints{Key: s.Key, ByPort: make(map[uint16][]Endpoint, len(s.Ports))}
 	for m := range s.parts {
-		var selected []*model.Workload
+		var selected []selectedWorkload
 		if len(m.Selector) > 0 {
-			selected = selectWorkloads(at, s.Namespace, m.Selector)
+			for _, x := range selectWorkloads(at, s.Namespace, m.Selector) {
+				selected = append(selected, selectedWorkload{x, accepts(x)})
+			}
 		}
 		for _, sp := range s.Ports {
 			p, ok := portNumbered(m.Ports, sp.Number)
@@ -108,6 +111,12 @@ func computeEndpoints(s *Service, at func(labelKey) []*model.Workload) *Endpoint
 	return e
 }
 
+// selectedWorkload is a workload behind a service, and what it accepts.
+type selectedWorkload struct {
+	*model.Workload
+	accepts MTLS
+}
+
 func portNumbered(ports []model.Port, n uint16) (model.Port, bool) {
 	for _, p := range ports {
 		if p.Number == n {
@@ -119,17 +128,17 @@ func portNumbered(ports []model.Port, n uint16) (model.Port, bool) {
 
 // appendWorkload adds the addresses of a selected workload: one that is not
 // ready is left out unless it is terminating, which only drains.
-func appendWorkload(eps []Endpoint, x *model.Workload, p model.Port) []Endpoint {
+func appendWorkload(eps []Endpoint, x selectedWorkload, p model.Port) []Endpoint {
 	if !x.Ready && !x.Terminating {
 		return eps
 	}
-	port, ok := TargetPort(x, p)
+	port, ok := TargetPort(x.Workload, p)
 	if !ok {
 		return eps
 	}
 	base := Endpoint{
-		Port: port, Weight: max(x.Weight, 1), Labels: x.Labels, MTLS: x.HasSidecar,
-		Draining: x.Terminating, Locality: x.Locality, Workload: x,
+		Port: port, Weight: max(x.Weight, 1), Labels: x.Labels, MTLS: x.HasSidecar && x.accepts.Of(port) != model.MTLSDisable,
+		Draining: x.Terminating, Locality: x.Locality, Workload: x.Workload,
 	}
 	for _, a := range x.Addresses {
 		e := base

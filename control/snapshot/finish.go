@@ -42,6 +42,7 @@ func (b *builder) finish(now time.Time) *World {
 	n.version = versionOf(now, n.seq)
 	n.objects = b.objects.done()
 	b.mergeServices()
+	b.rebuildAuthn()
 	b.computeAffected()
 	b.rebuildKinds()
 	n.namespaces, n.services, n.hosts, n.nsServices = b.namespaces.done(), b.services.done(), b.hosts.done(), b.nsServices.done()
@@ -147,6 +148,36 @@ func (b *builder) indexService(s *Service) {
 	b.nsServices.set(s.Namespace, slices.Insert(slices.Clone(l), i, s))
 }
 
+// rebuildAuthn builds the index of what workloads accept, and marks the services
+// whose endpoints it is about: mTLS is not offered to one that does not take it.
+func (b *builder) rebuildAuthn() {
+	if !b.kinds[model.KindPeerAuthentication] {
+		return
+	}
+	n := b.next
+	n.authn = authnIndex(objectsOf[*model.PeerAuthentication](n))
+	n.revs.Authn = n.seq
+	for key := range b.keys {
+		if key.Kind != model.KindPeerAuthentication {
+			continue
+		}
+		if key.Namespace == n.mesh.RootNamespace {
+			for k := range b.services.t.all() {
+				b.affected[k] = true
+			}
+			return
+		}
+		for _, s := range b.nsServices.at(key.Namespace) {
+			b.affected[s.Key] = true
+		}
+	}
+}
+
+// accepts is what a workload's policies let it accept.
+func (b *builder) accepts(x *model.Workload) MTLS {
+	return b.next.PeerAuthentication(x.Namespace, x.Labels)
+}
+
 // computeAffected builds endpoints and identities of the affected services and
 // keeps the old values where nothing differs.
 func (b *builder) computeAffected() {
@@ -160,7 +191,7 @@ func (b *builder) computeAffected() {
 			n.revs.Endpoints, n.revs.Identities = n.seq, n.seq
 			continue
 		}
-		if eps := computeEndpoints(s, b.byLabel.at); !equalEndpoints(oldEps, eps) {
+		if eps := computeEndpoints(s, b.byLabel.at, b.accepts); !equalEndpoints(oldEps, eps) {
 			b.endpoints.set(k, eps)
 			b.host[k.Host] = true
 			n.revs.Endpoints = n.seq
@@ -192,10 +223,6 @@ func (b *builder) rebuildKinds() {
 		n.gateways = objectsOf[*model.Gateway](n)
 		slices.SortFunc(n.gateways, func(a, b *model.Gateway) int { return older(&a.Meta, &b.Meta) })
 		n.revs.Gateways = n.seq
-	}
-	if b.kinds[model.KindPeerAuthentication] {
-		n.authn = authnIndex(objectsOf[*model.PeerAuthentication](n))
-		n.revs.Authn = n.seq
 	}
 	if b.kinds[model.KindAuthorizationPolicy] {
 		n.authz = authzIndex(objectsOf[*model.AuthorizationPolicy](n))
