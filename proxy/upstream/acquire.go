@@ -96,11 +96,9 @@ func protocol(cfg *config.Cluster, r *Request) config.Protocol {
 	return config.ProtoHTTP1
 }
 
-// ready takes a connection that can be used at once. mu is held.
+// ready takes a connection that can be used at once, in a draining pool too: a
+// request that was on its way to it when its endpoint left is served. mu is held.
 func (p *pool) ready(proto config.Protocol) *conn {
-	if p.draining {
-		return nil
-	}
 	var c *conn
 	switch proto {
 	case config.ProtoHTTP1:
@@ -132,6 +130,9 @@ func (p *pool) discard(c *conn) {
 	}
 }
 
+// maxLooks bounds how often a connection that others wait for may be taken by them.
+const maxLooks = 100
+
 // attempts bounds how often a new connection may turn out unusable before the request fails.
 const attempts = 8
 
@@ -139,7 +140,7 @@ const attempts = 8
 func (p *pool) await(ctx context.Context, s *state, r *Request, proto config.Protocol) (stream.Client, error) {
 	var last error = ErrOverflow
 	fresh := r.Fresh
-	for tries := 0; tries < attempts; {
+	for tries, looks := 0, 0; tries < attempts && looks < maxLooks; looks++ {
 		c, err := p.obtain(ctx, s, r, proto, fresh)
 		if err != nil {
 			return nil, p.failed(ctx, err)
@@ -182,8 +183,9 @@ func (p *pool) obtain(ctx context.Context, s *state, r *Request, proto config.Pr
 		}
 	}
 	if f := p.flight; f != nil && proto != config.ProtoHTTP1 {
+		f.waiting++
 		p.mu.Unlock()
-		return nil, wait(ctx, f)
+		return nil, p.wait(ctx, f)
 	}
 	if !p.host.cluster.beginConn(s, p.size == 0) {
 		w := &waiter{make(chan *conn, 1), proto == config.ProtoHTTP2}
@@ -201,12 +203,12 @@ func (p *pool) obtain(ctx context.Context, s *state, r *Request, proto config.Pr
 		c.uses = 1
 		return c, nil
 	}
-	f := &flight{done: make(chan struct{})}
+	f := &flight{done: make(chan struct{}), waiting: 1}
 	p.flight = f
 	req := *r
 	p.mu.Unlock()
 	p.host.cluster.m.dials.Go(func() { p.fly(f, s, &req, proto) })
-	return nil, wait(ctx, f)
+	return nil, p.wait(ctx, f)
 }
 
 // fly makes a connection that several exchanges may be waiting for, so it does not end with the one that began it.
@@ -216,23 +218,28 @@ func (p *pool) fly(f *flight, s *state, r *Request, proto config.Protocol) {
 	defer p.mu.Unlock()
 	p.flight = nil
 	f.err = err
-	if err == nil {
-		if c.Multiplexed() {
-			p.multi = append(p.multi, c)
-		} else {
-			p.put(c)
-		}
+	switch {
+	case err != nil:
+	case !c.Multiplexed():
+		p.put(c)
+	case p.draining && f.waiting == 0:
+		p.drop(c) // nobody would ever close it
+	default:
+		p.multi = append(p.multi, c)
 	}
 	close(f.done)
 	for p.wakeOne(nil) {
 	}
 }
 
-func wait(ctx context.Context, f *flight) error {
+func (p *pool) wait(ctx context.Context, f *flight) error {
 	select {
 	case <-f.done:
 		return f.err
 	case <-ctx.Done():
+		p.mu.Lock()
+		f.waiting--
+		p.mu.Unlock()
 		return ended(ctx)
 	}
 }

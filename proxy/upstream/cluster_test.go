@@ -137,6 +137,35 @@ func TestARemovedEndpointFinishesWhatRuns(t *testing.T) {
 	})
 }
 
+func TestARequestOnItsWayToARemovedEndpointIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, proto := range []config.Protocol{config.ProtoHTTP1, config.ProtoHTTP2, config.ProtoALPN} {
+			cfg := clusterOf("10.0.0.1:80")
+			cfg.Protocol = proto
+			w := newWorld(t, &fakeNet{delay: time.Second, h2: proto == config.ProtoALPN}, cfg)
+			time.AfterFunc(500*time.Millisecond, func() { w.apply(clusterOf("10.0.0.2:80")) })
+			x, _ := w.get()
+			x.Close()
+			w.expectConns(1, 0)
+			if s := w.c().Snapshot(); s.Conns != 0 || s.Requests != 0 || s.Pending != 0 {
+				t.Errorf("%+v", s)
+			}
+		}
+	})
+}
+
+func TestAConnectionThatNobodyWantsAnyMoreIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := clusterOf("10.0.0.1:80")
+		cfg.Protocol = config.ProtoHTTP2
+		w := newWorld(t, &fakeNet{delay: time.Second}, cfg)
+		time.AfterFunc(500*time.Millisecond, func() { w.apply(clusterOf("10.0.0.2:80")) })
+		w.refused(&Request{Deadline: time.Now().Add(700 * time.Millisecond)})
+		time.Sleep(time.Second)
+		w.expectConns(1, 0)
+	})
+}
+
 func TestOutlierDetectionEjectsAndLetsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := clusterOf("10.0.0.1:80", "10.0.0.2:80")

@@ -44,8 +44,9 @@ type waiter struct {
 
 // flight is an attempt to make an HTTP/2 connection.
 type flight struct {
-	done chan struct{}
-	err  error // set before done is closed
+	done    chan struct{}
+	err     error // set before done is closed
+	waiting int   // the pool's mutex
 }
 
 // staleAfter is how long a connection may idle before it is checked for having been closed by the peer.
