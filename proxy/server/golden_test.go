@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/credentials/insecure"
+
 	"weft.mesh/weft/proxy/identity/identitytest"
 	"weft.mesh/weft/proxy/xdsclient"
 	"weft.mesh/weft/xds"
@@ -18,7 +20,9 @@ import (
 
 func testServer(t *testing.T, role xds.NodeType) *Server {
 	t.Helper()
-	s, err := New(Settings{Role: role, Name: "a-1", Namespace: "default", IP: netip.MustParseAddr("10.0.0.1"), ServiceAccount: "a",
+	ca := identitytest.NewCA(t, "mesh")
+	s, err := New(Settings{Role: role, Name: "a-1", XDS: "127.0.0.1:1", Credentials: insecure.NewCredentials(),
+		Identity: ca.Source(t, "spiffe://cluster.local/ns/default/sa/a"), Namespace: "default", IP: netip.MustParseAddr("10.0.0.1"), ServiceAccount: "a",
 		StateDir: t.TempDir(), ReadFile: certificateFile(t), AccessLogFile: filepath.Join(t.TempDir(), "access"), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

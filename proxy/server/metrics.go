@@ -33,17 +33,15 @@ func (s *Server) register() {
 	r.GaugeFunc("weft_proxy_config_refused", "Resources whose latest version was refused.", func() float64 { _, n := s.conf.counts(); return float64(n) })
 	r.GaugeFunc("weft_proxy_config_version", "Number of the configuration that serves, counted since the start.", func() float64 { return float64(s.live.View().Version) })
 	r.GaugeFunc("weft_proxy_certificate_expiry_seconds", "Seconds until our own certificate ends; 0 without one.", s.certificateLeft)
-	if s.xds != nil {
-		r.GaugeFunc("envoy_control_plane_connected_state", "1 if the control plane is connected.", func() float64 {
-			if s.xds.Status().Connected {
-				return 1
-			}
-			return 0
-		})
-		r.CounterFunc("weft_proxy_xds_updates_total", "Responses of the control plane.", func() float64 { return float64(s.xds.Status().Updates) })
-		r.CounterFunc("weft_proxy_xds_nacks_total", "Responses refused, at least in part.", func() float64 { return float64(s.xds.Status().NACKs) })
-		r.CounterFunc("weft_proxy_xds_streams_total", "Streams opened to the control plane.", func() float64 { return float64(s.xds.Status().Streams) })
-	}
+	r.GaugeFunc("envoy_control_plane_connected_state", "1 if the control plane is connected.", func() float64 {
+		if s.xds.Status().Connected {
+			return 1
+		}
+		return 0
+	})
+	r.CounterFunc("weft_proxy_xds_updates_total", "Responses of the control plane.", func() float64 { return float64(s.xds.Status().Updates) })
+	r.CounterFunc("weft_proxy_xds_nacks_total", "Responses refused, at least in part.", func() float64 { return float64(s.xds.Status().NACKs) })
+	r.CounterFunc("weft_proxy_xds_streams_total", "Streams opened to the control plane.", func() float64 { return float64(s.xds.Status().Streams) })
 	r.Collect(s.writeClusters)
 	r.Collect(s.writeHTTP)
 }

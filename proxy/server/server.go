@@ -39,7 +39,7 @@ type Server struct {
 	live      *config.Live
 	identity  *identity.Source
 	conf      *configurator
-	xds       *xdsclient.Client // nil without a control plane
+	xds       *xdsclient.Client
 	upstreams *upstream.Manager
 	listeners *listener.Manager
 	servers   *servers
@@ -92,13 +92,11 @@ func (s *Server) makeIdentity() error {
 	if s.set.StateDir != "" {
 		is.Dir = filepath.Join(s.set.StateDir, "identity")
 	}
-	if s.set.XDS != "" {
-		roots, err := identity.ParseCertificates(s.set.CARoots)
-		if err != nil {
-			return fmt.Errorf("root certificates of the control plane: %w", err)
-		}
-		is.CA = &identity.CA{Address: s.set.XDS, Roots: identity.NewBundle(id.TrustDomain(), roots).Pool, Token: s.set.Token, ClusterID: s.set.Cluster, Dial: s.dialControl}
+	roots, err := identity.ParseCertificates(s.set.CARoots)
+	if err != nil {
+		return fmt.Errorf("root certificates of the control plane: %w", err)
 	}
+	is.CA = &identity.CA{Address: s.set.XDS, Roots: identity.NewBundle(id.TrustDomain(), roots).Pool, Token: s.set.Token, ClusterID: s.set.Cluster, Dial: s.dialControl}
 	s.identity, err = identity.New(is)
 	return err
 }
@@ -140,9 +138,6 @@ func (s *Server) makeConfiguration() error {
 	s.conf.clusters = s.upstreams.Apply
 	s.conf.listeners = s.applyListeners
 	s.conf.settled = s.memory.changed
-	if s.set.XDS == "" {
-		return nil
-	}
 	creds := s.set.Credentials
 	if creds == nil {
 		creds = s.identity.TransportCredentials()
@@ -226,6 +221,7 @@ func (s *Server) Run(ctx context.Context) error {
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var wg sync.WaitGroup
+	defer s.logs.Flush() // what the last connections wrote
 	defer wg.Wait()
 	defer stop()
 	failed := make(chan error, 16)
@@ -236,7 +232,7 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		})
 	}
-	fromDisk := s.xds != nil && s.xds.Load()
+	fromDisk := s.xds.Load()
 	start("admin", s.admin.Run)
 	start("listeners", s.listeners.Run)
 	start("upstreams", s.upstreams.Run)
@@ -247,9 +243,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.set.Identity == nil {
 		start("identity", s.identity.Run)
 	}
-	if s.xds != nil {
-		start("xds", s.runXDS)
-	}
+	start("xds", s.runXDS)
 	s.set.Log.Info("proxy started", "node", s.set.nodeID(), "version", version.Get().Version, "last_good", fromDisk)
 	var err error
 	select {
@@ -311,10 +305,8 @@ func (s *Server) listenerList() []admin.Listener {
 
 func (s *Server) info() admin.Info {
 	i := admin.Info{Version: version.Get().Version, NodeID: s.set.nodeID(), Cluster: s.set.node().GetCluster(), Role: string(s.set.Role), Started: s.started}
-	if s.xds != nil {
-		st := s.xds.Status()
-		i.Config = map[string]any{"address": s.set.XDS, "connected": st.Connected, "since": st.Since, "streams": st.Streams, "updates": st.Updates,
-			"nacks": st.NACKs, "last_nack": st.LastNACK, "last_error": st.LastError, "from_disk": st.FromDisk}
-	}
+	st := s.xds.Status()
+	i.Config = map[string]any{"address": s.set.XDS, "connected": st.Connected, "since": st.Since, "streams": st.Streams, "updates": st.Updates,
+		"nacks": st.NACKs, "last_nack": st.LastNACK, "last_error": st.LastError, "from_disk": st.FromDisk}
 	return i
 }

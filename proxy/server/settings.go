@@ -47,7 +47,7 @@ type Settings struct {
 	Domain         string // DNS domain of the cluster; default cluster.local
 	Cluster        string // cluster ID; default Kubernetes
 
-	XDS     string                 // host:port of the control plane; "" only with LastGood or in tests
+	XDS     string                 // host:port of the control plane
 	CARoots []byte                 // PEM; verify the control plane until the first certificate came
 	Token   func() (string, error) // join token; nil: none
 	// StateDir keeps identity and last-good configuration; "": nothing is kept.
@@ -108,8 +108,8 @@ func (s *Settings) complete() error {
 		return errors.New("settings: name, namespace and service account must be set")
 	case !s.IP.IsValid():
 		return errors.New("settings: the workload's IP address must be set")
-	case s.XDS == "" && s.StateDir == "":
-		return errors.New("settings: no control plane address and no state directory to serve from")
+	case s.XDS == "":
+		return errors.New("settings: the control plane's address must be set")
 	}
 	if _, err := xds.ParseNodeID(s.nodeID()); err != nil {
 		return fmt.Errorf("settings: %w", err)
