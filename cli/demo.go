@@ -83,10 +83,13 @@ type demo struct {
 	started time.Time
 }
 
-func (d *demo) url() string {
-	host, port, err := net.SplitHostPort(d.opts.ingress)
+func (d *demo) url() string { return hostURL(d.opts.ingress) }
+
+// hostURL is the URL of an address on this machine, as a person types it.
+func hostURL(address string) string {
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return "http://" + d.opts.ingress
+		return "http://" + address
 	}
 	if ip := net.ParseIP(host); ip != nil && (ip.IsLoopback() || ip.IsUnspecified()) {
 		host = "localhost"
@@ -110,6 +113,7 @@ func (d *demo) start(ctx context.Context) error {
 				fmt.Fprint(a.env.Stderr, "\r\x1b[K")
 			}
 			fmt.Fprintf(a.env.Stderr, "%s in %.1f s: %s\n", c.green("ready"), time.Since(d.started).Seconds(), c.bold(d.page()))
+			fmt.Fprintf(a.env.Stderr, "console: %s\n", c.bold(hostURL(d.opts.console)))
 			return nil
 		}
 		if s := d.progress(ctx); tty && s != last {
@@ -174,7 +178,7 @@ func (d *demo) live(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() { cancel(); <-done }()
 	go func() { defer close(done); load.run(ctx) }()
-	v := &view{app: d.app, mesh: d.mesh(), load: load, page: d.page(), console: d.opts.console}
+	v := &view{app: d.app, mesh: d.mesh(), load: load, page: d.page(), console: hostURL(d.opts.console)}
 	return v.run(ctx)
 }
 

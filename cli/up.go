@@ -47,7 +47,7 @@ type meshOptions struct {
 func (o *meshOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.ingress, "ingress", defaultIngress, "address of the ingress gateway on this machine")
-	f.StringVar(&o.console, "console", defaultConsole, "address of the status page on this machine")
+	f.StringVar(&o.console, "console", defaultConsole, "address of the web console on this machine")
 	f.BoolVar(&o.accessLog, "access-log", true, "sidecars write Istio's access log (see weft logs POD -c istio-proxy)")
 	f.BoolVar(&o.registryOnly, "registry-only", false, "outbound traffic to hosts that the mesh does not know is refused (Istio: outboundTrafficPolicy REGISTRY_ONLY)")
 	f.BoolVar(&o.separate, "separate-control-plane", false, "run the control plane as a process of its own, which is started again if it dies")
@@ -250,6 +250,7 @@ func (m *mesh) inside(ctx context.Context, in *local.Inside) error {
 	if err != nil {
 		return err
 	}
+	defer m.besideConsole(ctx, in.Listeners[listenConsole], log)()
 	return r.Run(ctx)
 }
 

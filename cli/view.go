@@ -213,7 +213,8 @@ func (v *view) draw(h []sample) {
 	span := now.at.Sub(first.at).Seconds()
 	var b strings.Builder
 	b.WriteString("\x1b[H\x1b[J")
-	fmt.Fprintf(&b, "%s  %s   %s\n\n", c.bold("Weft"), v.page, c.dim("Ctrl-C ends; try weft demo --tour, weft status, weft ps"))
+	fmt.Fprintf(&b, "%s  %s   %s\n", c.bold("Weft"), v.page, c.dim("Ctrl-C ends; try weft demo --tour, weft status, weft ps"))
+	fmt.Fprintf(&b, "      %s   %s\n\n", v.console, c.dim("console"))
 	s := v.load.stats()
 	fmt.Fprintf(&b, "Load     %d requests/s, %d loads, %s, p50 %s, p99 %s\n", v.load.rate, s.total, failures(c, s), round(s.p50), round(s.p99))
 	b.WriteString(meshLine(c, now) + "\n\n")

@@ -117,6 +117,9 @@ var rules = []rule{
 
 	// People.
 	{"observe/...", "api/... internal/... model xds", "*"},
+	{"observe/traffic", "", ""},
+	{"observe/adminapi", "api/...", ""},
+	{"observe/console", "api/... observe/adminapi observe/traffic", "sigs.k8s.io/yaml"},
 	{"console", "", ""},
 	{"cli/...", "*", "*"},
 	{"cmd/...", "*", "*"},

@@ -16,7 +16,8 @@ type EdgeTraffic struct {
 // Snapshot is the traffic of a window that ends now.
 type Snapshot struct {
 	At        time.Time
-	Seconds   float64       // that the window covers; 0: nothing is known yet
+	Window    time.Duration // that was asked for
+	Seconds   float64       // of it that were looked at; 0: nothing is known yet
 	Edges     []EdgeTraffic // sorted; those that were silent in the window but not in Span have zero counts
 	Truncated bool          // a bound was reached: there is more than this
 	// History has one point for each Step of Span, oldest first, by service;
@@ -59,7 +60,7 @@ func (s *Store) Last() time.Time {
 func (s *Store) Snapshot(window time.Duration) *Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := &Snapshot{Truncated: s.truncated, History: map[string][]Point{}}
+	out := &Snapshot{Window: window, Truncated: s.truncated, History: map[string][]Point{}}
 	if len(s.ring) == 0 {
 		return out
 	}
