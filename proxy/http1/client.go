@@ -147,7 +147,8 @@ func (x *clientExchange) SetDeadline(t time.Time) {
 	_ = x.cc.c.SetDeadline(t) // fails on a closed connection only
 }
 
-// Close implements [stream.Client].
+// Close implements [stream.Client]. The exchange's memory is reused: no other goroutine may be in, or
+// come to, a call of it; SetDeadline with a time in the past ends their waits.
 func (x *clientExchange) Close() {
 	if x.done.Swap(true) {
 		return

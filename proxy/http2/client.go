@@ -281,7 +281,8 @@ func (s *clientStream) SetDeadline(t time.Time) {
 	}
 }
 
-// Close implements [msg.Client].
+// Close implements [msg.Client]. The stream's memory is reused: no other goroutine may be in, or
+// come to, a call of this exchange; SetDeadline with a time in the past ends their waits.
 func (s *clientStream) Close() {
 	cc := s.c.client
 	cc.mu.Lock()

@@ -30,6 +30,7 @@ type ServerOptions struct {
 	Drain <-chan struct{}
 	// OnProtocolError is told of a request that the codec itself has refused:
 	// the status it answered (400 also when it could only reset the stream) and why, as Envoy's response code details.
+	// It runs on the reader and must neither wait nor call into the connection.
 	OnProtocolError func(status int, details string)
 }
 
