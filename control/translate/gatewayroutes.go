@@ -99,7 +99,7 @@ func (b *gatewayBuilder) addRoutes(h *gatewayHost, rs *model.RouteSet, sv server
 	if n := len(h.routes); n > 0 && (catchAll(h.routes[n-1].Match) || b.has(h, rs)) {
 		return
 	}
-	r := b.router(p, sv.Port, sv.key())
+	r := b.router(sv.Port, sv.key())
 	h.routes = append(h.routes, r.httpRoutes(rs)...)
 	routeHosts(rs, func(d *model.Destination) { b.addTarget(r, d) })
 }

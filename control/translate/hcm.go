@@ -72,7 +72,6 @@ type manager struct {
 	routeName   string                      // over RDS
 	routes      *routev3.RouteConfiguration // or inline
 	deny, allow *rbacv3.RBAC
-	tls         bool // gateway: the client's side is TLS
 }
 
 // httpManager builds the connection manager as a network filter. Sidecars trust
@@ -82,7 +81,7 @@ type manager struct {
 func (s *Snapshot) httpManager(m manager, weft bool) *listenerv3.Filter {
 	h := &hcmv3.HttpConnectionManager{
 		StatPrefix: m.statPrefix, CodecType: hcmv3.HttpConnectionManager_AUTO,
-		HttpFilters: httpFilters(m.direction, weft, m.deny, m.allow), Tracing: s.tracing(m.direction),
+		HttpFilters: httpFilters(m.direction, weft, m.deny, m.allow), Tracing: s.tracing(),
 		AccessLog: accessLogs(s.mesh), StreamIdleTimeout: duration(0),
 		UseRemoteAddress: boolean(m.direction == gateway), NormalizePath: boolean(true),
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
@@ -112,7 +111,7 @@ func certDetails() *hcmv3.HttpConnectionManager_SetCurrentClientCertDetails {
 }
 
 // tracing decides which requests are sampled; without a provider it only makes and passes trace context.
-func (s *Snapshot) tracing(direction) *hcmv3.HttpConnectionManager_Tracing {
+func (s *Snapshot) tracing() *hcmv3.HttpConnectionManager_Tracing {
 	return &hcmv3.HttpConnectionManager_Tracing{
 		ClientSampling: percent(100), RandomSampling: percent(max(s.mesh.TraceSampling, 0)), OverallSampling: percent(100),
 	}
