@@ -10,6 +10,7 @@ import (
 // deliver passes the response on.
 func (x *exchange) deliver(resp *stream.Response) {
 	x.info.Details = "via_upstream"
+	x.tryDone()
 	x.grpcStatus(&resp.Fields)
 	x.upstreamHeaders(resp)
 	x.finishHead(resp)

@@ -152,7 +152,8 @@ func TestAGRPCDeadlineBoundsTheUpstream(t *testing.T) {
 	if err := s.Send(&testpb.StreamingOutputCallRequest{ResponseParameters: []*testpb.ResponseParameters{{Size: 1, IntervalUs: 60e6}}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Recv(); status.Code(err) != codes.DeadlineExceeded {
+	// The client, the proxy and the server watch the same deadline. If the server is first it resets the stream, which is told as it is.
+	if _, err := s.Recv(); status.Code(err) != codes.DeadlineExceeded && status.Code(err) != codes.Unavailable {
 		t.Errorf("%v", err)
 	}
 	is := infos()

@@ -277,13 +277,14 @@ func TestTimeouts(t *testing.T) {
 		want            outcomeOf
 		took            time.Duration
 	}{
-		"the route's":          {3 * time.Second, 0, 0, []answer{slow}, nil, outcomeOf{504, "upstream request timeout", "UT", "response_timeout", 1}, 3 * time.Second},
-		"one try's":            {0, 2 * time.Second, 0, []answer{slow}, nil, outcomeOf{504, "upstream request timeout", "UT", "upstream_per_try_timeout", 1}, 2 * time.Second},
-		"none":                 {0, 0, 0, []answer{slow}, nil, outcomeOf{200, "late", "-", "via_upstream", 1}, 10 * time.Second},
-		"a try is sent again":  {30 * time.Second, 2 * time.Second, 1, []answer{slow, {status: 200, body: []string{"ok"}}}, nil, outcomeOf{200, "ok", "-", "via_upstream", 2}, 2 * time.Second},
-		"the route's ends all": {3 * time.Second, 2 * time.Second, 5, []answer{slow}, nil, outcomeOf{504, "upstream request timeout", "UT", "response_timeout", 2}, 3 * time.Second},
-		"a body counts too":    {3 * time.Second, 0, 0, []answer{{status: 200, body: []string{"a", "b", "c"}, bodyDelay: 2 * time.Second}}, nil, outcomeOf{200, "a", "UT", "response_timeout", 1}, 3 * time.Second},
-		"gRPC's own":           {0, 0, 0, []answer{slow}, newServer("POST", "/s/m", "content-type", "application/grpc", "grpc-timeout", "1500m"), outcomeOf{200, "", "UT", "response_timeout", 1}, 1500 * time.Millisecond},
+		"the route's":              {3 * time.Second, 0, 0, []answer{slow}, nil, outcomeOf{504, "upstream request timeout", "UT", "response_timeout", 1}, 3 * time.Second},
+		"one try's":                {0, 2 * time.Second, 0, []answer{slow}, nil, outcomeOf{504, "upstream request timeout", "UT", "upstream_per_try_timeout", 1}, 2 * time.Second},
+		"none":                     {0, 0, 0, []answer{slow}, nil, outcomeOf{200, "late", "-", "via_upstream", 1}, 10 * time.Second},
+		"a try is sent again":      {30 * time.Second, 2 * time.Second, 1, []answer{slow, {status: 200, body: []string{"ok"}}}, nil, outcomeOf{200, "ok", "-", "via_upstream", 2}, 2 * time.Second},
+		"the route's ends all":     {3 * time.Second, 2 * time.Second, 5, []answer{slow}, nil, outcomeOf{504, "upstream request timeout", "UT", "response_timeout", 2}, 3 * time.Second},
+		"a body counts too":        {3 * time.Second, 0, 0, []answer{{status: 200, body: []string{"a", "b", "c"}, bodyDelay: 2 * time.Second}}, nil, outcomeOf{200, "a", "UT", "response_timeout", 1}, 3 * time.Second},
+		"a try ends with the head": {0, 2 * time.Second, 0, []answer{{status: 200, delay: time.Second, body: []string{"a", "b", "c"}, bodyDelay: 1500 * time.Millisecond}}, nil, outcomeOf{200, "abc", "-", "via_upstream", 1}, 5500 * time.Millisecond},
+		"gRPC's own":               {0, 0, 0, []answer{slow}, newServer("POST", "/s/m", "content-type", "application/grpc", "grpc-timeout", "1500m"), outcomeOf{200, "", "UT", "response_timeout", 1}, 1500 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"weft.mesh/weft/proxy/filter"
 	"weft.mesh/weft/proxy/route"
 	"weft.mesh/weft/proxy/stream"
 	"weft.mesh/weft/proxy/upstream"
@@ -128,11 +129,11 @@ func (s *shadow) start(m *Manager, body []byte) {
 	s.req.ContentLength = int64(len(body))
 	ms.wg.Go(func() {
 		defer ms.active.Add(-1)
-		s.send()
+		s.send(m)
 	})
 }
 
-func (s *shadow) send() {
+func (s *shadow) send(m *Manager) {
 	deadline := time.Now().Add(s.timeout)
 	r := upstream.Request{Random: fresh(), Hash: s.hash, Hashed: s.hashed, Conn: s.conn, Proto: s.req.Proto, Authority: s.req.Authority, Deadline: deadline}
 	c, host, err := s.cluster.Acquire(context.Background(), &r)
@@ -141,6 +142,7 @@ func (s *shadow) send() {
 	}
 	defer c.Close()
 	c.SetDeadline(deadline)
+	s.introduce(m, c.Conn())
 	status, err := s.exchange(c)
 	switch e, ok := stream.AsError(err); {
 	case err == nil:
@@ -149,6 +151,17 @@ func (s *shadow) send() {
 		host.Report(outlier.Result{Local: true, Timeout: true})
 	default:
 		host.Report(outlier.Result{Status: 503})
+	}
+}
+
+// introduce lets filters that look at the upstream connection change the copy, as they do the request.
+func (s *shadow) introduce(m *Manager, c *stream.ConnInfo) {
+	if c == nil || len(m.upstreams) == 0 {
+		return
+	}
+	fs := filter.Stream{Conn: s.conn, Req: &s.req, Info: &stream.Info{Conn: s.conn, Req: &s.req}}
+	for _, f := range m.upstreams {
+		f.Upstream(&fs, c)
 	}
 }
 

@@ -39,6 +39,19 @@ func (x *exchange) setDeadline() {
 	x.bound()
 }
 
+// tryDone lifts the try's own deadline: once there is a response to pass on, only the route's counts.
+func (x *exchange) tryDone() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.times.try.IsZero() {
+		return
+	}
+	x.times.try = time.Time{}
+	if x.client != nil && x.cutBy == notCut {
+		x.client.SetDeadline(x.times.route)
+	}
+}
+
 // bound sets the deadline of the running upstream exchange, unless it was cut already. mu is held.
 func (x *exchange) bound() {
 	if d := x.times.next(); x.client != nil && x.cutBy == notCut && !d.IsZero() {
