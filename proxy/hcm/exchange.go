@@ -40,7 +40,7 @@ type exchange struct {
 	client stream.Client      // mu: the running upstream exchange
 	times  times              // mu
 	cancel context.CancelFunc // mu: of ctx, if it was made
-	cutBy  cut                // mu: why it was ended from outside
+	cutBy  atomic.Uint32      // a cut: why it was ended from outside; set with mu held
 	ctx    context.Context
 	watch  watched
 
@@ -123,7 +123,8 @@ func (x *exchange) clear() {
 	x.watches = x.watches[:0]
 	x.headSent = false
 	x.up.clear()
-	x.client, x.cancel, x.cutBy, x.ctx = nil, nil, notCut, nil
+	x.client, x.cancel, x.ctx = nil, nil, nil
+	x.cutBy.Store(uint32(notCut))
 	x.times = times{}
 	x.watch.idle.Store(0)
 }
@@ -216,20 +217,16 @@ func (x *exchange) clientGone() {
 	x.srv.Abort()
 }
 
-func (x *exchange) cutReason() cut {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.cutBy
-}
+func (x *exchange) cutReason() cut { return cut(x.cutBy.Load()) }
 
 // cutNow ends the exchange from outside: what waits for an upstream stops waiting.
 func (x *exchange) cutNow(why cut) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.cutBy != notCut {
+	if x.cutReason() != notCut {
 		return
 	}
-	x.cutBy = why
+	x.cutBy.Store(uint32(why))
 	if x.client != nil {
 		x.client.SetDeadline(past)
 	}
@@ -244,7 +241,7 @@ var past = time.Unix(1, 0)
 func (x *exchange) setClient(c stream.Client) {
 	x.mu.Lock()
 	x.client = c
-	if c != nil && x.cutBy != notCut {
+	if c != nil && x.cutReason() != notCut {
 		c.SetDeadline(past)
 	}
 	x.mu.Unlock()
@@ -256,7 +253,7 @@ func (x *exchange) context() context.Context {
 	defer x.mu.Unlock()
 	if x.ctx == nil {
 		x.ctx, x.cancel = context.WithCancel(x.conn.ctx)
-		if x.cutBy != notCut {
+		if x.cutReason() != notCut {
 			x.cancel()
 		}
 	}

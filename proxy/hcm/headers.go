@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync/atomic"
-	"time"
 
 	"weft.mesh/weft/proxy/config"
 	"weft.mesh/weft/proxy/route"
@@ -302,7 +301,10 @@ var (
 
 // date is the current time for the date header, formatted once a second.
 func (x *exchange) date() []byte {
-	now := time.Now()
+	now := x.info.Start // the clock was read for the service time, if there was any time to speak of
+	if x.info.ServiceTime > 0 {
+		now = now.Add(x.info.ServiceTime)
+	}
 	if d := lastDate.Load(); d != nil && d.second == now.Unix() {
 		return d.text
 	}

@@ -3,6 +3,7 @@ package hcm
 import (
 	"context"
 	"io"
+	"testing"
 	"time"
 
 	"weft.mesh/weft/proxy/config"
@@ -78,3 +79,24 @@ func (x *quietClient) SetDeadline(time.Time)    {}
 func (x *quietClient) Conn() *stream.ConnInfo   { return &x.info }
 func (x *quietClient) Fresh() bool              { return false }
 func (x *quietClient) Close()                   { x.busy = false }
+
+// BenchmarkExchange is what the connection manager, router and pool cost without codecs and sockets.
+func BenchmarkExchange(b *testing.B) {
+	h := newHarness(b, ok)
+	h.logFn = func(*stream.Info) {}
+	h.start(nil)
+	m := New(h.cfg, Deps{Live: h.m.deps.Live, Upstreams: (&quietBackend{}).manager(h.view), Sweeper: NewSweeper()})
+	conn := m.connection(context.Background(), h.info)
+	s := &quietServer{fakeServer: newServer("GET", "/reviews/1", "user-agent", "curl", "accept", "*/*", "cookie", "a=b", "accept-encoding", "gzip")}
+	fields := append([]stream.Field(nil), s.req.Fields.All()...)
+	path := s.req.Path
+	b.ReportAllocs()
+	for b.Loop() {
+		s.req.Fields.Reset()
+		for _, f := range fields {
+			s.req.Fields.Append(f.Name, f.Value)
+		}
+		s.req.Path = path
+		conn.handle(context.Background(), s)
+	}
+}

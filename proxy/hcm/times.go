@@ -47,14 +47,14 @@ func (x *exchange) tryDone() {
 		return
 	}
 	x.times.try = time.Time{}
-	if x.client != nil && x.cutBy == notCut {
+	if x.client != nil && x.cutReason() == notCut {
 		x.client.SetDeadline(x.times.route)
 	}
 }
 
 // bound sets the deadline of the running upstream exchange, unless it was cut already. mu is held.
 func (x *exchange) bound() {
-	if d := x.times.next(); x.client != nil && x.cutBy == notCut && !d.IsZero() {
+	if d := x.times.next(); x.client != nil && x.cutReason() == notCut && !d.IsZero() {
 		x.client.SetDeadline(d)
 	}
 }
