@@ -15,6 +15,9 @@ import (
 // TestAnIdleConnectionIsCheap holds the budget of an idle connection: 6 KB with its
 // goroutine, after it has served a request.
 func TestAnIdleConnectionIsCheap(t *testing.T) {
+	if raceDetector {
+		t.Skip("budgets are measured without the race detector")
+	}
 	const conns = 500
 	drain := make(chan struct{})
 	addr := listen(t, ServerOptions{IdleTimeout: time.Hour, Drain: drain}, func(_ context.Context, s stream.Server) {

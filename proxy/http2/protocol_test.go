@@ -206,7 +206,7 @@ func TestFloodsEndTheConnection(t *testing.T) {
 				ok(nil, s)
 			}
 			withServer(t, ServerOptions{MaxConcurrentStreams: 10}, h, func(t *testing.T, w *wire) {
-				for i := range 5000 {
+				for i := range 2600 {
 					if flood(w, i) != nil {
 						break
 					}

@@ -364,6 +364,9 @@ func TestABufferGrowsToItsLimit(t *testing.T) {
 }
 
 func TestARoundTripDoesNotAllocate(t *testing.T) {
+	if raceDetector {
+		t.Skip("budgets are measured without the race detector")
+	}
 	client, server := streamtest.TCP(t)
 	defer client.Close()
 	go func() {

@@ -93,6 +93,9 @@ func answer(trailers bool) func(context.Context, stream.Server) {
 }
 
 func TestExchangesDoNotAllocate(t *testing.T) {
+	if raceDetector {
+		t.Skip("budgets are measured without the race detector")
+	}
 	for _, tt := range []struct {
 		codec streamtest.Codec
 		max   float64

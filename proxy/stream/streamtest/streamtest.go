@@ -40,7 +40,7 @@ type Pair struct {
 	Connect func(t testing.TB, l Limits, h Handler) Starter
 	// Multiplexed tells that one connection takes several exchanges at once.
 	Multiplexed bool
-	// RefusesEarly tells that a head beyond the limits is answered by the peer's codec.
+	// Direct tells that nothing stands between client and server.
 	Direct bool
 }
 
