@@ -177,14 +177,7 @@ func TestMalformedQueries(t *testing.T) {
 // serve runs s on loopback and returns its address.
 func serve(t *testing.T, s *Server) string {
 	t.Helper()
-	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp4", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, ln := bothPorts(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, pc, ln) }()
@@ -195,6 +188,24 @@ func serve(t *testing.T, s *Server) string {
 		}
 	})
 	return pc.LocalAddr().String()
+}
+
+// bothPorts opens one free port number for UDP and TCP. A number that is free
+// for one may be taken for the other.
+func bothPorts(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 20 {
+		pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ln, err := net.Listen("tcp4", pc.LocalAddr().String()); err == nil {
+			return pc, ln
+		}
+		pc.Close()
+	}
+	t.Fatal("no port number is free for both UDP and TCP")
+	return nil, nil
 }
 
 // resolver is Go's own client, speaking to our server.
