@@ -127,6 +127,7 @@ func (x *exchange) clear() {
 	x.cutBy.Store(uint32(notCut))
 	x.times = times{}
 	x.watch.idle.Store(0)
+	x.watch.longest.Store(0)
 }
 
 // maxArena is how much memory for header values a pooled exchange may keep.
@@ -284,6 +285,7 @@ type watched struct {
 	shard      *shard
 	progress   atomic.Uint32 // counts pieces that passed
 	idle       atomic.Int64  // the route's stream idle time-out, nanoseconds
+	longest    atomic.Int64  // the route's max_stream_duration, nanoseconds
 	waiting    atomic.Bool   // waits for an upstream or a timer
 
 	// The shard's mutex protects the following.

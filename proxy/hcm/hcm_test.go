@@ -473,6 +473,19 @@ func TestStreamsHaveALongestTime(t *testing.T) {
 	})
 }
 
+func TestARoutesOwnLongestTimeCountsInstead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, always(answer{status: 200, delay: 30 * time.Second}))
+		h.cfg.MaxStreamDuration = time.Hour
+		h.forward().MaxStreamDuration = 7 * time.Second
+		s := newServer("GET", "/")
+		start := time.Now()
+		if got := summary(s, run(t, h, s)); got.Flags != "DT" || time.Since(start) > 8*time.Second {
+			t.Errorf("%+v after %s", got, time.Since(start))
+		}
+	})
+}
+
 func TestABrokenBodyIsShownToTheClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		after := &stream.Error{Side: stream.Upstream, Op: "read body", Flag: stream.FlagUpstreamTermination, Reset: true, Details: "upstream_reset_after_response_started{connection_termination}", Err: errors.New("EOF")}

@@ -64,6 +64,7 @@ func (x *exchange) forward(f *route.Forward) {
 	x.decorate()
 	u.timeout = x.timeout(f)
 	x.watch.idle.Store(int64(f.IdleTimeout))
+	x.watch.longest.Store(int64(f.MaxStreamDuration))
 	u.req.Hash, u.req.Hashed = 0, false
 	if len(f.Hash) > 0 {
 		u.req.Hash, u.req.Hashed = x.hash(f.Hash)

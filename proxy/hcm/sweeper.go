@@ -75,7 +75,11 @@ func (x *exchange) look(now time.Time) cut {
 	if idle > 0 && now.Sub(w.quiet) >= idle {
 		return cutIdle
 	}
-	if d := cfg.MaxStreamDuration; d > 0 && now.Sub(x.info.Start) >= d {
+	longest := cfg.MaxStreamDuration
+	if d := time.Duration(w.longest.Load()); d > 0 {
+		longest = d
+	}
+	if longest > 0 && now.Sub(x.info.Start) >= longest {
 		return cutDuration
 	}
 	return notCut
