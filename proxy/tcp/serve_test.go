@@ -243,6 +243,33 @@ func TestBulkArrivesWholeBothWays(t *testing.T) {
 	})
 }
 
+func TestQuestionsAndAnswersAreNotSpliced(t *testing.T) {
+	b := start(t, &config.TCPProxy{}, loopback(t), tcp.Deps{}, outbound())
+	msg := strings.Repeat("q", 200)
+	const rounds = 1000 // 200 KB each way
+	for range rounds {
+		for _, ends := range [][2]net.Conn{{b.client, b.server}, {b.server, b.client}} {
+			if _, err := io.WriteString(ends[0], msg); err != nil {
+				t.Fatal(err)
+			}
+			want(t, ends[1], msg)
+		}
+	}
+	byHand := b.host.up.BytesWritten()
+	if byHand != rounds*uint64(len(msg)) {
+		t.Errorf("%d bytes of %d were copied by hand", byHand, rounds*len(msg))
+	}
+	// A long answer on the same connection is.
+	bulk := strings.Repeat("b", 4<<20)
+	go func() { _, _ = io.WriteString(b.client, bulk) }()
+	want(t, b.server, bulk)
+	if n := b.host.up.BytesWritten() - byHand; n > 1<<20 {
+		t.Errorf("%d bytes of %d were copied by hand", n, len(bulk))
+	}
+	_, _ = b.client.Close(), b.server.Close()
+	<-b.done
+}
+
 func TestAResetIsPassedOnAsAReset(t *testing.T) {
 	for _, bulk := range []bool{false, true} {
 		for _, fromServer := range []bool{false, true} {
