@@ -53,12 +53,12 @@ func (a *app) applyCommand() *cobra.Command {
 func (a *app) apply(ctx context.Context, req admin.ApplyRequest, wait bool) error {
 	var resp admin.ApplyResponse
 	if resp.Diagnostics = unsendable(req.Files); len(resp.Diagnostics) > 0 {
-		return a.applied(resp, req.DryRun)
+		return a.applied(resp, req.DryRun, "stored")
 	}
 	if err := a.control().do(ctx, http.MethodPost, admin.PathApply, nil, req, &resp); err != nil {
 		return err
 	}
-	if err := a.applied(resp, req.DryRun); err != nil || !wait || req.DryRun {
+	if err := a.applied(resp, req.DryRun, "stored"); err != nil || !wait || req.DryRun {
 		return err
 	}
 	return a.settle(ctx, resp.World)
@@ -130,7 +130,7 @@ func behind(st admin.ControlStatus, world string) (late, refused []string) {
 }
 
 // applied prints an outcome; refused objects are exit code 1.
-func (a *app) applied(resp admin.ApplyResponse, dry bool) error {
+func (a *app) applied(resp admin.ApplyResponse, dry bool, done string) error {
 	n := countErrors(resp.Diagnostics)
 	err := a.data(resp, func() error {
 		a.diagnostics(a.env.Stderr, resp.Diagnostics)
@@ -147,7 +147,7 @@ func (a *app) applied(resp admin.ApplyResponse, dry bool) error {
 		return err
 	}
 	if n > 0 {
-		return &exitError{exitFailed, fmt.Errorf("%s; nothing was stored", plural(n, "error"))}
+		return &exitError{exitFailed, fmt.Errorf("%s; nothing was %s", plural(n, "error"), done)}
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ An object that comes from a watched file is removed by removing the file.`,
 			if err := a.control().do(cmd.Context(), http.MethodPost, admin.PathDelete, nil, req, &resp); err != nil {
 				return err
 			}
-			return a.applied(resp, false)
+			return a.applied(resp, false, "deleted")
 		},
 	}
 	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, folder or - for standard input; may be repeated")

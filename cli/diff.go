@@ -88,7 +88,7 @@ const diffContext = 3
 // '+', and "…" stands for what is equal on both sides and far from a change.
 func lineDiff(before, after string) []string {
 	a, b := lines(before), lines(after)
-	full := script(a, b)
+	full := align(a, b)
 	keep := make([]bool, len(full))
 	for i, l := range full {
 		if l[0] == ' ' {
@@ -116,9 +116,9 @@ func lines(s string) []string {
 	return strings.Split(strings.TrimSuffix(s, "\n"), "\n")
 }
 
-// script aligns two texts by their longest common subsequence. Objects have
+// align aligns two texts by their longest common subsequence. Objects have
 // some hundred lines, so the quadratic table is small.
-func script(a, b []string) []string {
+func align(a, b []string) []string {
 	lcs := make([][]int32, len(a)+1)
 	for i := range lcs {
 		lcs[i] = make([]int32, len(b)+1)

@@ -41,6 +41,9 @@ func parseKind(s string) (string, error) {
 			return kind, nil
 		}
 	}
+	if k == "pod" || k == "pods" || k == "po" {
+		return "", &exitError{exitUsage, withHint(fmt.Errorf("pods are not configuration"), "see weft ps")}
+	}
 	return "", &exitError{exitUsage, withHint(fmt.Errorf("kind %q is not known", s), "one of: all, "+strings.Join(kindNames(), ", "))}
 }
 

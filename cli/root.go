@@ -85,6 +85,9 @@ func (a *app) report(err error) int {
 		return exitOK
 	}
 	code := exitFailed
+	if misused(err) {
+		code = exitUsage
+	}
 	var ee *exitError
 	if errors.As(err, &ee) {
 		code = ee.code
@@ -99,6 +102,11 @@ func (a *app) report(err error) int {
 		fmt.Fprintf(a.env.Stderr, "%s  %s\n", c.dim("fix:"), h.hint)
 	}
 	return code
+}
+
+// misused tells whether cobra refused the command line; its errors have no types.
+func misused(err error) bool {
+	return strings.HasPrefix(err.Error(), "unknown command ") || strings.HasPrefix(err.Error(), "required flag(s) ")
 }
 
 func (a *app) root() *cobra.Command {

@@ -31,7 +31,7 @@ func (a *app) scaleCommand() *cobra.Command {
 			if err := a.control().do(cmd.Context(), http.MethodPost, admin.PathScale, nil, req, &resp); err != nil {
 				return err
 			}
-			return a.applied(resp, false)
+			return a.applied(resp, false, "changed")
 		},
 	}
 	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of the Deployment")
