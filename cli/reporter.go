@@ -65,7 +65,7 @@ func (g *guide) Step(ctx context.Context, n, of int, s *tour.Step) error {
 	c := g.app.colors(g.app.env.Stdout)
 	g.app.printf("\n%s\n%s %s\n\n%s\n", strings.Repeat("─", 72), c.dim(fmt.Sprintf("%d of %d", n, of)), c.bold(s.Title), wrap(s.Explain, 72))
 	if s.Try != "" {
-		g.app.printf("\n%s %s\n", c.green("Try:"), s.Try)
+		g.app.printf("\n%s %s\n", c.green("Try:"), strings.ReplaceAll(s.Try, "http://localhost:8080/productpage", g.page))
 	}
 	g.app.printf("\n%s ", c.dim("Enter to do it, q to end:"))
 	select {

@@ -2,6 +2,7 @@ package file
 
 import (
 	"cmp"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -70,6 +71,15 @@ func (st *state) scan(sink source.Sink, must bool) {
 	for _, p := range problems {
 		lost[filepath.Clean(p.File)] = true
 	}
+	names = slices.DeleteFunc(names, func(n string) bool {
+		if _, err := os.Lstat(n); !errors.Is(err, os.ErrNotExist) || lost[filepath.Dir(n)] {
+			return false
+		}
+		// It went between listing and reading: it is removed, not unreadable.
+		must = must || st.files[n] != nil
+		delete(st.files, n)
+		return true
+	})
 	for _, n := range names {
 		changed, p := st.read(n)
 		must = must || changed
