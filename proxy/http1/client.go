@@ -47,8 +47,8 @@ func (cc *ClientConn) Start() (stream.Client, error) {
 	return &cc.x, nil
 }
 
-// Idle tells whether no exchange is running.
-func (cc *ClientConn) Idle() bool { return !cc.busy.Load() }
+// Idle tells whether an exchange could begin: none is running, and the last one has not closed the connection.
+func (cc *ClientConn) Idle() bool { return !cc.busy.Load() && !cc.closed.Load() }
 
 // Usable looks at the socket of an idle connection: open, and nothing to be read.
 func (cc *ClientConn) Usable() bool {

@@ -360,8 +360,8 @@ func TestAnUpstreamThatMisbehaves(t *testing.T) {
 					t.Errorf("%+v", err)
 				}
 				x.Close()
-				if reusable {
-					t.Error("the connection was given back")
+				if reusable || cc.Idle() {
+					t.Errorf("the connection was given back: %v, %v", reusable, cc.Idle())
 				}
 				if _, err := cc.Start(); err == nil {
 					t.Error("a dead connection takes an exchange")
@@ -421,8 +421,8 @@ func TestWhenAConnectionMayBeUsedAgain(t *testing.T) {
 					t.Errorf("body %q", body)
 				}
 				x.Close()
-				if reusable != tt.reusable || reusable != cc.Usable() {
-					t.Errorf("reusable %v, usable %v", reusable, cc.Usable())
+				if reusable != tt.reusable || reusable != cc.Usable() || reusable != cc.Idle() {
+					t.Errorf("reusable %v, usable %v, idle %v", reusable, cc.Usable(), cc.Idle())
 				}
 			})
 		})
