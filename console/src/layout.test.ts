@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { edgePath, labelPoint, layout, type LayoutNode, type LayoutOptions } from './layout';
+import { edgePath, labelPoints, layout, type LayoutNode, type LayoutOptions } from './layout';
 
 const options: LayoutOptions = { width: 160, height: 50, layerGap: 100, gap: 20, groupPad: 10, groupHead: 18, down: false };
 
@@ -78,11 +78,21 @@ describe('layout', () => {
 
 describe('edgePath', () => {
   it('goes from side to side', () => expect(edgePath([{ x: 80, y: 25 }, { x: 340, y: 125 }], options)).toBe('M160 25C210 25 210 125 260 125'));
+  it('is straight where it passes a layer', () =>
+    expect(edgePath([{ x: 80, y: 25 }, { x: 340, y: 25 }, { x: 600, y: 25 }], options)).toBe('M160 25C210 25 210 25 260 25L420 25C470 25 470 25 520 25'));
   it('goes from bottom to top', () => expect(edgePath([{ x: 80, y: 25 }, { x: 80, y: 175 }], { ...options, down: true })).toBe('M80 50C80 100 80 100 80 150'));
 });
 
-it('labelPoint lies between the nodes', () => {
-  const p = labelPoint([{ x: 80, y: 25 }, { x: 340, y: 125 }], options);
-  expect(p.x).toBeGreaterThan(160);
-  expect(p.x).toBeLessThan(260);
+describe('labelPoints', () => {
+  it('lie between the nodes, none over another', () => {
+    const l = layout(bookinfo.nodes, bookinfo.edges, options);
+    const at = [...labelPoints(l, options, { width: 60, height: 20 })];
+    expect(at).toHaveLength(bookinfo.edges.length);
+    for (const [i, [id, p]] of at.entries()) {
+      const e = bookinfo.edges.find((x) => x.id === id)!;
+      expect(p.x).toBeGreaterThan(l.nodes.get(e.source)!.x + 80);
+      expect(p.x).toBeLessThan(l.nodes.get(e.target)!.x - 80);
+      for (const [, q] of at.slice(i + 1)) expect(Math.abs(p.x - q.x) >= 60 || Math.abs(p.y - q.y) >= 20).toBe(true);
+    }
+  });
 });

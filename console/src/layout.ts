@@ -229,41 +229,63 @@ function groupsOf(row: Cell[], at: (c: Cell) => Point, out: Layout, o: LayoutOpt
 
 const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
 
-/** path of an edge from side to side of its nodes; back is the way of a call against the flow. */
-export function edgePath(points: Point[], o: Pick<LayoutOptions, 'width' | 'height' | 'down'>, arrow = 0): string {
+/** Span is a piece of an edge's way: a curve between two layers. Within a layer that it only passes an edge is straight. */
+interface Span { from: Point; to: Point }
+
+/** spans of an edge from side to side of its nodes, back of a call against the flow; arrow is room for its head. */
+function spans(points: Point[], o: Pick<LayoutOptions, 'width' | 'height' | 'down'>, arrow: number): Span[] {
   const first = points[0]!;
   const last = points[points.length - 1]!;
-  const forward = o.down ? last.y > first.y : last.x > first.x;
-  const side = forward ? 1 : -1;
+  const side = (o.down ? last.y > first.y : last.x > first.x) ? 1 : -1;
+  const depth = (side * (o.down ? o.height : o.width)) / 2;
   const shift = (p: Point, by: number): Point => (o.down ? { x: p.x, y: p.y + by } : { x: p.x + by, y: p.y });
-  const depth = (o.down ? o.height : o.width) / 2;
-  const pts = [shift(first, side * depth), ...points.slice(1, -1), shift(last, -side * (depth + arrow))];
-  let d = `M${num(pts[0]!.x)} ${num(pts[0]!.y)}`;
-  for (let i = 1; i < pts.length; i++) {
-    const a = pts[i - 1]!;
-    const b = pts[i]!;
-    const bend = o.down ? (b.y - a.y) / 2 : (b.x - a.x) / 2;
-    const c1 = shift(a, bend);
-    const c2 = shift(b, -bend);
-    d += `C${num(c1.x)} ${num(c1.y)} ${num(c2.x)} ${num(c2.y)} ${num(b.x)} ${num(b.y)}`;
-  }
-  return d;
+  return points.slice(1).map((to, i) => ({ from: shift(points[i]!, depth), to: shift(to, -depth - (i === points.length - 2 ? side * arrow : 0)) }));
 }
 
-const num = (n: number) => String(Math.round(n * 10) / 10);
+/** edgePath draws an edge. */
+export function edgePath(points: Point[], o: Pick<LayoutOptions, 'width' | 'height' | 'down'>, arrow = 0): string {
+  return spans(points, o, arrow)
+    .map(({ from: a, to: b }, i) => {
+      const [c1, c2] = o.down
+        ? [{ x: a.x, y: (a.y + b.y) / 2 }, { x: b.x, y: (a.y + b.y) / 2 }]
+        : [{ x: (a.x + b.x) / 2, y: a.y }, { x: (a.x + b.x) / 2, y: b.y }];
+      return `${i === 0 ? 'M' : 'L'}${at(a)}C${at(c1)} ${at(c2)} ${at(b)}`;
+    })
+    .join('');
+}
 
-/** labelPoint is a place for an edge's label: two thirds of the way to its last bend, where calls of one caller have parted. */
-export function labelPoint(points: Point[], o: Pick<LayoutOptions, 'width' | 'height' | 'down'>): Point {
-  const b = points[points.length - 1]!;
-  const a = points[points.length - 2] ?? b;
-  const depth = (o.down ? o.height : o.width) / 2;
-  const real = points.length === 2;
-  const forward = (o.down ? b.y - a.y : b.x - a.x) >= 0 ? 1 : -1;
-  const s = o.down ? { x: a.x, y: a.y + (real ? forward * depth : 0) } : { x: a.x + (real ? forward * depth : 0), y: a.y };
-  const e = o.down ? { x: b.x, y: b.y - forward * depth } : { x: b.x - forward * depth, y: b.y };
-  const t = 0.6;
-  const ease = t * t * (3 - 2 * t); // the curve's own way across
-  return o.down
-    ? { x: s.x + (e.x - s.x) * ease, y: s.y + (e.y - s.y) * t }
-    : { x: s.x + (e.x - s.x) * t, y: s.y + (e.y - s.y) * ease };
+const at = (p: Point) => `${Math.round(p.x * 10) / 10} ${Math.round(p.y * 10) / 10}`;
+
+/** along is the point of a span's curve at t, from 0 to 1. */
+function along({ from: a, to: b }: Span, t: number, down: boolean): Point {
+  const mix = (p: number, q: number, f: number) => p + (q - p) * f;
+  const across = t * t * (3 - 2 * t);
+  // The control points are half-way: x(t) = 1.5 t (1-t)^2 + 1.5 t^2 (1-t) + t^3 of the way.
+  const f = 1.5 * t * (1 - t) * (1 - t) + 1.5 * t * t * (1 - t) + t * t * t;
+  return down ? { x: mix(a.x, b.x, across), y: mix(a.y, b.y, f) } : { x: mix(a.x, b.x, f), y: mix(a.y, b.y, across) };
+}
+
+/** Places on the last span that a label is tried at. */
+const tries = [0.6, 0.45, 0.72, 0.33, 0.82, 0.22];
+
+/** labelPoints finds a place for each edge's label of the given size where it covers no other label, as far as there is one. */
+export function labelPoints(l: Layout, o: LayoutOptions, size: { width: number; height: number }): Map<string, Point> {
+  const out = new Map<string, Point>();
+  const taken: Point[] = [];
+  const covers = (p: Point) => taken.filter((q) => Math.abs(p.x - q.x) < size.width && Math.abs(p.y - q.y) < size.height).length;
+  for (const [id, points] of l.edges) {
+    const last = spans(points, o, 0).pop();
+    if (!last) continue;
+    let best = along(last, tries[0]!, o.down);
+    let least = Infinity;
+    for (const t of tries) {
+      const p = along(last, t, o.down);
+      const n = covers(p);
+      if (n < least) [best, least] = [p, n];
+      if (n === 0) break;
+    }
+    taken.push(best);
+    out.set(id, best);
+  }
+  return out;
 }

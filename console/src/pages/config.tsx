@@ -29,8 +29,7 @@ export function Config({ query }: { query: URLSearchParams }) {
       <div className={`split ${name ? 'chosen' : ''}`}>
         <section className="panel list">
           <div className="head">
-            <h2>Objects</h2>
-            <span className="dim">{plural(rows.length, 'object')}</span>
+            <h2>{plural(rows.length, 'object')}</h2>
             <Filter value={filter} onChange={setFilter} what="objects" />
           </div>
           <nav className="kinds" aria-label="Kinds">

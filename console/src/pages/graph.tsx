@@ -1,14 +1,14 @@
 import { useEffect, useMemo, useRef, useState } from 'react';
 import type { Graph, GraphEdge, GraphNode, Traffic } from '../api';
 import { bytes, millis, percent, plural, rate, tone } from '../format';
-import { edgePath, labelPoint, layout, type LayoutOptions } from '../layout';
+import { edgePath, labelPoints, layout, type LayoutOptions, type Point } from '../layout';
 import { useLive } from '../live';
 import { Empty } from '../ui/bits';
 import { Icon, Lock } from '../ui/icons';
 import { useView } from '../ui/panzoom';
 
-const wide: LayoutOptions = { width: 164, height: 50, layerGap: 110, gap: 22, groupPad: 10, groupHead: 20, down: false };
-const narrow: LayoutOptions = { width: 128, height: 50, layerGap: 64, gap: 14, groupPad: 8, groupHead: 18, down: true };
+const wide: LayoutOptions = { width: 182, height: 50, layerGap: 106, gap: 22, groupPad: 10, groupHead: 20, down: false };
+const narrow: LayoutOptions = { width: 112, height: 50, layerGap: 64, gap: 10, groupPad: 7, groupHead: 18, down: true };
 
 const groupOf = (n: GraphNode) => (n.kind === 'workload' && n.app ? `${n.namespace}/${n.app}` : n.id);
 
@@ -72,8 +72,11 @@ function lights(g: Graph, lit: string): (id: string) => boolean {
 function Drawing({ graph, o, lit, choose }: { graph: Graph; o: LayoutOptions; lit: string; choose: (id: string) => void }) {
   // The drawing is worked out anew when who calls whom changes, not when numbers do.
   const shape = JSON.stringify([graph.nodes.map((n) => n.id), graph.edges.map((e) => e.id), o.down]);
-  const l = useMemo(
-    () => layout(graph.nodes.map((n) => ({ id: n.id, group: groupOf(n), label: n.version ?? n.name })), graph.edges, o),
+  const [l, labels] = useMemo(
+    () => {
+      const drawn = layout(graph.nodes.map((n) => ({ id: n.id, group: groupOf(n), label: n.version ?? n.name })), graph.edges, o);
+      return [drawn, labelPoints(drawn, o, { width: 72, height: 21 })];
+    },
     [shape], // graph and o are read through it
   );
   const { svg, transform, zoom, fit, handlers } = useView(l.width, l.height, shape);
@@ -103,8 +106,8 @@ function Drawing({ graph, o, lit, choose }: { graph: Graph; o: LayoutOptions; li
             return p && <Node key={n.id} n={n} x={p.x} y={p.y} o={o} grouped={l.groups.some((g) => g.group === groupOf(n))} off={!on(n.id)} chosen={lit === n.id} choose={choose} loop={graph.edges.find((e) => e.source === n.id && e.target === n.id)} />;
           })}
           {graph.edges.map((e) => {
-            const points = l.edges.get(e.id);
-            return points && <EdgeLabel key={e.id} e={e} at={labelPoint(points, o)} off={!on(e.id)} choose={choose} />;
+            const at = labels.get(e.id);
+            return at && <EdgeLabel key={e.id} e={e} at={at} off={!on(e.id)} choose={choose} />;
           })}
         </g>
       </svg>
@@ -139,7 +142,7 @@ function subOf(n: GraphNode): string {
 function Node({ n, x, y, o, grouped, off, chosen, choose, loop }: { n: GraphNode; x: number; y: number; o: LayoutOptions; grouped: boolean; off: boolean; chosen: boolean; choose: (id: string) => void; loop: GraphEdge | undefined }) {
   const k = n.kind === 'service' ? 'bad' : tone(n.traffic);
   const title = grouped ? subOf(n) : n.kind === 'outside' ? 'no proxy' : titleOf(n);
-  const sub = grouped ? n.name : n.kind === 'outside' ? 'callers outside' : subOf(n);
+  const sub = grouped ? (o.down ? '' : n.name) : n.kind === 'outside' ? 'callers outside' : subOf(n);
   const traffic = n.traffic.rate > 0 ? `${rate(n.traffic.rate)}/s` : '';
   const room = Math.floor((o.width - 30) / 7.4);
   return (
@@ -177,7 +180,7 @@ function numbers(t: Traffic): string {
   return `${rate(t.rate)} requests per second, ${percent(t.success)} success`;
 }
 
-function EdgeLabel({ e, at, off, choose }: { e: GraphEdge; at: { x: number; y: number }; off: boolean; choose: (id: string) => void }) {
+function EdgeLabel({ e, at, off, choose }: { e: GraphEdge; at: Point; off: boolean; choose: (id: string) => void }) {
   const t = e.traffic;
   if (t.rate === 0 && !t.tcp) return null;
   const text = t.tcp ? `${bytes(t.tcp.sent + t.tcp.received)}/s` : `${rate(t.rate)}/s`;

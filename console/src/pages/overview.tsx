@@ -72,8 +72,7 @@ function Services({ o }: { o: Data }) {
   return (
     <section className="panel">
       <div className="head">
-        <h2>Services</h2>
-        <span className="dim">{plural(rows.length, 'service')}</span>
+        <h2>{plural(rows.length, 'service')}</h2>
         <Filter value={filter} onChange={setFilter} what="services" />
       </div>
       {quiet && o.covered > 3 && <p className="hintline">No traffic in this window. Open the ingress in a browser, or call a service with <code>weft exec POD -- curl …</code></p>}

@@ -25,8 +25,8 @@ export function Pods() {
   return (
     <section className="panel">
       <div className="head">
-        <h2>Pods</h2>
-        <span className="dim">{plural(rows.length, 'pod')} · {bytes(rows.reduce((s, p) => s + memory(p), 0))}</span>
+        <h2>{plural(rows.length, 'pod')}</h2>
+        <span className="dim">{bytes(rows.reduce((s, p) => s + memory(p), 0))} of memory</span>
         <Filter value={filter} onChange={setFilter} what="pods" />
       </div>
       {rows.length === 0 ? <Empty title={filter ? 'No pod matches' : 'No pod runs'} /> : (

@@ -23,8 +23,8 @@ export function Proxies() {
   return (
     <section className="panel">
       <div className="head">
-        <h2>Proxies</h2>
-        <span className="dim">{plural(rows.length, 'proxy', 'proxies')} · world {data.world ?? '–'}</span>
+        <h2>{plural(rows.length, 'proxy', 'proxies')}</h2>
+        {data.world && <span className="dim">newest configuration {data.world}</span>}
         <Filter value={filter} onChange={setFilter} what="proxies" />
       </div>
       {rows.length === 0 ? <Empty title={filter ? 'No proxy matches' : 'No proxy is connected'} /> : (
