@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +28,10 @@ a running mesh. Exit code 1 if any is an error.`,
 			if err != nil {
 				return err
 			}
-			ds := check(files, ns)
+			ds, n := check(files, ns)
+			if n == 0 && len(ds) == 0 {
+				return withHint(fmt.Errorf("%s: no object in there", strings.Join(args, ", ")), "is this the file you meant, and was it saved?")
+			}
 			err = a.data(ds, func() error {
 				a.diagnostics(a.env.Stdout, ds)
 				if len(ds) == 0 {
@@ -49,8 +53,8 @@ a running mesh. Exit code 1 if any is an error.`,
 	return cmd
 }
 
-// check decodes and checks files as one set.
-func check(files []admin.File, ns string) []admin.Diagnostic {
+// check decodes and checks files as one set, and counts the objects in them.
+func check(files []admin.File, ns string) ([]admin.Diagnostic, int) {
 	var all []convert.Object
 	ds := []admin.Diagnostic{}
 	for _, f := range files {
@@ -58,5 +62,5 @@ func check(files []admin.File, ns string) []admin.Diagnostic {
 		all, ds = append(all, objs...), append(ds, found...)
 	}
 	ds = append(ds, analyze.CheckAll(all, analyze.Options{Mesh: snapshot.Defaults(model.Mesh{})})...)
-	return convert.Sort(ds)
+	return convert.Sort(ds), len(all)
 }

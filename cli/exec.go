@@ -2,7 +2,10 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,12 +23,9 @@ func (a *app) execCommand() *cobra.Command {
   weft exec productpage-v1 -- sh`,
 		Args: usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			command := args[1:]
-			if command[0] == "--" {
-				command = command[1:]
-			}
-			if len(command) == 0 {
-				return &exitError{exitUsage, withHint(errors.New("no command was given"), "weft exec POD -- COMMAND")}
+			command, err := execArgs(cmd, args)
+			if err != nil {
+				return err
 			}
 			p, err := a.findPod(cmd.Context(), ns, args[0])
 			if err != nil {
@@ -49,5 +49,28 @@ func (a *app) execCommand() *cobra.Command {
 	cmd.Flags().StringVar(&dir, "dir", "", "working directory of the command")
 	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "KEY=VALUE added to the pod's environment; may be repeated")
 	cmd.Flags().SetInterspersed(false)
+	cmd.ValidArgsFunction = a.completePods
 	return cmd
+}
+
+// execArgs finds the command in POD [FLAGS] [--] COMMAND [ARG…]. Flags may
+// follow the pod only before a "--": else they would be the command's.
+func execArgs(cmd *cobra.Command, args []string) ([]string, error) {
+	command := args[1:]
+	if dash := slices.Index(command, "--"); dash >= 0 && strings.HasPrefix(command[0], "-") {
+		if err := cmd.ParseFlags(command[:dash]); err != nil {
+			return nil, &exitError{exitUsage, withHint(err, "see weft exec --help")}
+		}
+		if rest := cmd.Flags().Args(); len(rest) > 0 {
+			return nil, &exitError{exitUsage, withHint(fmt.Errorf("%q stands before --", rest[0]), "weft exec POD -- COMMAND")}
+		}
+		command = command[dash+1:]
+	}
+	if len(command) == 0 {
+		return nil, &exitError{exitUsage, withHint(errors.New("no command was given"), "weft exec POD -- COMMAND")}
+	}
+	if strings.HasPrefix(command[0], "-") {
+		return nil, &exitError{exitUsage, withHint(fmt.Errorf("%q is no command", command[0]), "weft exec POD [FLAG…] -- COMMAND")}
+	}
+	return command, nil
 }

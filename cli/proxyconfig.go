@@ -50,6 +50,8 @@ func (a *app) proxyConfigCommand() *cobra.Command {
 		Example: `  weft proxy-config routes productpage-v1
   weft pc clusters default/reviews-v2 -o json
   weft pc endpoints productpage-v1`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: showHelp,
 	}
 	sub := func(name, alias, short string, run func(ctx context.Context, p podRef) error) {
 		var ns string

@@ -189,6 +189,10 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
+// showHelp is what a command that only groups others does by itself. Without
+// it cobra takes a mistyped sub-command for a wish to read the help, exit code 0.
+func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
 func (a *app) out() io.Writer { return a.env.Stdout }
 
 func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.out(), format, args...) }

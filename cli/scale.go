@@ -76,7 +76,12 @@ func (a *app) restartCommand() *cobra.Command {
 }
 
 func (a *app) tokenCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "token", Short: "Join tokens for workloads that start outside the local runtime"}
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Join tokens for workloads that start outside the local runtime",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE:  showHelp,
+	}
 	var ns, sa string
 	req := admin.TokenRequest{}
 	create := &cobra.Command{

@@ -65,6 +65,16 @@ func parseScript(t *testing.T, text string) *script {
 	return s
 }
 
+// watched is the file that a line "# watches: NAME" names.
+func (s *script) watched(dir string) []string {
+	for l := range strings.Lines(s.head) {
+		if name, ok := strings.CutPrefix(l, "# watches: "); ok {
+			return []string{filepath.Join(dir, strings.TrimSpace(name))}
+		}
+	}
+	return nil
+}
+
 func runScript(t *testing.T, file string) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -88,7 +98,7 @@ func runScript(t *testing.T, file string) {
 	t.Chdir(dir)
 	state := filepath.Join(dir, "state")
 	if !strings.Contains(s.head, "# no mesh") {
-		startControl(t, state)
+		startControl(t, state, s.watched(dir)...)
 	}
 	var got strings.Builder
 	for _, c := range s.commands {
@@ -113,10 +123,10 @@ func runScript(t *testing.T, file string) {
 var startDir = func() string { d, _ := os.Getwd(); return d }()
 
 // startControl runs a control plane on free ports.
-func startControl(t *testing.T, state string) {
+func startControl(t *testing.T, state string, files ...string) {
 	t.Helper()
 	s, err := server.New(server.Settings{
-		StateDir: state, Address: "127.0.0.1", CheckDeployment: checkDeployment,
+		StateDir: state, Address: "127.0.0.1", CheckDeployment: checkDeployment, Files: files,
 		Listen: func(network, _ string) (net.Listener, error) { return net.Listen(network, "127.0.0.1:0") },
 	})
 	if err != nil {

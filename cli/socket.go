@@ -20,6 +20,10 @@ import (
 // maxAnswer bounds what is read of an answer in bytes.
 const maxAnswer = 256 << 20
 
+// answerTimeout bounds the wait for the first byte of an answer: what takes
+// longer is stopped, not slow.
+const answerTimeout = 30 * time.Second
+
 // socket speaks JSON over HTTP to one of the state directory's sockets.
 type socket struct {
 	http *http.Client
@@ -33,7 +37,8 @@ func (a *app) socket(name string) *socket {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
 		},
-		DisableKeepAlives: true,
+		DisableKeepAlives:     true,
+		ResponseHeaderTimeout: answerTimeout,
 	}}}
 }
 
@@ -127,6 +132,10 @@ func (c *socket) explain(err error) error {
 	var ue *url.Error
 	if errors.As(err, &ue) {
 		err = ue.Err
+	}
+	var ne net.Error
+	if errors.As(err, &ne) && ne.Timeout() {
+		return withHint(fmt.Errorf("%s: no answer after %s", c.path, answerTimeout), "the mesh is stopped or overloaded: look at its process and its log")
 	}
 	return fmt.Errorf("%s: %w", c.path, err)
 }

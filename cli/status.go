@@ -65,7 +65,7 @@ func (a *app) showStatus(st admin.ControlStatus) error {
 		}
 	}
 	if len(st.Problems) > 0 {
-		a.printf("\n%s\n", c.yellow("Files that were refused (the last good version serves):"))
+		a.printf("\n%s\n", c.yellow("Problems of the configuration (what an error refuses, is served as it was before):"))
 		a.diagnostics(a.env.Stdout, st.Problems)
 	}
 	return nil

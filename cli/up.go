@@ -74,7 +74,7 @@ the last good version serves on. Ends with Ctrl-C or weft down.`,
 				return err
 			}
 			m := mesh{app: a, opts: o, files: files, ingress: !noIngress}
-			return m.run(cmd.Context(), nil)
+			return m.run(cmd.Context(), m.announce)
 		},
 	}
 	o.flags(cmd)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"sigs.k8s.io/yaml"
@@ -202,7 +203,18 @@ func (c *config) decode(files []admin.File, ns string) ([]convert.Object, []admi
 		o, d := convert.Decode(f, opts)
 		objs, ds = append(objs, o...), append(ds, d...)
 	}
+	if len(files) > 0 && len(objs) == 0 && len(ds) == 0 {
+		ds = append(ds, admin.Diagnostic{Severity: admin.SeverityError, Code: codeNoObject, File: files[0].Name,
+			Message: "no object is in " + plural(len(files), "the file", "the files"), Hint: "is this the file you meant, and was it saved?"})
+	}
 	return objs, ds
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
 }
 
 // apply checks files against everything that is there and stores all of it or nothing.
@@ -217,30 +229,60 @@ func (c *config) put(ctx context.Context, objs []convert.Object, ds []admin.Diag
 	}
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	ds = convert.Sort(append(ds, c.check(objs, nil)...))
+	ds = append(ds, c.check(objs, nil)...)
+	ds = convert.Sort(append(ds, c.shadows(objs)...))
 	resp := admin.ApplyResponse{Diagnostics: ds}
 	if convert.HasErrors(ds) {
 		c.metrics.validation.WithLabelValues("failed").Inc()
 		return resp, nil
 	}
 	c.metrics.validation.WithLabelValues("passed").Inc()
+	resp.Results = c.plan(objs)
 	if dry {
-		resp.Results = c.plan(objs)
 		return resp, nil
 	}
-	var err error
-	if resp.Results, _, err = c.store.Apply(objs, nil); err != nil {
-		return resp, err
+	if _, _, err := c.store.Apply(objs, nil); err != nil {
+		return admin.ApplyResponse{Diagnostics: ds}, err
 	}
 	return resp, c.await(ctx, objs, nil)
+}
+
+// shadows warns where the store is about to hide an object of a watched file,
+// whose later changes would have no effect.
+func (c *config) shadows(objs []convert.Object) []admin.Diagnostic {
+	var out []admin.Diagnostic
+	for _, o := range objs {
+		have, ok := c.merged.Get(o.Key)
+		if !ok || have.File == convert.SourceStore {
+			continue
+		}
+		out = append(out, admin.Diagnostic{Severity: admin.SeverityWarning, Code: convert.CodeObjectShadowed, Object: o.Key.String(),
+			Message: "the object comes from " + have.File + "; the store's version wins, and changes of the file have no effect any more",
+			Hint:    fmt.Sprintf("change the file instead; weft delete %s %s brings its version back", strings.ToLower(string(o.Key.Kind)), refName(o.Key))})
+	}
+	return out
+}
+
+// refName is how a person names an object on the command line.
+func refName(k model.Key) string {
+	if k.Namespace == "" {
+		return k.Name
+	}
+	return k.Namespace + "/" + k.Name
 }
 
 // plan says what apply would do, seen against the merged view.
 func (c *config) plan(objs []convert.Object) []admin.Applied {
 	var out []admin.Applied
+	earlier := map[model.Key]convert.Object{} // in the same request
 	for _, o := range objs {
 		a := admin.Applied{Kind: string(o.Key.Kind), Namespace: o.Key.Namespace, Name: o.Key.Name, Action: admin.ActionCreated}
-		if have, ok := c.merged.Get(o.Key); ok {
+		have, ok := earlier[o.Key]
+		if !ok {
+			have, ok = c.merged.Get(o.Key)
+		}
+		earlier[o.Key] = o
+		if ok {
 			a.Action = admin.ActionConfigured
 			if bytes.Equal(have.Raw, o.Raw) {
 				a.Action = admin.ActionUnchanged
@@ -364,6 +406,7 @@ func (c *config) deletable(k model.Key) (admin.Diagnostic, bool) {
 const (
 	codeNotFound = "not-found"
 	codeFromFile = "from-file"
+	codeNoObject = "no-object"
 )
 
 // scale sets a Deployment's replicas; the result lives in the store.

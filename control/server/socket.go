@@ -92,6 +92,9 @@ func (s *Server) getObjects(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	kind, ns, name := q.Get("kind"), q.Get("namespace"), q.Get("name")
 	if q.Get("watch") != "true" {
+		if s.config.wait(r.Context()) != nil {
+			return // the caller went away before everything was read
+		}
 		writeJSON(w, http.StatusOK, s.config.list(kind, ns, name))
 		return
 	}
