@@ -72,21 +72,20 @@ func (st *state) scan(sink source.Sink, must bool) {
 		lost[filepath.Clean(p.File)] = true
 	}
 	names = slices.DeleteFunc(names, func(n string) bool {
-		if _, err := os.Lstat(n); !errors.Is(err, os.ErrNotExist) || lost[filepath.Dir(n)] {
-			return false
-		}
-		// It went between listing and reading: it is removed, not unreadable.
-		must = must || st.files[n] != nil
-		delete(st.files, n)
-		return true
-	})
-	for _, n := range names {
+		known := st.files[n] != nil
 		changed, p := st.read(n)
+		if p != nil && gone(n) && !lost[filepath.Dir(n)] {
+			// It went between listing and reading: it is removed, not unreadable.
+			delete(st.files, n)
+			must = must || known
+			return true
+		}
 		must = must || changed
 		if p != nil && !lost[filepath.Dir(n)] {
 			problems = append(problems, *p)
 		}
-	}
+		return false
+	})
 	if !must && slices.Equal(st.access, problems) {
 		return
 	}
@@ -94,6 +93,11 @@ func (st *state) scan(sink source.Sink, must bool) {
 	problems = append(problems, st.decide(names)...)
 	st.deliver(sink, names)
 	st.s.report(problems)
+}
+
+func gone(name string) bool {
+	_, err := os.Lstat(name)
+	return errors.Is(err, os.ErrNotExist)
 }
 
 // names lists the files there are, in order of the paths. Files of a directory that cannot be listed stay.

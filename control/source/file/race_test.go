@@ -1,0 +1,47 @@
+package file
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/control/convert"
+	"weft.mesh/weft/model"
+)
+
+// A pod's manifest can go at any moment of a scan.
+func TestFilesThatComeAndGoAreNeverUnreadable(t *testing.T) {
+	dir := t.TempDir()
+	var problems []admin.Diagnostic
+	s := New(Settings{Paths: []string{dir}, OnProblems: func(ds []admin.Diagnostic) { problems = append(problems, ds...) }})
+	st := newState(s)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		name := filepath.Join(dir, "svc.yaml")
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			_ = os.WriteFile(name, []byte("# empty\n"), 0o600)
+			_ = os.Remove(name)
+		}
+	}()
+	for range 3000 {
+		st.scan(discard{}, false)
+	}
+	close(stop)
+	<-done
+	if len(problems) > 0 {
+		t.Errorf("%d problems, the first: %+v", len(problems), problems[0])
+	}
+}
+
+type discard struct{}
+
+func (discard) Put(...convert.Object) {}
+func (discard) Delete(...model.Key)   {}
+func (discard) Synced()               {}
