@@ -107,6 +107,7 @@ func (x *fakeExchange) Trailers() *stream.Fields              { return nil }
 func (x *fakeExchange) SetDeadline(time.Time)                 {}
 func (x *fakeExchange) Conn() *stream.ConnInfo                { return &stream.ConnInfo{Remote: x.c.addr} }
 func (x *fakeExchange) Fresh() bool                           { return true }
+func (x *fakeExchange) ReadReady() bool                       { return true }
 func (x *fakeExchange) Close() {
 	x.c.mu.Lock()
 	defer x.c.mu.Unlock()

@@ -288,6 +288,13 @@ type lease struct {
 	conn *conn
 }
 
+// ReadReady implements [stream.Readier], as both codecs do: without it a response
+// that has come in one segment would leave in three.
+func (l *lease) ReadReady() bool {
+	r, ok := l.Client.(stream.Readier)
+	return ok && r.ReadReady()
+}
+
 func (l *lease) Close() {
 	c := l.conn
 	l.Client.Close()

@@ -32,6 +32,17 @@ func TestHTTP1ConnectionsAreReusedLastFirst(t *testing.T) {
 	})
 }
 
+func TestAnExchangeTellsWhetherMoreIsThere(t *testing.T) {
+	bubble(t, "for one flush instead of three", func(t *testing.T) {
+		w := newWorld(t, &fakeNet{}, clusterOf("10.0.0.1:80"))
+		x, _ := w.get()
+		defer x.Close()
+		if r, ok := x.(stream.Readier); !ok || !r.ReadReady() {
+			t.Errorf("the pool hides the codec's ReadReady (%T)", x)
+		}
+	})
+}
+
 func TestAnIdleConnectionIsCheckedBeforeUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, &fakeNet{}, clusterOf("10.0.0.1:80"))
