@@ -1,6 +1,7 @@
 package file
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,8 +20,8 @@ func TestFilesThatComeAndGoAreNeverUnreadable(t *testing.T) {
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		name := filepath.Join(dir, "svc.yaml")
-		for {
+		for i := 0; ; i++ { // a pod's name never comes again
+			name := filepath.Join(dir, fmt.Sprintf("pod-%d.yaml", i))
 			select {
 			case <-stop:
 				return
