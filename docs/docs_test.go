@@ -1,5 +1,5 @@
 // Package docs_test keeps the documentation true: the tests that it names exist, its
-// links lead somewhere, and no field or metric is left out.
+// links lead somewhere, and no field, metric, command or flag is left out.
 package docs_test
 
 import (
@@ -189,6 +189,52 @@ func TestEveryMetricIsInTheReference(t *testing.T) {
 	for m := range found {
 		if !regexp.MustCompile("`" + m + "[`{]").MatchString(reference) {
 			t.Errorf("reference/metrics.md does not mention %s", m)
+		}
+	}
+}
+
+// TestEveryCommandAndFlagIsInTheReference reads them from where cobra is told of them.
+func TestEveryCommandAndFlagIsInTheReference(t *testing.T) {
+	reference := read(t, "reference/cli.md")
+	want := map[string]bool{}
+	for _, dir := range []string{"cli", "cmd/weft-proxy"} {
+		for _, f := range goFiles(t, filepath.Join(root, dir), ".go") {
+			ast.Inspect(f, func(n ast.Node) bool {
+				collectCommand(n, want)
+				return true
+			})
+		}
+	}
+	if len(want) < 50 {
+		t.Fatalf("only %d commands and flags were found", len(want))
+	}
+	for w := range want {
+		if !regexp.MustCompile(`(^|[^a-z-])` + w + `([^a-z-]|$)`).MatchString(reference) {
+			t.Errorf("reference/cli.md does not mention %s", w)
+		}
+	}
+}
+
+// collectCommand reads Use: "name ARGS" and f.StringVar(&v, "name", …).
+func collectCommand(n ast.Node, want map[string]bool) {
+	switch n := n.(type) {
+	case *ast.KeyValueExpr:
+		if k, ok := n.Key.(*ast.Ident); !ok || k.Name != "Use" {
+			return
+		}
+		if lit, ok := n.Value.(*ast.BasicLit); ok {
+			s, _ := strconv.Unquote(lit.Value)
+			name, _, _ := strings.Cut(s, " ")
+			want[name] = true
+		}
+	case *ast.CallExpr:
+		f, ok := n.Fun.(*ast.SelectorExpr)
+		if !ok || !strings.HasSuffix(f.Sel.Name, "Var") && !strings.HasSuffix(f.Sel.Name, "VarP") || len(n.Args) < 4 {
+			return
+		}
+		if lit, ok := n.Args[1].(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			s, _ := strconv.Unquote(lit.Value)
+			want["--"+s] = true
 		}
 	}
 }
