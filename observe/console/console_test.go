@@ -27,13 +27,19 @@ type fake struct {
 	mu        sync.Mutex         // protects the following
 	calls     map[string]float64 // of each series of a pod; goes up at each scrape
 	scrapes   int
+	hang      bool // the control plane does not answer
 	statusErr error
 	podsErr   error
 	objects   []admin.Object
 }
 
-func (f *fake) Status(context.Context) (*admin.ControlStatus, error) {
+func (f *fake) Status(ctx context.Context) (*admin.ControlStatus, error) {
 	f.mu.Lock()
+	if f.hang {
+		f.mu.Unlock()
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	defer f.mu.Unlock()
 	if f.statusErr != nil {
 		return nil, f.statusErr
@@ -291,6 +297,27 @@ func TestWhatCannotBeReadIsToldAndTheRestIsKept(t *testing.T) {
 		}
 		if p := decode[ProxyList](t, ask(s.Handler(), "/api/v1/proxies")); p.World != "w/1" || len(p.Items) != 4 || p.Error == "" {
 			t.Errorf("proxies = %+v", p)
+		}
+	})
+}
+
+func TestAControlPlaneThatHangsHoldsUpNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		s := running(t, f)
+		ask(s.Handler(), "/api/v1/overview")
+		f.mu.Lock()
+		f.hang = true
+		f.mu.Unlock()
+		time.Sleep(3 * time.Second)
+		before := f.count()
+		o := decode[struct {
+			Control struct{ Error string }
+			Covered float64
+		}](t, ask(s.Handler(), "/api/v1/overview?window=10"))
+		time.Sleep(4 * time.Second)
+		if f.count()-before < 3*4 || o.Covered < 2 || o.Control.Error != context.DeadlineExceeded.Error() {
+			t.Errorf("%d scrapes in four seconds, overview %+v", f.count()-before, o)
 		}
 	})
 }

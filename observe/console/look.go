@@ -18,8 +18,10 @@ const (
 	// rates are there soon.
 	warmPeriod = 300 * time.Millisecond
 	warmLooks  = 3
-	// lookTimeout bounds one look at everything.
-	lookTimeout = 5 * time.Second
+	// lookTimeout bounds one look at everything, controlTimeout what the control
+	// plane takes of it: one that hangs must not hold up the rest.
+	lookTimeout    = 5 * time.Second
+	controlTimeout = time.Second
 	// attention is how long a single request counts as looking.
 	attention = 5 * time.Second
 	// objectsAge is after how long objects are read again though the World is the same.
@@ -117,39 +119,45 @@ func (s *Server) Run(ctx context.Context) {
 func (s *Server) look(outer context.Context) {
 	ctx, cancel := context.WithTimeout(outer, lookTimeout)
 	defer cancel()
-	s.mu.Lock()
-	old := s.cur
-	s.mu.Unlock()
+	old, _ := s.current()
 	v := &view{at: time.Now()}
+	var wg sync.WaitGroup
+	wg.Go(func() { s.lookAtControl(ctx, v, old) })
 	v.pods, v.podsErr = s.mesh.Pods(ctx)
 	if v.podsErr != nil {
 		v.pods = old.pods
 	}
-	v.status, v.statusErr = s.mesh.Status(ctx)
-	if v.statusErr != nil {
-		v.status = old.status
-	}
-	s.lookAtObjects(ctx, v, old)
 	v.scrapeErrs = s.scrape(ctx, v.pods)
+	wg.Wait()
 	v.number(old)
 	if outer.Err() == nil {
 		s.publish(v)
 	}
 }
 
-// lookAtObjects reads objects when they may have changed, or when what is
-// known of them is old.
-func (s *Server) lookAtObjects(ctx context.Context, v, old *view) {
-	same := old.status != nil && v.status != nil && old.status.World == v.status.World && old.status.Objects == v.status.Objects
+// lookAtControl reads the control plane's status, and objects when they may
+// have changed or what is known of them is old.
+func (s *Server) lookAtControl(ctx context.Context, v, old *view) {
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	v.status, v.objects, v.objectsAt = old.status, old.objects, old.objectsAt
+	status, err := s.mesh.Status(ctx)
+	if err != nil {
+		v.statusErr, v.objectsErr = err, err
+		return
+	}
+	v.status = status
+	same := old.status != nil && old.status.World == status.World && old.status.Objects == status.Objects
 	if same && old.objectsErr == nil && v.at.Sub(old.objectsAt) < objectsAge {
-		v.objects, v.objectsAt = old.objects, old.objectsAt
 		return
 	}
 	v.objectsAt = v.at
-	v.objects, v.objectsErr = s.mesh.Objects(ctx)
-	if v.objectsErr != nil {
-		v.objects = old.objects
+	objects, err := s.mesh.Objects(ctx)
+	if err != nil {
+		v.objectsErr = err
+		return
 	}
+	v.objects = objects
 }
 
 // hasProxy says whether a pod's metrics can be read.

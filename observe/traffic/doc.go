@@ -23,7 +23,7 @@ import "time"
 // Bounds of what is kept.
 const (
 	Span      = 5 * time.Minute
-	MaxEdges  = 512      // about 32 MB when all are busy all the time
+	MaxEdges  = 512      // about 36 MB when all are busy all the time
 	MaxTicks  = 320      // Span at one tick a second, and some
 	MaxLines  = 40_000   // of one proxy: 24 bytes each
 	MaxScrape = 32 << 20 // bytes of one answer

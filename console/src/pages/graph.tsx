@@ -1,8 +1,9 @@
-import { useEffect, useMemo, useRef, useState } from 'react';
+import { useCallback, useEffect, useMemo, useRef, useState } from 'react';
 import type { Graph, GraphEdge, GraphNode, Traffic } from '../api';
 import { bytes, millis, percent, plural, rate, tone } from '../format';
 import { edgePath, labelPoints, layout, type LayoutOptions, type Point } from '../layout';
 import { useLive } from '../live';
+import { href } from '../route';
 import { Empty } from '../ui/bits';
 import { Icon, Lock } from '../ui/icons';
 import { useView } from '../ui/panzoom';
@@ -31,11 +32,18 @@ export function GraphPage({ query }: { query: URLSearchParams }) {
   const focus = query.get('focus') ?? '';
   const [chosen, setChosen] = useState('');
   const [ref, width] = useWidth();
+  const choose = useCallback(
+    (id: string) => {
+      setChosen(id);
+      if (focus) location.hash = href('graph');
+    },
+    [focus],
+  );
   useEffect(() => {
-    const down = (e: KeyboardEvent) => e.key === 'Escape' && setChosen('');
+    const down = (e: KeyboardEvent) => e.key === 'Escape' && choose('');
     document.addEventListener('keydown', down);
     return () => document.removeEventListener('keydown', down);
-  }, []);
+  }, [choose]);
   // A service that was asked for by its address is shown as if it were chosen.
   const lit = chosen || (focus ? `service ${focus}` : '');
   const node = graph?.nodes.find((n) => n.id === chosen);
@@ -45,11 +53,11 @@ export function GraphPage({ query }: { query: URLSearchParams }) {
       <div className="canvas panel" ref={ref}>
         {!graph ? <div className="loading" aria-busy="true">Looking at the mesh…</div>
           : graph.nodes.length === 0 ? <Empty title="No traffic yet">Calls between services appear here as they happen. Open the ingress in a browser.</Empty>
-          : width > 0 && <Drawing graph={graph} o={width < 640 ? narrow : wide} lit={lit} choose={setChosen} />}
+          : width > 0 && <Drawing graph={graph} o={width < 640 ? narrow : wide} lit={lit} choose={choose} />}
       </div>
       {graph && (node || edge) && (
         <aside className="panel detail" aria-label="What is chosen">
-          {node ? <NodeDetail n={node} g={graph} choose={setChosen} /> : edge && <EdgeDetail e={edge} g={graph} choose={setChosen} />}
+          {node ? <NodeDetail n={node} g={graph} choose={choose} /> : edge && <EdgeDetail e={edge} g={graph} choose={choose} />}
         </aside>
       )}
       {graph && graph.nodes.length > 0 && <Legend />}
@@ -57,7 +65,7 @@ export function GraphPage({ query }: { query: URLSearchParams }) {
   );
 }
 
-/** isLit says whether a node or edge belongs to what is chosen. */
+/** lights makes a test of whether a node or edge belongs to what is chosen. */
 function lights(g: Graph, lit: string): (id: string) => boolean {
   if (!lit) return () => true;
   const on = new Set<string>([lit]);
