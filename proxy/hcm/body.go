@@ -94,8 +94,8 @@ func (x *exchange) downstreamError(err error) {
 	}
 	e, ok := stream.AsError(err)
 	if ok && e.Status > 0 && !x.headSent {
-		x.reply(&filter.Reply{Status: e.Status, Details: e.Details, Flags: e.Flag})
 		x.srv.CloseAfter()
+		x.reply(&filter.Reply{Status: e.Status, Details: e.Details, Flags: e.Flag})
 		return
 	}
 	x.clientGone()
@@ -209,6 +209,16 @@ func (p *pump) attach(c stream.Client) error {
 	}
 	p.target = c
 	return c.Flush()
+}
+
+// failure is why the body did not arrive whole; nil if it did, or may still.
+func (p *pump) failure() error {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
 }
 
 func (p *pump) detach() {

@@ -14,7 +14,7 @@ func (x *exchange) check() *filter.Reply {
 	if req.Proto == stream.HTTP10 && !cfg.AllowHTTP10 {
 		return &replyLowVersion
 	}
-	if len(req.Authority) == 0 && req.Proto != stream.HTTP10 {
+	if len(req.Authority) == 0 { // of HTTP/1.0 too: the upstream needs a host, and there is none to make up
 		return &replyNoHost
 	}
 	if !validAuthority(req.Authority) {

@@ -202,7 +202,11 @@ func (x *exchange) gone() bool {
 	case notCut:
 		return false
 	case cutGone:
-		x.clientGone()
+		if err := x.up.body.pump.failure(); err != nil {
+			x.downstreamError(err) // a malformed or late body has a status of its own
+		} else {
+			x.clientGone()
+		}
 	case cutIdle:
 		x.reply(&replyIdle)
 	case cutDuration:

@@ -20,7 +20,7 @@ func (x *exchange) again(out *outcome) bool {
 	if out.err == nil && out.resp.Status < 400 && !x.info.GRPC {
 		return false
 	}
-	if x.info.Upgrade || !u.body.replayable() {
+	if !u.body.replayable() {
 		return false
 	}
 	if x.staleConnection(out.err) {
@@ -30,7 +30,7 @@ func (x *exchange) again(out *outcome) bool {
 		return true
 	}
 	r := u.forward.Retry
-	if r == nil || !x.retriable(r, out) {
+	if r == nil || x.info.Upgrade || !x.retriable(r, out) {
 		return false
 	}
 	if u.retries >= r.Attempts {

@@ -83,6 +83,7 @@ type clientExchange struct {
 	reqLeft  int64
 	headSent bool
 	tunnel   bool          // the request asks for a raw stream
+	upgrade  []byte        // to which protocol; nil for CONNECT
 	decided  chan struct{} // of a tunnel: closed when its fate is known
 	method   method
 	written  uint64 // by the connection before this exchange
@@ -120,7 +121,7 @@ func (x *clientExchange) begin() {
 	x.resp.Reset()
 	x.body.reset(framedNone, 0, 0)
 	x.ctl = control{}
-	x.req, x.reqLeft, x.headSent, x.tunnel, x.decided, x.method = 0, 0, false, false, nil, methodOther
+	x.req, x.reqLeft, x.headSent, x.tunnel, x.upgrade, x.decided, x.method = 0, 0, false, false, nil, nil, methodOther
 	x.reqEnded.Store(false)
 	x.known.Store(false)
 	x.raw.Store(false)

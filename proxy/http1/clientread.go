@@ -117,7 +117,7 @@ func (x *clientExchange) canAnswer(err error) bool { return netio.IsReset(err) }
 func (x *clientExchange) final() (*stream.Response, error) {
 	r := &x.resp
 	raw := r.Status == 101 || x.method == methodCONNECT && r.Status/100 == 2
-	if raw && !x.tunnel {
+	if raw && (!x.tunnel || r.Status == 101 && len(r.Upgrade) > 0 && !stream.EqualFold(r.Upgrade, string(x.upgrade))) { // RFC 9110 section 7.8: only to what was asked for
 		x.readErr = x.protocolError("read head", refuse(502, detailsCodec))
 		return nil, x.readErr
 	}

@@ -84,7 +84,7 @@ func (x *clientExchange) frame(r *stream.Request, end bool) error {
 		x.req, x.decided = framedClose, make(chan struct{})
 		return nil
 	case r.Upgrade != nil:
-		x.tunnel, x.req, x.decided = true, framedClose, make(chan struct{})
+		x.tunnel, x.req, x.decided, x.upgrade = true, framedClose, make(chan struct{}), r.Upgrade
 		w.str("connection: upgrade\r\n")
 		if !w.field(stringBytes("upgrade"), r.Upgrade) {
 			return errInjection

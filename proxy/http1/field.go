@@ -18,7 +18,7 @@ const (
 	fieldContentLength
 	fieldTransferEncoding
 	fieldUpgrade
-	fieldKeepAlive // and Proxy-Connection: dropped
+	fieldKeepAlive // and Proxy-Connection and HTTP2-Settings: dropped
 	fieldExpect
 )
 
@@ -39,7 +39,10 @@ func lookup(name []byte) known {
 		}
 		return pick(name, "keep-alive", fieldKeepAlive)
 	case 14:
-		return pick(name, "content-length", fieldContentLength)
+		if k := pick(name, "content-length", fieldContentLength); k != other {
+			return k
+		}
+		return pick(name, "http2-settings", fieldKeepAlive) // one connection's, whether Connection names it or not (RFC 7540 section 3.2.1)
 	case 16:
 		return pick(name, "proxy-connection", fieldKeepAlive)
 	case 17:

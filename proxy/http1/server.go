@@ -91,14 +91,17 @@ func (sc *serverConn) serve(ctx context.Context, h func(context.Context, stream.
 // await waits for the first byte of a request, holding no memory. io.EOF: an orderly end.
 func (sc *serverConn) await() error {
 	sc.first = time.Time{}
-	for sc.in.head.Len() == 0 {
+	for {
+		if n := leadingCRLF(sc.in.head.Bytes()); n > 0 {
+			sc.in.head.Consume(n)
+		}
+		if sc.in.head.Len() > 0 {
+			return nil
+		}
 		if err := sc.awaitFill(); err != nil {
 			return err
 		}
-		n := leadingCRLF(sc.in.head.Bytes())
-		sc.in.head.Consume(n)
 	}
-	return nil
 }
 
 func (sc *serverConn) awaitFill() error {

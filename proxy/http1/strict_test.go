@@ -482,3 +482,17 @@ func (r *recorder) Write(p []byte) (int, error) {
 	r.writes++
 	return r.Conn.Write(p)
 }
+
+func TestEmptyLinesBetweenPipelinedRequestsAreIgnored(t *testing.T) {
+	get := "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+	out, refused := talk(t, ServerOptions{IdleTimeout: 10 * time.Second}, get+"\r\n\r\n"+get)
+	if len(refused) > 0 || strings.Count(out, "HTTP/1.1 200 OK\r\n") != 2 {
+		t.Errorf("refused %q, answered %q", refused, out)
+	}
+}
+
+func TestHTTP2SettingsStaysOnItsHop(t *testing.T) {
+	if lookup([]byte("HTTP2-Settings")) == other || lookup([]byte("content-length")) != fieldContentLength {
+		t.Error("http2-settings would be passed on")
+	}
+}

@@ -162,7 +162,16 @@ func (k *headSink) ordinary(name, value []byte) bool {
 			k.req.TETrailers = true
 		}
 		return false
+	case "http2-settings":
+		return false // of an upgrade from HTTP/1.1: one connection's, and done with
+	case "trailer":
+		if k.kind == blockTrailers {
+			return false
+		}
 	case "host":
+		if k.kind == blockTrailers {
+			return false // too late to route by (RFC 9110 section 6.5.1)
+		}
 		if k.kind == blockRequest {
 			if k.host != nil || !msg.ValidHost(value) {
 				return k.malformed("invalid host")

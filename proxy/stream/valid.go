@@ -1,6 +1,9 @@
 package stream
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // Classes of bytes.
 const (
@@ -18,7 +21,7 @@ var class = func() (t [256]uint8) {
 	for _, c := range []byte(alnum + "!#$%&'*+-.^_`|~") {
 		t[c] |= isToken
 	}
-	for _, c := range []byte(alnum + "-._~%!$&'()*+,;=:[]") {
+	for _, c := range []byte(alnum + "-._~%!$&'()*+,;=") {
 		t[c] |= isHost
 	}
 	return t
@@ -40,11 +43,79 @@ func ValidToken(b []byte) bool { return all(b, isToken) }
 func TokenByte(c byte) bool { return class[c]&isToken != 0 }
 
 // ValidTarget tells whether b may be a request target: visible ASCII without
-// '#', and not empty. Bytes above ASCII are refused, because servers disagree about them.
-func ValidTarget(b []byte) bool { return all(b, isTarget) }
+// '#', and not empty. Bytes above ASCII, and broken escapes in the path, are refused, because
+// servers disagree about them; many take a broken escape in the query for what it is.
+func ValidTarget(b []byte) bool {
+	if !all(b, isTarget) {
+		return false
+	}
+	i := bytes.IndexByte(b, '%')
+	if i < 0 {
+		return true
+	}
+	for ; i < len(b) && b[i] != '?'; i++ {
+		if b[i] == '%' && !(i+2 < len(b) && hex(b[i+1]) && hex(b[i+2])) {
+			return bytes.IndexByte(b[:i], '?') >= 0
+		}
+	}
+	return true
+}
 
-// ValidHost tells whether b may be host [ ":" port ] without user info (RFC 3986 section 3.2), and not empty.
-func ValidHost(b []byte) bool { return all(b, isHost) }
+// ValidHost tells whether b is host [ ":" port ] without user info (RFC 3986 section 3.2), and not
+// empty: an IP literal in brackets, or a name with whole escapes; a port of up to 65535, which may be empty.
+func ValidHost(b []byte) bool {
+	if len(b) == 0 {
+		return false
+	}
+	if b[0] == '[' {
+		return validLiteral(b)
+	}
+	for i, c := range b {
+		switch {
+		case c == ':':
+			return i > 0 && validPort(b[i+1:])
+		case class[c]&isHost == 0:
+			return false
+		case c == '%' && !(i+2 < len(b) && hex(b[i+1]) && hex(b[i+2])):
+			return false
+		}
+	}
+	return true
+}
+
+// validLiteral tells whether b is an IPv6 address in brackets, with or without a port. Zones and
+// future versions of IP are refused, as servers do not know them.
+func validLiteral(b []byte) bool {
+	end, colons := 1, 0
+	for ; end < len(b) && b[end] != ']'; end++ {
+		switch c := b[end]; {
+		case c == ':':
+			colons++
+		case !hex(c) && c != '.':
+			return false
+		}
+	}
+	if end >= len(b) || colons < 2 {
+		return false
+	}
+	rest := b[end+1:]
+	return len(rest) == 0 || rest[0] == ':' && validPort(rest[1:])
+}
+
+func validPort(b []byte) bool {
+	n := 0
+	for _, c := range b {
+		if c < '0' || c > '9' || n > 65535 {
+			return false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n <= 65535
+}
+
+func hex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
 
 const (
 	ones  = 0x0101010101010101

@@ -1,0 +1,29 @@
+package stream
+
+import "testing"
+
+func TestValidHost(t *testing.T) {
+	for host, want := range map[string]bool{
+		"a": true, "A.Example": true, "a.": true, "a_b": true, "a:": true, "a:80": true, "a:65535": true, "a:0080": true, "127.0.0.1:1": true,
+		"[::1]": true, "[::1]:80": true, "[::ffff:1.2.3.4]": true, "a%20b": true, "a,b": true,
+		"": false, ":": false, ":80": false, "a:x": false, "a:65536": false, "a:99999999999999999999": false, "a:-1": false, "a:+1": false,
+		"a:80:81": false, "a:80 ": false, "me@a": false, "a b": false, "a/b": false, "::1": false, "[::1": false, "::1]": false, "[": false, "[]": false,
+		"[:]": false, "[::1]x": false, "[::1]:x": false, "[zz]": false, "[a]b]": false, "a]": false, "a[": false, "a%": false, "a%2": false, "a%zz": false,
+		"a\x00": false, "a\x80": false, "[::1%25eth0]": false,
+	} {
+		if got := ValidHost([]byte(host)); got != want {
+			t.Errorf("%q: %v, want %v", host, got, want)
+		}
+	}
+}
+
+func TestValidTarget(t *testing.T) {
+	for target, want := range map[string]bool{
+		"/": true, "/a%20b": true, "/a?b=%": true, "/a?b=%zz": true, "/%2F?%": true, "*": true, "http://a/%41": true, "?%": true,
+		"": false, "/a b": false, "/a#b": false, "/a%": false, "/a%2": false, "/a%zz": false, "/%41%": false, "/a%2?b": false, "/\x80": false, "/\x00": false,
+	} {
+		if got := ValidTarget([]byte(target)); got != want {
+			t.Errorf("%q: %v, want %v", target, got, want)
+		}
+	}
+}
