@@ -219,7 +219,7 @@ func (r *rig) start(xds, roots string) {
 		}
 		if t.Failed() {
 			b, _ := os.ReadFile(filepath.Join(dir, "access.log"))
-			t.Logf("log of weft-proxy:\n%s\nend of its access log:\n%s", &r.log, b)
+			t.Logf("log of weft-proxy:\n%s\nend of its access log:\n%s", &r.log, b[max(0, len(b)-3000):])
 		}
 	})
 	proxytest.Until(t, "the proxy to be ready", func() bool {
