@@ -36,9 +36,13 @@ func (x *exchange) deliver(resp *stream.Response) {
 // upstreamHeaders sets what the router owns in a response.
 func (x *exchange) upstreamHeaders(resp *stream.Response) {
 	f := &resp.Fields
-	start := len(x.buf)
-	x.buf = strconv.AppendInt(x.buf, x.info.ServiceTime.Milliseconds(), 10)
-	f.SetBytes("x-envoy-upstream-service-time", x.buf[start:len(x.buf):len(x.buf)])
+	if x.info.Upgrade { // not over when its head is here
+		f.Del("x-envoy-upstream-service-time")
+	} else {
+		start := len(x.buf)
+		x.buf = strconv.AppendInt(x.buf, x.info.ServiceTime.Milliseconds(), 10)
+		f.SetBytes("x-envoy-upstream-service-time", x.buf[start:len(x.buf):len(x.buf)])
+	}
 	if x.conn.info.Direction != stream.Inbound {
 		f.Del("x-envoy-decorator-operation")
 	}

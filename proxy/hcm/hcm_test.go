@@ -186,7 +186,7 @@ func TestRetries(t *testing.T) {
 		"5xx and a reset":                   {route.Retry5xx, nil, 2, []answer{reset, good}, nil, outcomeOf{200, "b", "-", "via_upstream", 2}},
 		"no retry without a policy":         {0, nil, 0, []answer{status(503), good}, nil, outcomeOf{503, "b", "-", "via_upstream", 1}},
 		"the limit is reached":              {route.Retry5xx, nil, 2, []answer{status(503)}, nil, outcomeOf{503, "b", "URX", "via_upstream", 3}},
-		"the limit is reached by resets":    {route.RetryReset, nil, 1, []answer{reset}, nil, outcomeOf{503, "upstream connect error or disconnect/reset before headers. reset reason: connection termination", "URX,UC", "upstream_reset_before_response_started{connection_termination}", 2}},
+		"the limit is reached by resets":    {route.RetryReset, nil, 1, []answer{reset}, nil, outcomeOf{503, "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: connection termination", "URX,UC", "upstream_reset_before_response_started{connection_termination}", 2}},
 		"a 500 is no gateway error":         {route.RetryGatewayError, nil, 2, []answer{status(500), good}, nil, outcomeOf{500, "b", "-", "via_upstream", 1}},
 		"a 504 is a gateway error":          {route.RetryGatewayError, nil, 2, []answer{status(504), good}, nil, outcomeOf{200, "b", "-", "via_upstream", 2}},
 		"a reset is no connect failure":     {route.RetryConnectFailure, nil, 2, []answer{reset, good}, nil, outcomeOf{503, "upstream connect error or disconnect/reset before headers. reset reason: connection termination", "UC", "upstream_reset_before_response_started{connection_termination}", 1}},
@@ -671,8 +671,8 @@ func TestConnectFailureWordsItsCause(t *testing.T) {
 	e := &stream.Error{Side: stream.Upstream, Op: "connect", Flag: stream.FlagUpstreamConnectFailure, Err: syscall.ECONNREFUSED,
 		Details: "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"}
 	var info stream.Info
-	r := resetReply(e, &info)
-	want := "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, transport failure reason: delayed connect error: Connection refused"
+	r := resetReply(e, &info, false)
+	want := "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
 	if string(r.Body) != want || info.UpFailure != "delayed connect error: Connection refused" || r.Status != 503 {
 		t.Errorf("%d %q, failure %q", r.Status, r.Body, info.UpFailure)
 	}

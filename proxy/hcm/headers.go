@@ -17,7 +17,7 @@ func (x *exchange) requestHeaders() {
 	cfg := x.m.cfg
 	edge := x.forwardedFor(cfg)
 	x.forwardedProto(cfg)
-	x.envoyHeaders(cfg, edge)
+	x.envoyHeaders(edge)
 	x.requestID(cfg, edge)
 	x.clientCert(cfg)
 	if cfg.Tracing != nil {
@@ -29,7 +29,9 @@ func (x *exchange) requestHeaders() {
 }
 
 // forwardedFor finds the client's address and keeps x-forwarded-for. It tells
-// whether the request comes from outside: only an edge (UseRemoteAddress) can know.
+// whether the request comes from outside, as every request at an edge
+// (UseRemoteAddress) does: no address is trusted for being private or loopback
+// (Envoy's default without internal_address_config).
 func (x *exchange) forwardedFor(cfg *config.HTTPManager) (external bool) {
 	remote := x.conn.info.Remote
 	if !cfg.UseRemoteAddress {
@@ -38,34 +40,30 @@ func (x *exchange) forwardedFor(cfg *config.HTTPManager) (external bool) {
 		}
 		return false
 	}
-	client := remote.Addr().Unmap()
 	if cfg.XFFTrustedHops > 0 {
 		if a, ok := lastForwarded(x.h.xff, cfg.XFFTrustedHops-1); ok {
-			client = a
 			x.info.Client = netip.AddrPortFrom(a, 0)
 		}
 	}
 	if !cfg.SkipXFFAppend && remote.IsValid() {
 		x.appendForwardedFor(remote.Addr().Unmap())
 	}
-	return !internalAddress(client)
+	return true
 }
 
+// appendForwardedFor makes one line of all x-forwarded-for lines and the
+// address: an application that reads only the first line must not take what
+// the client wrote there for all there is.
 func (x *exchange) appendForwardedFor(a netip.Addr) {
 	start := len(x.buf)
-	if len(x.h.xff) > 0 && !x.h.manyXFF {
-		x.buf = append(append(x.buf, x.h.xff...), ',')
+	for _, l := range x.req.Fields.All() {
+		if len(l.Value) > 0 && stream.EqualFold(l.Name, "x-forwarded-for") {
+			x.buf = append(append(x.buf, l.Value...), ',')
+		}
 	}
 	x.buf = a.AppendTo(x.buf)
-	v := x.buf[start:len(x.buf):len(x.buf)]
-	if x.h.manyXFF {
-		x.req.Fields.Append(nameXFF, v)
-		return
-	}
-	x.req.Fields.SetBytes("x-forwarded-for", v)
+	x.req.Fields.SetBytes("x-forwarded-for", x.buf[start:len(x.buf):len(x.buf)])
 }
-
-var nameXFF = []byte("x-forwarded-for")
 
 // lastForwarded is the address that stands skip places before the last one.
 func lastForwarded(xff []byte, skip uint32) (netip.Addr, bool) {
@@ -94,9 +92,6 @@ func parseAddr(b []byte) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// internalAddress is Envoy's default for internal addresses: private, loopback, unique local.
-func internalAddress(a netip.Addr) bool { return a.IsPrivate() || a.IsLoopback() }
-
 func (x *exchange) forwardedProto(cfg *config.HTTPManager) {
 	if x.h.proto != nil && !(cfg.UseRemoteAddress && cfg.XFFTrustedHops == 0) {
 		return
@@ -115,7 +110,7 @@ func (x *exchange) forwardedProto(cfg *config.HTTPManager) {
 // envoyHeaders sees to it that a caller cannot steer the proxy: its
 // x-envoy-* settings have no effect here and do not reach the next hop; from outside nothing of
 // the kind passes.
-func (x *exchange) envoyHeaders(cfg *config.HTTPManager, external bool) {
+func (x *exchange) envoyHeaders(external bool) {
 	f := &x.req.Fields
 	if x.h.envoy {
 		if external {
@@ -124,20 +119,16 @@ func (x *exchange) envoyHeaders(cfg *config.HTTPManager, external bool) {
 			f.DelFunc(isEnvoySetting)
 		}
 	}
-	if !cfg.UseRemoteAddress {
+	if !external {
 		return
 	}
-	if external {
-		start := len(x.buf)
-		a := x.conn.info.Remote.Addr().Unmap()
-		if x.info.Client.IsValid() {
-			a = x.info.Client.Addr()
-		}
-		x.buf = a.AppendTo(x.buf)
-		f.Append(stream.Bytes("x-envoy-external-address"), x.buf[start:len(x.buf):len(x.buf)])
-	} else {
-		f.Set("x-envoy-internal", "true")
+	start := len(x.buf)
+	a := x.conn.info.Remote.Addr().Unmap()
+	if x.info.Client.IsValid() {
+		a = x.info.Client.Addr()
 	}
+	x.buf = a.AppendTo(x.buf)
+	f.Append(stream.Bytes("x-envoy-external-address"), x.buf[start:len(x.buf):len(x.buf)])
 }
 
 func isEnvoyHeader(l stream.Field) bool {
@@ -161,7 +152,7 @@ var envoySettings = [...]string{
 	"x-envoy-upstream-rq-timeout-ms", "x-envoy-upstream-rq-per-try-timeout-ms", "x-envoy-retry-on",
 	"x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-retriable-status-codes", "x-envoy-retriable-header-names",
 	"x-envoy-hedge-on-per-try-timeout", "x-envoy-upstream-alt-stat-name", "x-envoy-upstream-rq-timeout-alt-response",
-	"x-envoy-decorator-operation", "x-envoy-original-path",
+	"x-envoy-decorator-operation", "x-envoy-original-path", "x-envoy-original-host", "x-envoy-expected-rq-timeout-ms",
 }
 
 // requestID keeps the caller's id, except from outside where it is made anew.

@@ -40,7 +40,7 @@ func TestForwardedHeaders(t *testing.T) {
 			h.info.Direction, h.info.Remote = stream.Gateway, netip.MustParseAddrPort("203.0.113.7:999")
 		}
 	}
-	inside := func(h *harness) { edge(0)(h); h.info.Remote = netip.MustParseAddrPort("10.0.0.7:999") }
+	private := func(h *harness) { edge(0)(h); h.info.Remote = netip.MustParseAddrPort("10.0.0.7:999") }
 	for name, c := range map[string]struct {
 		setup   func(h *harness)
 		headers []string
@@ -55,9 +55,9 @@ func TestForwardedHeaders(t *testing.T) {
 		"a trusted hop names the client":        {edge(1), []string{"x-forwarded-for", "9.9.9.9, 1.2.3.4", "x-forwarded-proto", "https"}, map[string]string{"x-envoy-external-address": "1.2.3.4", "x-forwarded-proto": "https", "x-forwarded-for": "9.9.9.9, 1.2.3.4,203.0.113.7"}, "1.2.3.4"},
 		"garbage names nobody":                  {edge(1), []string{"x-forwarded-for", "unknown"}, map[string]string{"x-envoy-external-address": "203.0.113.7"}, ""},
 		"nobody outside steers a gateway":       {edge(0), []string{"x-envoy-retry-on", "5xx", "X-Envoy-Internal", "true", "x-envoy-peer", "x"}, map[string]string{"x-envoy-retry-on": "", "X-Envoy-Internal": "", "x-envoy-internal": "", "x-envoy-peer": ""}, ""},
-		"a private address is inside":           {inside, nil, map[string]string{"x-envoy-internal": "true", "x-envoy-external-address": ""}, ""},
+		"a private address is outside too":      {private, []string{"x-envoy-retry-on", "5xx"}, map[string]string{"x-envoy-internal": "", "x-envoy-retry-on": "", "x-envoy-external-address": "10.0.0.7"}, ""},
 		"settings end at the first proxy":       {nil, []string{"x-envoy-upstream-rq-timeout-ms", "1", "x-envoy-max-retries", "9", "x-envoy-attempt-count", "2"}, map[string]string{"x-envoy-upstream-rq-timeout-ms": "", "x-envoy-max-retries": "", "x-envoy-attempt-count": "2"}, ""},
-		"several lines of x-forwarded-for stay": {edge(0), []string{"x-forwarded-for", "1.1.1.1", "x-forwarded-for", "2.2.2.2"}, map[string]string{"x-forwarded-for": "1.1.1.1|2.2.2.2|203.0.113.7"}, ""},
+		"several lines of x-forwarded-for join": {edge(0), []string{"x-forwarded-for", "1.1.1.1", "x-forwarded-for", "2.2.2.2"}, map[string]string{"x-forwarded-for": "1.1.1.1,2.2.2.2,203.0.113.7"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			up, h := through(t, c.setup, newServer("GET", "/", c.headers...))

@@ -10,7 +10,6 @@ type known struct {
 	traceparent, b3, b3trace, b3span, b3sampled, b3flags  []byte
 	envoy                                                 bool // there are x-envoy-* headers
 	expect                                                bool // there is an expect header
-	manyXFF                                               bool
 }
 
 func (k *known) scan(f *stream.Fields) {
@@ -47,7 +46,6 @@ func (k *known) scan(f *stream.Fields) {
 			}
 		case 15:
 			if stream.EqualFold(n, "x-forwarded-for") {
-				k.manyXFF = k.xff != nil
 				if k.xff = l.Value; k.xff == nil { // the last line counts
 					k.xff = empty
 				}

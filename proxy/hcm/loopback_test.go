@@ -327,7 +327,7 @@ func TestAConnectFailureHasEnvoysWords(t *testing.T) {
 		_ = dead.Close()
 	})
 	resp, b := l.do(l.request("GET", "/", nil))
-	want := "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, transport failure reason: delayed connect error: Connection refused"
+	want := "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
 	if resp.StatusCode != 503 || string(b) != want {
 		t.Errorf("%d %q", resp.StatusCode, b)
 	}

@@ -23,8 +23,8 @@ const (
 )
 
 // normalise appends the normal form of path (the query stays as it is) to dst.
-// It resolves "." and ".." segments, plain and escaped, turns '\' into '/' and
-// unescapes unreserved characters (RFC 3986 section 6.2.2; other escapes stay as they
+// It resolves "." and ".." segments, plain and escaped, turns '\' into '/',
+// escapes what must not stand in a path ("<>^`{|}) and unescapes unreserved characters (RFC 3986 section 6.2.2; other escapes stay as they
 // are, as Envoy leaves them); on demand it merges slashes and deals with
 // escaped ones. Paths with %00 or control characters are bad.
 func normalise(dst, path []byte, o pathOptions) ([]byte, pathResult) {
@@ -61,7 +61,7 @@ func normalise(dst, path []byte, o pathOptions) ([]byte, pathResult) {
 func plainPath(p []byte, o pathOptions) bool {
 	for i, c := range p {
 		switch {
-		case c == '%' || c == '\\' || c < ' ' || c == 0x7f:
+		case c == '%' || c == '\\' || c < ' ' || c == 0x7f || o.normalise && forbidden(c):
 			return false
 		case c == '.' && i > 0 && p[i-1] == '/' && o.normalise:
 			return false
@@ -80,6 +80,9 @@ func unescape(dst, p []byte, o pathOptions) (out []byte, slashes, ok bool) {
 			return dst, false, false
 		case c == '\\' && o.normalise:
 			dst = append(dst, '/')
+			continue
+		case o.normalise && forbidden(c):
+			dst = append(dst, '%', hexDigitsUpper[c>>4], hexDigitsUpper[c&15])
 			continue
 		case c != '%' || i+2 >= len(p) || !isHex(p[i+1]) || !isHex(p[i+2]):
 			dst = append(dst, c)
@@ -143,6 +146,17 @@ func removeDots(p []byte) []byte {
 	}
 	return out
 }
+
+// forbidden are characters that RFC 3986 allows nowhere in a path and Envoy escapes.
+func forbidden(c byte) bool {
+	switch c {
+	case '"', '<', '>', '^', '`', '{', '|', '}':
+		return true
+	}
+	return false
+}
+
+const hexDigitsUpper = "0123456789ABCDEF"
 
 func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'

@@ -32,6 +32,7 @@ func TestNormalise(t *testing.T) {
 		{"dots and a query", "/a/../b?x=%2e", base, "/b?x=%2e", pathChanged},
 		{"escaped letters", "/%61dmin", base, "/admin", pathChanged},
 		{"other escapes stay, in their case", "/a%3f%3F%2f", base, "/a%3f%3F%2f", pathSame},
+		{"characters that no path has", "/a\"<>^`{|}?\"", base, "/a%22%3C%3E%5E%60%7B%7C%7D?\"", pathChanged},
 		{"a broken escape stays", "/a%2", base, "/a%2", pathSame},
 		{"backslashes", `/a\..\b`, base, "/b", pathChanged},
 		{"slashes are kept", "//admin", base, "//admin", pathSame},

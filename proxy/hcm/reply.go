@@ -48,6 +48,9 @@ func (x *exchange) reply(r *filter.Reply) {
 			resp.Fields.Add("content-type", "text/plain")
 		}
 	}
+	if len(body) == 0 && resp.Proto == stream.HTTP2 {
+		resp.ContentLength = -1 // the head's flag ends the stream
+	}
 	for _, h := range r.Headers {
 		resp.Fields.Add(h.Name, h.Value)
 	}

@@ -9,9 +9,10 @@ import (
 	"weft.mesh/weft/proxy/stream"
 )
 
-// rewrite changes host and path as the route says, and keeps the original path for the log and the upstream.
+// rewrite changes host and path as the route says, and keeps the originals for the log and the upstream.
 func (x *exchange) rewrite(f *route.Forward) {
 	if f.HostRewrite != "" {
+		x.req.Fields.SetBytes("x-envoy-original-host", x.req.Authority)
 		x.req.Authority = stream.Bytes(f.HostRewrite)
 	}
 	var path []byte

@@ -113,15 +113,30 @@ func (x *exchange) timeout(f *route.Forward) time.Duration {
 			}
 		}
 	}
-	if t > 0 {
-		start := len(x.buf)
-		x.buf = strconv.AppendInt(x.buf, t.Milliseconds(), 10)
-		x.req.Fields.SetBytes("x-envoy-expected-rq-timeout-ms", x.buf[start:len(x.buf):len(x.buf)])
-	}
+	x.expectWithin(f, t)
 	if x.info.Upgrade {
 		return 0 // an upgraded stream has no end to wait for
 	}
 	return t
+}
+
+// expectWithin tells the upstream how long an answer is waited for: a try's
+// time if there is one, else the whole's.
+func (x *exchange) expectWithin(f *route.Forward, t time.Duration) {
+	if r := f.Retry; r != nil && r.PerTryTimeout > 0 && (t == 0 || r.PerTryTimeout < t) {
+		t = r.PerTryTimeout
+	}
+	if t <= 0 {
+		return
+	}
+	start := len(x.buf)
+	x.buf = strconv.AppendInt(x.buf, t.Milliseconds(), 10)
+	end := len(x.buf)
+	x.req.Fields.SetBytes("x-envoy-expected-rq-timeout-ms", x.buf[start:end:end])
+	if x.info.GRPC && f.UseGRPC && t.Milliseconds() < 1e8 { // 8 digits: gRPC over HTTP/2, TimeoutValue
+		x.buf = append(append(x.buf, x.buf[start:end]...), 'm')
+		x.req.Fields.SetBytes("grpc-timeout", x.buf[end:len(x.buf):len(x.buf)])
+	}
 }
 
 // grpcTimeout parses 1 to 8 digits and a unit (gRPC over HTTP/2, Timeout).
@@ -321,12 +336,12 @@ func (x *exchange) fail(e *stream.Error) {
 	case e.Flag == stream.FlagUpstreamTimeout:
 		x.reply(&replyTimeout)
 	default:
-		x.reply(resetReply(e, &x.info))
+		x.reply(resetReply(e, &x.info, x.up.retries > 0))
 	}
 }
 
 // resetReply words a failure before the response as Envoy does.
-func resetReply(e *stream.Error, info *stream.Info) *filter.Reply {
+func resetReply(e *stream.Error, info *stream.Info, retried bool) *filter.Reply {
 	const before = "upstream_reset_before_response_started{"
 	r := &filter.Reply{Status: 503, Details: e.Details, Flags: e.Flag}
 	if e.Flag == stream.FlagUpstreamProtocolErr {
@@ -336,11 +351,13 @@ func resetReply(e *stream.Error, info *stream.Info) *filter.Reply {
 		r.Headers = []filter.Header{{Name: "x-envoy-overloaded", Value: "true"}}
 	}
 	reason, transport := resetReason(e.Details, before)
-	text := "upstream connect error or disconnect/reset before headers. reset reason: " + reason
-	if transport != "" {
+	if transport != "" { // for the log only: it tells strangers about our network
 		info.UpFailure = transport
-		text += ", transport failure reason: " + transport
 	}
-	r.Body = []byte(text)
+	text := "upstream connect error or disconnect/reset before headers. "
+	if retried {
+		text += "retried and the latest "
+	}
+	r.Body = []byte(text + "reset reason: " + reason)
 	return r
 }
