@@ -113,13 +113,13 @@ func (x *clientExchange) frame(r *stream.Request, end bool) error {
 	return nil
 }
 
-// lengthExpected: methods whose meaning has a body say so when it is empty (RFC 9110 section 8.6).
+// lengthExpected: an empty body is said to be so, unless the method's meaning has none (RFC 9110 section 8.6).
 func lengthExpected(r *stream.Request) bool {
 	switch string(r.Method) {
-	case "POST", "PUT", "PATCH":
-		return true
+	case "GET", "HEAD", "DELETE", "TRACE", "CONNECT":
+		return r.Fields.Has("content-length")
 	}
-	return r.Fields.Has("content-length")
+	return true
 }
 
 // WriteBody implements [stream.Client]. On a request that asks for a raw

@@ -118,10 +118,7 @@ func trimPort(a []byte) []byte {
 	for i := len(a) - 1; i >= 0; i-- {
 		switch c := a[i]; {
 		case c == ':':
-			if i == len(a)-1 {
-				return a
-			}
-			return a[:i]
+			return a[:i] // an empty port too (RFC 3986 section 3.2.3)
 		case c < '0' || c > '9':
 			return a
 		}
