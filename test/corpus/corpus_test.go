@@ -1,0 +1,201 @@
+package corpus
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"weft.mesh/weft/proxy/proxytest"
+)
+
+// lanes is how many cases run at the same time. Each lane has a backend of its own, so
+// that it is known which case caused what arrives there.
+const lanes = 8
+
+// minimum is how many cases the corpus has at least.
+const minimum = 300
+
+// lane is where one case at a time runs.
+type lane struct {
+	backend *backend
+	ports   map[string]int // by listener
+}
+
+// listeners that weft-proxy has in each lane.
+var listeners = []string{"plain", "old", "guarded", "strict", "h2"}
+
+const guard = `{name: envoy.filters.http.rbac, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC,
+      rules: {action: DENY, policies: {admin: {permissions: [{url_path: {path: {prefix: /admin}}}], principals: [{any: true}]}}}}},`
+
+// listenerConfig makes a listener: plain has Envoy's defaults, old takes HTTP/1.0 too, guarded denies
+// /admin with the path normalisation that is Istio's default (BASE), strict does so with its
+// strongest (DECODE_AND_MERGE_SLASHES), h2 takes HTTP/2 by prior knowledge.
+func listenerConfig(kind string, lane, port int) string {
+	codec, extra, filters := "HTTP1", "", ""
+	switch kind {
+	case "h2":
+		codec = "HTTP2"
+	case "old":
+		extra = "http_protocol_options: {accept_http_10: true},"
+	case "guarded":
+		extra, filters = "normalize_path: true,", guard
+	case "strict":
+		extra, filters = "normalize_path: true, merge_slashes: true, path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD,", guard
+	}
+	return fmt.Sprintf(`{'@type': type.googleapis.com/envoy.config.listener.v3.Listener, name: %s-%d, traffic_direction: OUTBOUND,
+  address: {socket_address: {address: 127.0.0.1, port_value: %d}},
+  filter_chains: [{filters: [{name: envoy.filters.network.http_connection_manager, typed_config: {
+    '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
+    stat_prefix: corpus, codec_type: %s, request_headers_timeout: 0.6s, request_timeout: 0.8s, upgrade_configs: [{upgrade_type: websocket}], %s
+    route_config: {name: r, virtual_hosts: [{name: all, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: backend-%d, timeout: 3s}}]}]},
+    http_filters: [%s {name: envoy.filters.http.router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}]}`,
+		kind, lane, port, codec, extra, lane, filters)
+}
+
+func clusterConfig(lane, port int) string {
+	return fmt.Sprintf(`{'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: backend-%d, type: STATIC, connect_timeout: 2s,
+  load_assignment: {cluster_name: backend-%d, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]}}`,
+		lane, lane, port)
+}
+
+// startWeft runs a proxy with all lanes.
+func startWeft(t *testing.T) []*lane {
+	t.Helper()
+	var all []*lane
+	var config []string
+	for i := range lanes {
+		l := &lane{backend: startBackend(t), ports: map[string]int{}}
+		config = append(config, clusterConfig(i, l.backend.port()))
+		for _, kind := range listeners {
+			l.ports[kind] = proxytest.Port(t)
+			config = append(config, listenerConfig(kind, i, l.ports[kind]))
+		}
+		all = append(all, l)
+	}
+	proxytest.NewMesh(t).Start(proxytest.Options{Name: "corpus", Config: strings.Join(config, "\n---\n")})
+	return all
+}
+
+// each runs f for every case, one per lane at a time.
+func each(cases []*testCase, ls []*lane, f func(c *testCase, l *lane)) {
+	work := make(chan *testCase)
+	var wg sync.WaitGroup
+	for _, l := range ls {
+		wg.Go(func() {
+			for c := range work {
+				f(c, l)
+			}
+		})
+	}
+	for _, c := range cases {
+		work <- c
+	}
+	close(work)
+	wg.Wait()
+}
+
+func TestCorpus(t *testing.T) {
+	cases := load(t)
+	if len(cases) < minimum {
+		t.Errorf("%d cases, want at least %d", len(cases), minimum)
+	}
+	problems := map[*testCase][]string{}
+	var mu sync.Mutex
+	each(cases, startWeft(t), func(c *testCase, l *lane) {
+		p := runCase(c, l)
+		mu.Lock()
+		defer mu.Unlock()
+		problems[c] = p
+	})
+	for _, c := range cases {
+		t.Run(c.file+"/"+c.name, func(t *testing.T) {
+			for _, p := range problems[c] {
+				t.Error(p)
+			}
+		})
+	}
+}
+
+// runCase says what is wrong with the outcome of a case.
+func runCase(c *testCase, l *lane) (problems []string) {
+	complain := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	l.backend.begin(c)
+	var s seen
+	if c.http2() {
+		s = talk2(l.ports["h2"], c)
+	} else {
+		want := len(c.statuses)
+		if c.end == "close" {
+			want = 1 << 20 // wait for the end
+		}
+		s = talk(l.ports[c.on], c, want, patience)
+	}
+	if c.http2() || slices.Contains(c.upstream, "incomplete") {
+		time.Sleep(aftermath)
+	}
+	all := l.backend.end()
+	if s.err != nil {
+		complain("the client cannot read the answer: %v, after %q", s.err, s.raw)
+	}
+	if !slices.Equal(s.statuses, c.statuses) && !cutEarly(c, s) || s.end != c.end {
+		complain("the client saw %v %s, want %v %s: %.300q", s.statuses, s.end, c.statuses, c.end, s.raw)
+	}
+	if c.body != nil && s.body != *c.body {
+		complain("the client got the body %.100q, want %.100q", s.body, *c.body)
+	}
+	for _, h := range c.hidden {
+		if bytes.Contains(bytes.ToLower(s.raw), []byte(strings.ToLower(h))) {
+			complain("%q reached the client: %q", h, s.raw)
+		}
+	}
+	return append(problems, checkUpstream(c, all)...)
+}
+
+// aftermath is how long the proxy may go on with a request after its client was told that it failed.
+const aftermath = 40 * time.Millisecond
+
+// cutEarly tells whether a response that should break off did so before its head had left.
+func cutEarly(c *testCase, s seen) bool {
+	n := len(s.statuses)
+	return s.err == nil && n+1 == len(c.statuses) && strings.HasSuffix(c.statuses[n], "/cut") && slices.Equal(s.statuses, c.statuses[:n])
+}
+
+// checkUpstream compares what reached the upstream with what the case says.
+func checkUpstream(c *testCase, all [][]byte) (problems []string) {
+	complain := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	whole, rest := arrived(all)
+	want := slices.Clone(c.upstream)
+	part := slices.Contains(want, "incomplete")
+	want = slices.DeleteFunc(want, func(s string) bool { return s == "nothing" || s == "incomplete" })
+	if len(want) == 1 && strings.HasPrefix(want[0], "perhaps ") {
+		part = true
+		if want[0] = strings.TrimPrefix(want[0], "perhaps "); len(whole) == 0 {
+			want = nil
+		}
+	}
+	if !slices.Equal(whole, want) && len(whole)+len(want) > 0 {
+		complain("the upstream got %.500q, want %.500q", whole, want)
+	}
+	if rest != "" && !(part && rest == "incomplete") {
+		complain("the upstream got something %s: %.500q", rest, all)
+	}
+	got := bytes.ToLower(bytes.Join(all, nil))
+	for _, s := range c.absent {
+		if bytes.Contains(got, []byte(strings.ToLower(s))) {
+			complain("%q reached the upstream: %q", s, all)
+		}
+	}
+	for _, s := range c.present {
+		if !bytes.Contains(got, []byte(strings.ToLower(s))) {
+			complain("%q did not reach the upstream: %q", s, all)
+		}
+	}
+	if c.conns >= 0 && len(all) != c.conns {
+		complain("%d upstream connections were used, want %d", len(all), c.conns)
+	}
+	return problems
+}
