@@ -12,8 +12,8 @@ const (
 	caseIdle = "idle"
 	// idleConns are open at once; the proxy's descriptors limit them.
 	idleConns = 2000
-	// idleWait is how long a proxy may take to give memory back.
-	idleWait = 3 * time.Second
+	// idleWait is how long a proxy may take to give memory back: weft-proxy does 2 s after its last configuration.
+	idleWait = 4 * time.Second
 )
 
 // idleResult is memory, without load and with idle connections, and the time to start.
@@ -62,7 +62,7 @@ func (b *bench) idleOne(ctx context.Context, p *peer, kind string) (idleResult, 
 	}
 	defer r.stop()
 	res.Ready = append(res.Ready, r.ready)
-	if err := pause(ctx, time.Second); err != nil {
+	if err := pause(ctx, idleWait); err != nil {
 		return res, err
 	}
 	res.Start, _ = r.memory()

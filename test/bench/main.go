@@ -25,6 +25,7 @@ type options struct {
 	json, write  string
 	quick        bool
 	weft         string // binary; "": built from the tree
+	base         string // another binary to compare with
 	profiles     string // directory
 	command      string // as typed
 }
@@ -61,6 +62,7 @@ func parse(args []string, errs io.Writer) (*options, error) {
 	fs.StringVar(&o.write, "write", "", "write the tables into this document, between its markers")
 	fs.BoolVar(&o.quick, "quick", false, "one short round: whether it works, not how fast it is")
 	fs.StringVar(&o.weft, "weft-proxy", "", "use this binary instead of building one; none measures the peers only")
+	fs.StringVar(&o.base, "base", "", "measure this other build of weft-proxy too, as \"base\"")
 	fs.StringVar(&o.profiles, "profiles", "", "write CPU and allocation profiles of weft-proxy into this directory, one more round for each case")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
@@ -69,7 +71,7 @@ func parse(args []string, errs io.Writer) (*options, error) {
 		o.rounds, o.seconds = 1, 0.2
 	}
 	if fs.NArg() > 0 || o.rounds < 1 || o.seconds <= 0 || o.seconds > maxRun.Seconds() {
-		return nil, fmt.Errorf("usage: go run ./test/bench [-cases …] [-peers …] [-rounds 1…] [-seconds …%v] [-json file] [-write file] [-profiles dir] [-quick]", maxRun.Seconds())
+		return nil, fmt.Errorf("usage: go run ./test/bench [-cases …] [-peers …] [-rounds 1…] [-seconds …%v] [-json file] [-write file] [-profiles dir] [-weft-proxy file] [-base file] [-quick]", maxRun.Seconds())
 	}
 	var err error
 	if o.cases, err = list("-cases", *cases, caseNames); err != nil {
@@ -145,6 +147,15 @@ func setUp(o *options, dir string, progress io.Writer) (*bench, func(), error) {
 			b.env.bins[p.name] = bin
 			b.peers = append(b.peers, p)
 		}
+	}
+	if o.base != "" {
+		bin, err := filepath.Abs(o.base)
+		if err != nil {
+			return nil, nil, err
+		}
+		p := basePeer()
+		b.env.bins[p.name] = bin
+		b.peers = append(b.peers, p)
 	}
 	if err := writeCerts(dir); err != nil {
 		return nil, nil, err

@@ -91,6 +91,13 @@ func peerNames() []string {
 	return out
 }
 
+// basePeer is another build of weft-proxy, to compare with in the same rounds.
+func basePeer() *peer {
+	b := *peers[0]
+	b.name, b.version = "base", func(bin string) string { return firstLine(bin, "version") }
+	return &b
+}
+
 // lookFor searches PATH and where Debian keeps servers.
 func lookFor(name string) func() (string, error) {
 	return func() (string, error) {

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -59,8 +61,9 @@ func (r *result) row(peer string) row {
 	if v := r.ratio(peer, func(x round) float64 { return float64(x.CPU) }); v > 0 {
 		o.ratio = fmt.Sprintf("%.2f", v)
 	}
-	o.rss = mega(rs[len(rs)-1].RSS)
-	if a := median(pick(rs, func(x round) float64 { return x.Allocs })); a >= 0 && peer == "weft" && rs[0].Allocs >= 0 {
+	last := rs[len(rs)-1]
+	o.rss = fmt.Sprintf("%.1f / %.1f", float64(last.RSS)/1e6, float64(last.Peak)/1e6)
+	if a := median(pick(rs, func(x round) float64 { return x.Allocs })); a >= 0 && rs[0].Allocs >= 0 {
 		o.allocs = fmt.Sprintf("%.2f", a)
 	}
 	return o
@@ -87,12 +90,10 @@ func progress(r *result) string {
 func (o *output) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %s, load average %s, %s.\n\n```\n%s\n```\n\n", o.Date, o.Machine, o.Load, o.Took, o.Command)
-	for _, p := range peerNames() {
-		if v := o.Versions[p]; v != "" {
-			fmt.Fprintf(&b, "- %s: %s\n", p, v)
-		}
+	for _, p := range slices.Sorted(maps.Keys(o.Versions)) {
+		fmt.Fprintf(&b, "- %s: %s\n", p, o.Versions[p])
 	}
-	b.WriteString("\n| case | proxy | CPU µs/request [least–most] | ratio to HAProxy | rate/s | p50 µs | p99 µs | RSS peak | allocs/request |\n")
+	b.WriteString("\n| case | proxy | CPU µs/request [least–most] | ratio to HAProxy | rate/s | p50 µs | p99 µs | RSS MB at the end / peak | allocs/request |\n")
 	b.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for i := range o.Results {
 		r := &o.Results[i]
@@ -104,7 +105,7 @@ func (o *output) markdown() string {
 		}
 	}
 	if len(o.Idle) > 0 {
-		fmt.Fprintf(&b, "\n| without load | proxy | RSS after start | start to first answer | each of %d idle connections | the same after all were busy at once |\n", idleConns)
+		fmt.Fprintf(&b, "\n| without load | proxy | RSS some seconds after start | start to first answer | each of %d idle connections | the same after all were busy at once |\n", idleConns)
 		b.WriteString("| --- | --- | --- | --- | --- | --- |\n")
 		for _, r := range o.Idle {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", map[string]string{kindH1: "one proxy", kindPair: "mTLS pair"}[r.Kind], r.Peer,

@@ -13,9 +13,10 @@ const maxWarm = 500 * time.Millisecond
 
 // round is one measurement of one peer.
 type round struct {
-	CPU    time.Duration `json:"cpu_ns"` // per request, or per GB
-	Allocs float64       `json:"allocs"` // per request; -1: unknown
-	RSS    int64         `json:"rss_peak_bytes"`
+	CPU    time.Duration `json:"cpu_ns"`         // per request, or per GB
+	Allocs float64       `json:"allocs"`         // per request; -1: unknown
+	RSS    int64         `json:"rss_bytes"`      // at the end of the round
+	Peak   int64         `json:"rss_peak_bytes"` // since the start of the process
 	sample
 }
 
@@ -134,7 +135,7 @@ func (b *bench) measure(ctx context.Context, w workload, r *running, l load) (ro
 		return round{}, err
 	}
 	m := round{sample: s, Allocs: meter.perRequest(s.Requests)}
-	_, m.RSS = r.memory()
+	m.RSS, m.Peak = r.memory()
 	switch {
 	case w.bulk && s.Bytes > 0:
 		m.CPU = time.Duration(float64(used) / (float64(s.Bytes) / 1e9))
