@@ -140,7 +140,7 @@ type silent struct{}
 
 func (silent) Connected(uint64, *xds.Node, spiffe.ID) {}
 func (silent) Disconnected(uint64)                    {}
-func (silent) Subscribed(uint64, string)              {}
+func (silent) Subscribed(uint64, string, int)         {}
 func (silent) Sent(uint64, string, string, int, int)  {}
 func (silent) Acked(uint64, string, string)           {}
 func (silent) Settled(uint64, string)                 {}
