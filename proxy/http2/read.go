@@ -186,9 +186,9 @@ func (c *conn) windowFrame(h header, p []byte) error {
 	switch {
 	case s == nil && c.idle(h.stream):
 		return connErr(codeProtocol, "WINDOW_UPDATE on an idle stream")
-	case s == nil:
 	case n == 0:
-		s.abort(codeProtocol, "WINDOW_UPDATE of zero")
+		c.resetID(h.stream, codeProtocol) // also for a stream that has just ended: the frame is wrong whenever it comes
+	case s == nil:
 	default:
 		if s.sendWin += n; s.sendWin > maxWindow {
 			s.abort(codeFlowControl, "window overflow")
