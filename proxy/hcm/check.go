@@ -17,6 +17,9 @@ func (x *exchange) check() *filter.Reply {
 	if len(req.Authority) == 0 { // of HTTP/1.0 too: the upstream needs a host, and there is none to make up
 		return &replyNoHost
 	}
+	if disguised(req.Method) {
+		return &replyBadMethod
+	}
 	if !validAuthority(req.Authority) {
 		return &replyBadHost
 	}
@@ -70,6 +73,20 @@ func (x *exchange) normalise(cfg *config.HTTPManager) *filter.Reply {
 func (x *exchange) slashRedirect(path []byte) *filter.Reply {
 	return &filter.Reply{Status: 307, Details: "path_normalization_failed", Headers: []filter.Header{{Name: "location", Value: string(path)}}}
 }
+
+// disguised tells that a method is a standard one but for its case. Methods are
+// case-sensitive (RFC 9110 section 9.1), but an application that is lax about
+// it would do what a policy on the standard name forbids.
+func disguised(m []byte) bool {
+	for _, c := range m {
+		if 'a' <= c && c <= 'z' {
+			return listed(standardMethods, m)
+		}
+	}
+	return false
+}
+
+var standardMethods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 
 // validAuthority accepts the bytes that may stand in a host and port (RFC 3986 section 3.2.2). User information is refused.
 func validAuthority(a []byte) bool {

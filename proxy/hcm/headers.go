@@ -152,7 +152,7 @@ var envoySettings = [...]string{
 	"x-envoy-upstream-rq-timeout-ms", "x-envoy-upstream-rq-per-try-timeout-ms", "x-envoy-retry-on",
 	"x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-retriable-status-codes", "x-envoy-retriable-header-names",
 	"x-envoy-hedge-on-per-try-timeout", "x-envoy-upstream-alt-stat-name", "x-envoy-upstream-rq-timeout-alt-response",
-	"x-envoy-decorator-operation", "x-envoy-original-path", "x-envoy-original-host", "x-envoy-expected-rq-timeout-ms",
+	"x-envoy-decorator-operation", "x-envoy-original-path", "x-envoy-expected-rq-timeout-ms", "x-envoy-internal", "x-envoy-force-trace", "x-envoy-ip-tags",
 }
 
 // requestID keeps the caller's id, except from outside where it is made anew.

@@ -126,7 +126,11 @@ func removeDots(p []byte) []byte {
 			end++
 		}
 		last := end == len(p)
-		switch seg := p[i+1 : end]; {
+		seg := p[i+1 : end]
+		if j := bytes.IndexByte(seg, ';'); j > 0 && j <= 2 {
+			seg = seg[:j] // application servers take "..;x" for "..": so must policies
+		}
+		switch {
 		case len(seg) == 1 && seg[0] == '.':
 			if last {
 				out = append(out, '/')

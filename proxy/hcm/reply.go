@@ -14,6 +14,7 @@ var (
 	replyLowVersion = filter.Reply{Status: 426, Details: "low_version"}
 	replyNoHost     = filter.Reply{Status: 400, Details: "missing_host_header"}
 	replyBadHost    = filter.Reply{Status: 400, Details: "invalid_authority", Flags: stream.FlagDownstreamProtocolErr}
+	replyBadMethod  = filter.Reply{Status: 400, Details: "http1.codec_error", Flags: stream.FlagDownstreamProtocolErr}
 	replyBadPath    = filter.Reply{Status: 400, Details: "path_normalization_failed"}
 	replyNoPath     = filter.Reply{Status: 404, Details: "missing_path_rejected"}
 	replyAbsolute   = filter.Reply{Status: 404, Details: "absolute_path_rejected"}
