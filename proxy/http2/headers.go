@@ -81,17 +81,20 @@ func (c *conn) decode(block []byte, arena *[]byte) error {
 	if arena != nil {
 		c.dec.arena = *arena
 	}
-	err := c.dec.decode(block, k)
+	err := c.dec.decode(block, k, bombFactor*c.lim.headerBytes)
 	if arena != nil {
 		*arena = c.dec.arena
 		c.dec.arena = nil
 	} else {
 		c.dec.arena = c.dec.arena[:0]
 	}
-	if err != nil {
-		return connErr(codeCompression, err.Error())
+	switch err {
+	case nil:
+		return nil
+	case errBomb:
+		return connErr(codeCalm, err.Error())
 	}
-	return nil
+	return connErr(codeCompression, err.Error())
 }
 
 // ignoreBlock decodes a block only to keep the table in step.

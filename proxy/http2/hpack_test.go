@@ -111,7 +111,7 @@ func TestDecoderAgainstTheReferenceEncoder(t *testing.T) {
 		}
 		var c collect
 		dec.arena = nil
-		if err := dec.decode(buf.Bytes(), &c); err != nil {
+		if err := dec.decode(buf.Bytes(), &c, 1<<20); err != nil {
 			t.Fatal(i, err)
 		}
 		if d := cmp.Diff(want, c.got); d != "" {
@@ -153,7 +153,7 @@ func TestCodingDoesNotAllocate(t *testing.T) {
 		b = enc.field(b, []byte("X-Request-Id"), id)
 		b = enc.field(b, []byte("x-tenant"), []byte("blue"))
 		dec.arena = arena[:0]
-		if err := dec.decode(b, sink); err != nil {
+		if err := dec.decode(b, sink, 1<<20); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -177,7 +177,7 @@ func FuzzDecoder(f *testing.F) {
 		for _, b := range [][]byte{one, two} {
 			var c collect
 			dec.arena = nil
-			err := dec.decode(b, &c)
+			err := dec.decode(b, &c, 1<<20)
 			fs, rerr := ref.DecodeFull(b)
 			if err != nil {
 				if rerr == nil && !hugeInt(b) && !lateUpdate(b) {
@@ -209,3 +209,16 @@ func lateUpdate(b []byte) bool {
 
 // hugeInt tells whether an integer may have needless bytes, which we bound more tightly.
 func hugeInt(b []byte) bool { return bytes.Count(b, []byte{0x80}) > 2 }
+
+func TestABlockOfManyTimesTheBoundIsNotDecodedToItsEnd(t *testing.T) {
+	d := newDecoder(4096)
+	var c collect
+	if err := d.decode(append([]byte{0x40, 1, 'x', 0x7f, 0xc0, 0x16}, bytes.Repeat([]byte("v"), 127+0x40+0x16<<7)...), &c, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	bomb := bytes.Repeat([]byte{0xbe}, 16000) // each byte is that field again
+	c.got = nil
+	if err := d.decode(bomb, &c, 60<<10); err != errBomb || len(c.got) > 60<<10/2900 {
+		t.Errorf("%v after %d fields", err, len(c.got))
+	}
+}

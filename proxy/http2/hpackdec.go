@@ -9,6 +9,12 @@ import (
 // errCompression is a header block that cannot be decoded: COMPRESSION_ERROR for the connection.
 var errCompression = errors.New("header block cannot be decoded")
 
+// errBomb is a block that decodes to many times what is allowed: an attack on our time, not a large request.
+var errBomb = errors.New("header list is many times too large")
+
+// bombFactor is how many times the bound of a header list is decoded only to keep the table in step.
+const bombFactor = 8
+
 // decoder decodes header blocks. The fields it hands out lie in arena, which the caller gives and takes.
 type decoder struct {
 	table   table
@@ -30,8 +36,8 @@ type fieldSink interface {
 	field(name, value []byte) (keep bool)
 }
 
-// decode decodes a whole block.
-func (d *decoder) decode(b []byte, sink fieldSink) error {
+// decode decodes a whole block, of at most most bytes as RFC 9113 section 6.5.2 counts them.
+func (d *decoder) decode(b []byte, sink fieldSink, most int) error {
 	for first := true; len(b) > 0; {
 		mark := len(d.arena)
 		var name, value []byte
@@ -58,6 +64,9 @@ func (d *decoder) decode(b []byte, sink fieldSink) error {
 			return err
 		}
 		first = false
+		if most -= len(name) + len(value) + entryOverhead; most < 0 {
+			return errBomb
+		}
 		if !sink.field(name, value) {
 			d.arena = d.arena[:mark]
 		}
