@@ -75,6 +75,15 @@ type Mesh struct {
 	ServiceCIDR     netip.Prefix  // for services without an address, default 10.96.0.0/16
 }
 
+// IstioRootNamespace is honoured beside RootNamespace: policies of an Istio
+// installation live there.
+const IstioRootNamespace = "istio-system"
+
+// IsRoot tells whether policies of a namespace hold for the whole mesh.
+func (m *Mesh) IsRoot(namespace string) bool {
+	return namespace == m.RootNamespace || namespace == IstioRootNamespace
+}
+
 // Namespace is a namespace with its labels.
 type Namespace struct{ Meta }
 

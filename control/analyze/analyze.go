@@ -278,7 +278,7 @@ func (s *set) scope(ns string) string {
 	return ns
 }
 
-func (s *set) isRoot(ns string) bool { return ns == s.mesh.RootNamespace || ns == "istio-system" }
+func (s *set) isRoot(ns string) bool { return s.mesh.IsRoot(ns) }
 
 func (s *set) report(it *item, sev admin.Severity, code, path, val, msg, hint string) {
 	s.findings = append(s.findings, finding{it.obj.Diagnostic(sev, code, path, val, msg, hint), it.obj.Key})

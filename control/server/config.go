@@ -233,10 +233,10 @@ func (c *config) put(ctx context.Context, objs []convert.Object, ds []admin.Diag
 	ds = convert.Sort(append(ds, c.shadows(objs)...))
 	resp := admin.ApplyResponse{Diagnostics: ds}
 	if convert.HasErrors(ds) {
-		c.metrics.validation.WithLabelValues("failed").Inc()
+		c.metrics.failed.Inc()
 		return resp, nil
 	}
-	c.metrics.validation.WithLabelValues("passed").Inc()
+	c.metrics.passed.Inc()
 	resp.Results = c.plan(objs)
 	if dry {
 		return resp, nil

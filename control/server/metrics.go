@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,7 +26,8 @@ type metrics struct {
 	virtual    prometheus.Gauge
 	inbound    *prometheus.CounterVec
 	triggers   *prometheus.CounterVec
-	validation *prometheus.CounterVec
+	passed     prometheus.Counter
+	failed     prometheus.Counter
 }
 
 // durations in seconds, from a millisecond to half a minute.
@@ -43,9 +45,10 @@ func newMetrics(t *status.Tracker, started time.Time) *metrics {
 		virtual:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "pilot_virt_services", Help: "Virtual services known."}),
 		inbound:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_inbound_updates", Help: "Objects received from sources, by type."}, []string{"type"}),
 		triggers:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_push_triggers", Help: "Worlds published, by cause."}, []string{"type"}),
-		validation: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "galley_validation_total", Help: "Apply requests, by outcome."}, []string{"outcome"}),
+		passed:     prometheus.NewCounter(prometheus.CounterOpts{Name: "galley_validation_passed", Help: "Apply requests that were accepted."}),
+		failed:     prometheus.NewCounter(prometheus.CounterOpts{Name: "galley_validation_failed", Help: "Apply requests that were refused."}),
 	}
-	reg.MustRegister(m.csr, m.issued, m.certErrors, m.build, m.services, m.virtual, m.inbound, m.triggers, m.validation,
+	reg.MustRegister(m.csr, m.issued, m.certErrors, m.build, m.services, m.virtual, m.inbound, m.triggers, m.passed, m.failed,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "istiod_uptime_seconds", Help: "Seconds since the control plane started."},
 			func() float64 { return time.Since(started).Seconds() }),
@@ -94,10 +97,10 @@ func (c *syncCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descXDS, prometheus.GaugeValue, float64(n), v)
 	}
 	for t, n := range pushes {
-		ch <- prometheus.MustNewConstMetric(descPushes, prometheus.CounterValue, float64(n), t)
+		ch <- prometheus.MustNewConstMetric(descPushes, prometheus.CounterValue, float64(n), strings.ToLower(t))
 	}
 	for t, n := range rejects {
-		ch <- prometheus.MustNewConstMetric(descRejects, prometheus.CounterValue, float64(n), t)
+		ch <- prometheus.MustNewConstMetric(descRejects, prometheus.CounterValue, float64(n), strings.ToLower(t))
 	}
 }
 

@@ -161,7 +161,7 @@ func (b *builder) rebuildAuthn() {
 		if key.Kind != model.KindPeerAuthentication {
 			continue
 		}
-		if key.Namespace == n.mesh.RootNamespace {
+		if n.mesh.IsRoot(key.Namespace) {
 			for k := range b.services.t.all() {
 				b.affected[k] = true
 			}

@@ -171,19 +171,25 @@ func (w *World) rulesFor(client string, k ServiceKey) []*Rule {
 }
 
 func (w *World) lookUpRules(client string, k ServiceKey) []*Rule {
-	root := w.mesh.RootNamespace
-	if client != root {
+	inRoot := w.mesh.IsRoot(client)
+	if !inRoot {
 		if r := w.rules.of(client, k.Host, nil); len(r) > 0 {
 			return r
 		}
 	}
 	exported := func(r *Rule) bool { return VisibleTo(r.ExportTo, r.Namespace, client) }
-	if k.Namespace != client || client == root {
+	if k.Namespace != client || inRoot {
 		if r := w.rules.of(k.Namespace, k.Host, exported); len(r) > 0 {
 			return r
 		}
 	}
-	return w.rules.of(root, k.Host, exported)
+	roots := w.roots()
+	for i := range roots {
+		if r := w.rules.of(roots[len(roots)-1-i], k.Host, exported); len(r) > 0 {
+			return r // ours before Istio's
+		}
+	}
+	return nil
 }
 
 // of returns the rules of a namespace for a host: the exact ones, else those of the longest wildcard.

@@ -27,9 +27,11 @@ func (m MTLS) Of(port uint16) string {
 // policy with a selector. A policy with a selector in the root namespace has no
 // effect (as in Istio).
 func (w *World) PeerAuthentication(namespace string, labels map[string]string) MTLS {
-	root := w.mesh.RootNamespace
-	mode := w.namespaceMode(root, model.MTLSPermissive)
-	if namespace == root {
+	mode := model.MTLSPermissive
+	for _, root := range w.roots() {
+		mode = w.namespaceMode(root, mode)
+	}
+	if w.mesh.IsRoot(namespace) {
 		return MTLS{Mode: mode}
 	}
 	mode = w.namespaceMode(namespace, mode)
@@ -76,11 +78,22 @@ func (w *World) AuthorizationPolicies(namespace string, labels map[string]string
 			}
 		}
 	}
-	add(w.mesh.RootNamespace)
-	if namespace != w.mesh.RootNamespace {
+	for _, root := range w.roots() {
+		add(root)
+	}
+	if !w.mesh.IsRoot(namespace) {
 		add(namespace)
 	}
 	return out
+}
+
+// roots are the namespaces whose policies hold for the whole mesh: Istio's
+// first, ours last, so that ours decides where only one can.
+func (w *World) roots() []string {
+	if w.mesh.RootNamespace == model.IstioRootNamespace {
+		return []string{model.IstioRootNamespace}
+	}
+	return []string{model.IstioRootNamespace, w.mesh.RootNamespace}
 }
 
 func authnIndex(all []*model.PeerAuthentication) map[string][]*model.PeerAuthentication {

@@ -40,6 +40,7 @@ type proxy struct {
 
 type typeState struct {
 	subscribed bool
+	held       int // resources that it said it has when it subscribed
 	sent       string
 	acked      string
 	resources  int
@@ -106,9 +107,9 @@ func (t *Tracker) update(stream uint64, typeURL string, f func(*typeState)) {
 	f(ts)
 }
 
-// Subscribed notes that a type was asked for.
-func (t *Tracker) Subscribed(stream uint64, typeURL string) {
-	t.update(stream, typeURL, func(s *typeState) { s.subscribed = true })
+// Subscribed notes that a type was asked for, by a proxy that holds so many resources of it from before.
+func (t *Tracker) Subscribed(stream uint64, typeURL string, held int) {
+	t.update(stream, typeURL, func(s *typeState) { s.subscribed, s.held = true, held })
 }
 
 // Sent notes a response.
@@ -144,8 +145,16 @@ func (t *Tracker) Nacked(stream uint64, typeURL, version, reason string) {
 func (t *Tracker) Settled(stream uint64, world string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p, ok := t.streams[stream]; ok {
-		p.st.World = world
+	p, ok := t.streams[stream]
+	if !ok {
+		return
+	}
+	p.st.World = world
+	for _, s := range p.types {
+		// A proxy that came back with what it had needs nothing sent: it is in sync all the same.
+		if s.subscribed && s.sent == "" {
+			s.sent, s.acked, s.resources, s.lastAck = world, world, s.held, t.now()
+		}
 	}
 }
 

@@ -19,15 +19,14 @@ type client struct {
 }
 
 // applies tells whether a match block holds for every request of this client,
-// as far as who and where it is decides.
+// as far as who and where it is decides. At a gateway the client is the gateway:
+// sourceLabels and sourceNamespace are compared with its own, as Istio does.
 func (c *client) applies(port uint16, labels map[string]string, namespace string, gateways []string) bool {
 	switch {
 	case port != 0 && port != c.port:
 		return false
 	case len(gateways) > 0 && !slices.ContainsFunc(gateways, func(g string) bool { return slices.Contains(c.gateways, g) }):
 		return false
-	case !c.mesh():
-		return true // who calls a gateway is not known
 	case namespace != "" && namespace != c.namespace:
 		return false
 	}

@@ -29,7 +29,7 @@ func (p *deltaProtocol) node(r *discovery.DeltaDiscoveryRequest) (*xds.Node, err
 func (p *deltaProtocol) handle(st *stream, r *discovery.DeltaDiscoveryRequest, now time.Time) ([]*message, error) {
 	w, first := st.sess.watch(r.GetTypeUrl())
 	if first {
-		st.srv.set.Observer.Subscribed(st.id, w.typeURL)
+		st.srv.set.Observer.Subscribed(st.id, w.typeURL, len(r.GetInitialResourceVersions()))
 		for name, v := range r.GetInitialResourceVersions() {
 			w.known[name] = v
 		}

@@ -58,7 +58,7 @@ func (l Limits) withDefaults() Limits {
 type Observer interface {
 	Connected(stream uint64, n *xds.Node, id spiffe.ID)
 	Disconnected(stream uint64)
-	Subscribed(stream uint64, typeURL string)
+	Subscribed(stream uint64, typeURL string, held int)
 	Sent(stream uint64, typeURL, version string, resources int, bytes int)
 	Acked(stream uint64, typeURL, version string)
 	Nacked(stream uint64, typeURL, version, reason string)

@@ -137,7 +137,7 @@ func lookPath(name, dir string, env []string) (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("not found in PATH %q: %w", path, exec.ErrNotFound)
+	return "", fmt.Errorf("%q is in none of the %d folders of PATH: %w", name, len(filepath.SplitList(path)), exec.ErrNotFound)
 }
 
 func executable(path string) error {

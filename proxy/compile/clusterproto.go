@@ -123,13 +123,15 @@ func http2Upstream(path string, o *corev3.Http2ProtocolOptions, b *config.Cluste
 	if o.GetAllowConnect() {
 		return bad(path+".allow_connect", true, "not supported towards an upstream")
 	}
-	b.MaxConcurrentStreams = o.GetMaxConcurrentStreams().GetValue()
-	b.InitialStreamWindow = o.GetInitialStreamWindowSize().GetValue()
-	b.InitialConnWindow = o.GetInitialConnectionWindowSize().GetValue()
-	var err error
-	if b.KeepaliveInterval, err = duration(path+".connection_keepalive.interval", o.GetConnectionKeepalive().GetInterval(), 0); err != nil {
-		return err
+	for name, set := range map[string]bool{
+		"initial_stream_window_size":     o.GetInitialStreamWindowSize() != nil,
+		"initial_connection_window_size": o.GetInitialConnectionWindowSize() != nil,
+		"connection_keepalive":           o.GetConnectionKeepalive() != nil,
+	} {
+		if set {
+			return bad(path+"."+name, true, "not supported towards an upstream")
+		}
 	}
-	b.KeepaliveTimeout, err = duration(path+".connection_keepalive.timeout", o.GetConnectionKeepalive().GetTimeout(), 0)
-	return err
+	b.MaxConcurrentStreams = o.GetMaxConcurrentStreams().GetValue()
+	return nil
 }
