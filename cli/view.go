@@ -223,7 +223,11 @@ func (v *view) draw(h []sample) {
 		t.add(serviceRow(c, name, now.services[name].minus(first.services[name]), span)...)
 	}
 	_ = t.write(&b, c) // a strings.Builder does not fail
-	fmt.Fprint(v.app.out(), strings.ReplaceAll(b.String(), "\n", "\x1b[K\r\n"))
+	text := b.String()
+	if w, h, err := term.GetSize(int(v.app.env.Stdout.Fd())); err == nil {
+		text = fit(text, w, h)
+	}
+	fmt.Fprint(v.app.out(), strings.ReplaceAll(text, "\n", "\x1b[K\r\n"))
 }
 
 func failures(c colors, s loadStats) string {
