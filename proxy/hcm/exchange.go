@@ -179,6 +179,7 @@ func (x *exchange) findRoute() {
 		if x.choice != nil && x.choice.PerFilter != nil {
 			x.fs.PerRoute = x.choice.PerFilter
 		}
+		x.aim(r.Forward)
 	}
 }
 
@@ -258,7 +259,8 @@ func (x *exchange) context() context.Context {
 	defer x.mu.Unlock()
 	if x.ctx == nil {
 		x.ctx, x.cancel = context.WithCancel(x.conn.ctx)
-		if x.cutReason() != notCut {
+		// A stream that the client has reset already (rapid reset) is not worth a connection.
+		if x.cutReason() != notCut || x.req.Proto == stream.HTTP2 && x.srv.Gone() {
 			x.cancel()
 		}
 	}

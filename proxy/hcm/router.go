@@ -40,20 +40,27 @@ func (u *upstreamSide) clear() {
 	u.body.mem = mem[:0]
 }
 
-// forward sends the request to its cluster and the response back.
-func (x *exchange) forward(f *route.Forward) {
-	u := &x.up
-	u.forward = f
+// aim notes where the request is bound for. It comes before the filters, so
+// that what they refuse, delay or abort is told under the destination's name too.
+func (x *exchange) aim(f *route.Forward) {
 	name := f.Cluster
 	if x.choice != nil {
 		name = x.choice.Cluster
 	}
 	x.info.Cluster = name
-	if u.cluster = x.m.deps.Upstreams.Cluster(name); u.cluster == nil {
+	if x.up.cluster = x.m.deps.Upstreams.Cluster(name); x.up.cluster != nil {
+		x.info.Service = x.up.cluster.Service()
+	}
+}
+
+// forward sends the request to its cluster and the response back.
+func (x *exchange) forward(f *route.Forward) {
+	u := &x.up
+	u.forward = f
+	if u.cluster == nil {
 		x.reply(&replyNoCluster)
 		return
 	}
-	x.info.Service = u.cluster.Service()
 	if x.req.Upgrade != nil && !x.upgradeAllowed(f) {
 		x.reply(&replyUpgrade)
 		return
