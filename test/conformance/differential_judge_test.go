@@ -1,0 +1,78 @@
+package conformance
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// judge compares the outcomes of a case: equal, or different for a reason that
+// the table of differences gives.
+func (p *proxies) judge(t *testing.T, suite, name, ours, theirs string) {
+	t.Helper()
+	bad := strings.HasPrefix(name, "bad: ")
+	a, b := withoutTrace(lines(ours, bad), lines(theirs, bad)), lines(theirs, bad)
+	if p.self != "" {
+		for i, l := range b {
+			if strings.HasPrefix(l, "x-forwarded-for: ") {
+				b[i] = strings.ReplaceAll(l, p.self, "127.0.0.1")
+			}
+		}
+	}
+	if strings.Count(ours, "upstream ") == 1 { // the first try met a pooled connection that the last case had ended
+		if i := slices.Index(a, "x-envoy-attempt-count: 2"); i >= 0 {
+			a[i] = "x-envoy-attempt-count: 1"
+		}
+	}
+	diff := cmp.Diff(b, a)
+	known, ok := knownDifferences[name]
+	if known.suite != "" && known.suite != suite {
+		ok = false
+	}
+	switch {
+	case !ok && diff != "":
+		t.Errorf("-envoy +weft\n%s", diff)
+	case ok && diff == "":
+		t.Errorf("the difference is gone: take the case out of the table (%s)", known.why)
+	case ok && !strings.Contains(strings.Join(a, "\n"), known.ours):
+		t.Errorf("ours differs as it should, but lacks %q:\n%s", known.ours, ours)
+	}
+}
+
+// lines splits an outcome. A refusal by the codec is one line: what its body
+// says is nobody's contract, and for bytes that are no HTTP the status is not
+// either, nor whether the head was on its way to the upstream when they came.
+func lines(outcome string, bad bool) []string {
+	var status int
+	_, err := fmt.Sscanf(outcome, "HTTP/1.1 %d", &status)
+	closes := strings.Contains(outcome, "connection: close")
+	switch {
+	case bad && closes && err == nil && status >= 400:
+	case err != nil || status < 400 || !closes || strings.Contains(outcome, "upstream ") || strings.Count(outcome, "HTTP/1.1 ") > 1:
+		return strings.Split(outcome, "\n")
+	}
+	if bad {
+		return []string{"refused"}
+	}
+	return []string{fmt.Sprint("refused ", status)}
+}
+
+var traceField = regexp.MustCompile(`^(traceparent: T|x-b3-(traceid|spanid): B|x-b3-sampled: [01])$`)
+
+// withoutTrace leaves out the trace context that weft-proxy makes and Envoy makes with a tracer only.
+func withoutTrace(ours, theirs []string) []string {
+	return slices.DeleteFunc(ours, func(l string) bool { return traceField.MatchString(l) && !slices.Contains(theirs, l) })
+}
+
+// learnSelf finds the address that Envoy writes for clients on loopback into x-forwarded-for: its host's own.
+func (p *proxies) learnSelf() {
+	for l := range strings.SplitSeq(p.outcome(envoyAddress, diffCase{raw: get("echo.test", "/")}), "\n") {
+		if v, ok := strings.CutPrefix(l, "x-forwarded-for: "); ok {
+			p.self = v
+		}
+	}
+}
