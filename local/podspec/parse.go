@@ -154,6 +154,23 @@ func (p *parser) injection(s *Spec) {
 		p.fail(at+"annotations."+a.Annotation, a.Value, a.Reason, "")
 	}
 	s.Traffic = traffic
+	p.meshAnnotations(s.Annotations)
+}
+
+// honoured are the annotations of a pod template that mean something here,
+// beside those of capture. Others are not the mesh's and pass.
+var honoured = []string{LabelInject, AnnotationTemplates, AnnotationInterception, AnnotationSidecarStatus}
+
+// meshAnnotations refuses annotations that ask something of an Istio sidecar
+// which ours would not do.
+func (p *parser) meshAnnotations(all map[string]string) {
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		domain, _, _ := strings.Cut(k, "/")
+		if domain != "istio.io" && !strings.HasSuffix(domain, ".istio.io") || domain == "traffic.sidecar.istio.io" || slices.Contains(honoured, k) {
+			continue
+		}
+		p.fail("spec.template.metadata.annotations."+k, all[k], "is not supported for local pods", "remove it; supported: "+strings.Join(honoured, ", ")+", traffic.sidecar.istio.io/…")
+	}
 }
 
 func (p *parser) pod(s *Spec, t corev1.PodSpec) {
