@@ -77,6 +77,9 @@ func (p *pool) acquire(ctx context.Context, s *state, r *Request) (stream.Client
 	if r.Slow != nil {
 		ctx = r.Slow()
 	}
+	if ctx.Err() != nil {
+		return nil, ended(ctx)
+	}
 	if !r.Deadline.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, r.Deadline)
