@@ -127,6 +127,13 @@ func (c *conv) serverTLS(path string, s *networking.Server, proto model.Protocol
 		c.fail(CodeExclusive, p+".httpsRedirect", "true", "httpsRedirect belongs to a server of protocol HTTP", "move it to the server on port 80")
 	}
 	c.tlsMode(p, t, out)
+	if out.Mode == model.TLSIstioMutual || out.Mode == model.TLSPassthrough {
+		for field, v := range map[string]string{"minProtocolVersion": out.MinVersion, "maxProtocolVersion": out.MaxVersion} {
+			if v != "" {
+				c.fail(CodeUnsupportedField, p+"."+field, v, "the field has no effect with mode "+out.Mode, "remove it: the mesh's own TLS is 1.3, and what passes through is the application's")
+			}
+		}
+	}
 	if out.MinVersion == "TLSV1_3" && out.MaxVersion == "TLSV1_2" {
 		c.warn(CodeTLSVersions, p+".minProtocolVersion", out.MinVersion, "the minimum TLS version is above the maximum: no client can connect", "lower minProtocolVersion or raise maxProtocolVersion")
 	}

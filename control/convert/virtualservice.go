@@ -318,6 +318,9 @@ func (c *conv) tcpRoute(path string, t *networking.TCPRoute, set *model.RouteSet
 			out.Port = c.port(p+".port", m.Port)
 		}
 		c.sourceNamespace(p, m.SourceNamespace)
+		if len(m.DestinationSubnets) > 0 && !slices.Contains(set.Gateways, MeshGateway) {
+			c.fail(CodeUnsupportedField, p+".destinationSubnets", strings.Join(m.DestinationSubnets, ", "), "a gateway does not look at destination addresses yet: every connection of the port would be taken", "remove it, or use another port for each destination")
+		}
 		r.Matches = append(r.Matches, out)
 	}
 	return r
