@@ -281,6 +281,7 @@ func TestRedirects(t *testing.T) {
 		"a host":                              {route.Redirect{Host: "b.com"}, "a.com:80", "/x?y", "http://b.com/x?y"},
 		"a path, keeping the query":           {route.Redirect{Path: "/new"}, "a.com", "/x?y", "http://a.com/new?y"},
 		"a path with a query of its own":      {route.Redirect{Path: "/new?z"}, "a.com", "/x?y", "http://a.com/new?z"},
+		"a path without a slash":              {route.Redirect{Path: ".evil.com"}, "a.com", "/x", "http://a.com/.evil.com"},
 		"a query cut off":                     {route.Redirect{StripQuery: true}, "a.com", "/x?y", "http://a.com/x"},
 		"a prefix":                            {route.Redirect{PrefixRewrite: str("/new")}, "a.com", "/old/x?y", "http://a.com/new/x?y"},
 		"https keeps the port":                {route.Redirect{HTTPS: true}, "a.com:80", "/", "https://a.com:80/"},

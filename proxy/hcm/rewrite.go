@@ -99,6 +99,14 @@ func defaultPort(host, scheme []byte) bool {
 	return string(scheme) == "http" && bytes.HasSuffix(host, []byte(":80")) || string(scheme) == "https" && bytes.HasSuffix(host, []byte(":443"))
 }
 
+// rooted is a path that begins with a slash: without it, its first bytes would be read as part of the host.
+func rooted(path string) []byte {
+	if path[0] == '/' {
+		return []byte(path)
+	}
+	return append([]byte{'/'}, path...)
+}
+
 func (x *exchange) locationPath(out []byte, r *route.Redirect) []byte {
 	full := x.req.Path
 	path, _ := route.SplitQuery(full)
@@ -111,7 +119,7 @@ func (x *exchange) locationPath(out []byte, r *route.Redirect) []byte {
 		full = x.rewriteRegex(r.RegexRewrite)
 		path, _ = route.SplitQuery(full)
 	case r.Path != "":
-		path = []byte(r.Path)
+		path = rooted(r.Path)
 		if bytes.IndexByte(path, '?') >= 0 {
 			return append(out, path...) // its own query wins
 		}
