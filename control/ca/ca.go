@@ -199,6 +199,23 @@ func (c *CA) TrustDomain() string { return c.trustDomain }
 // SignCSR signs a workload's CSR (PEM) for id. ttl 0 means WorkloadTTL; more than MaxTTL
 // is cut to it. The chain is PEM, leaf first, root last.
 func (c *CA) SignCSR(csrPEM []byte, id spiffe.ID, ttl time.Duration) ([]string, error) {
+	csr, err := parseCSR(csrPEM)
+	if err != nil {
+		return nil, err
+	}
+	if len(csr.URIs) == 1 && csr.URIs[0].String() != id.String() {
+		return nil, fmt.Errorf("csr: asks for %q, the caller proved %q", csr.URIs[0], id)
+	}
+	der, err := c.sign(csr.PublicKey, &x509.Certificate{URIs: []*url.URL{id.URL()}}, ttl)
+	if err != nil {
+		return nil, err
+	}
+	leaf := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return []string{string(leaf), string(c.rootPEM)}, nil
+}
+
+// parseCSR reads a request and checks all of it that does not depend on who asks.
+func parseCSR(csrPEM []byte) (*x509.CertificateRequest, error) {
 	b, rest := pem.Decode(csrPEM)
 	if b == nil || b.Type != "CERTIFICATE REQUEST" && b.Type != "NEW CERTIFICATE REQUEST" {
 		return nil, errors.New("csr: no PEM block of type CERTIFICATE REQUEST")
@@ -219,15 +236,7 @@ func (c *CA) SignCSR(csrPEM []byte, id spiffe.ID, ttl time.Duration) ([]string, 
 	if len(csr.DNSNames)+len(csr.IPAddresses)+len(csr.EmailAddresses) > 0 || len(csr.URIs) > 1 {
 		return nil, errors.New("csr: only one URI name, the SPIFFE ID, may be asked for")
 	}
-	if len(csr.URIs) == 1 && csr.URIs[0].String() != id.String() {
-		return nil, fmt.Errorf("csr: asks for %q, the caller proved %q", csr.URIs[0], id)
-	}
-	der, err := c.sign(csr.PublicKey, &x509.Certificate{URIs: []*url.URL{id.URL()}}, ttl)
-	if err != nil {
-		return nil, err
-	}
-	leaf := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return []string{string(leaf), string(c.rootPEM)}, nil
+	return csr, nil
 }
 
 // checkKey refuses keys that are too weak for TLS 1.3 in a mesh.

@@ -8,12 +8,18 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	securityapi "istio.io/api/security/v1alpha1"
 
 	"weft.mesh/weft/spiffe"
 )
@@ -224,5 +230,33 @@ func TestTheServingCertificateIsRenewedAtHalfLife(t *testing.T) {
 	now = now.Add(4 * 24 * time.Hour)
 	if later, _ := s.certificate(); later == first {
 		t.Error("not renewed after half its life")
+	}
+}
+
+func TestABadRequestDoesNotUseATokenUp(t *testing.T) {
+	c, err := Open(t.TempDir(), "cluster.local")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tk, err := OpenTokens("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := mustID(t, "spiffe://cluster.local/ns/default/sa/a")
+	tok, _, err := tk.Issue(id, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Service{CA: c, Tokens: tk, Log: slog.New(slog.DiscardHandler)}
+	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+tok))
+	if _, err := s.CreateCertificate(ctx, &securityapi.IstioCertificateRequest{Csr: "nonsense"}); status.Code(err) != codes.InvalidArgument {
+		t.Fatalf("err = %v, want InvalidArgument", err)
+	}
+	good := string(csr(t, ecKey(t, elliptic.P256()), nil))
+	if _, err := s.CreateCertificate(ctx, &securityapi.IstioCertificateRequest{Csr: good}); err != nil {
+		t.Fatalf("the token was used up by a bad request: %v", err)
+	}
+	if _, err := s.CreateCertificate(ctx, &securityapi.IstioCertificateRequest{Csr: good}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("second use: %v, want Unauthenticated", err)
 	}
 }

@@ -57,6 +57,10 @@ func (s *Service) CreateCertificate(ctx context.Context, r *securityapi.IstioCer
 	if r.GetValidityDuration() < 0 || r.GetValidityDuration() > int64(MaxTTL/time.Second) {
 		return nil, s.refuse("csr", codes.InvalidArgument, fmt.Errorf("validity of %d s: want 0 (default) to %d", r.GetValidityDuration(), int64(MaxTTL/time.Second)))
 	}
+	// A request that can never be signed must not use a join token up.
+	if _, err := parseCSR([]byte(r.GetCsr())); err != nil {
+		return nil, s.refuse("csr", codes.InvalidArgument, err)
+	}
 	id, err := s.caller(ctx)
 	if err != nil {
 		return nil, s.refuse("authentication", codes.Unauthenticated, err)

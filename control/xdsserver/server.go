@@ -30,6 +30,8 @@ import (
 // Limits bound what one client can cost.
 type Limits struct {
 	MaxStreams     int           // connected clients, default 10,000
+	MaxPerIdentity int           // of them with one SPIFFE ID, default 1,000
+	Introduction   time.Duration // a stream must say its node within, default 10 s
 	MaxNames       int           // subscribed names of one type on one stream, default 50,000
 	MaxOutstanding int           // unacknowledged responses of one type, default 64
 	AckTimeout     time.Duration // a round goes on without the acknowledgement, default 10 s
@@ -43,8 +45,12 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	def(&l.MaxStreams, 10_000)
+	def(&l.MaxPerIdentity, 1000)
 	def(&l.MaxNames, 50_000)
 	def(&l.MaxOutstanding, 64)
+	if l.Introduction == 0 {
+		l.Introduction = 10 * time.Second
+	}
 	if l.AckTimeout == 0 {
 		l.AckTimeout = 10 * time.Second
 	}
@@ -85,8 +91,9 @@ type Server struct {
 	snap    atomic.Pointer[holder]
 	ids     atomic.Uint64
 	build   chan struct{} // bounds how many streams compute at once
-	mu      sync.Mutex    // protects streams
+	mu      sync.Mutex    // protects the following
 	streams map[uint64]chan struct{}
+	peers   map[spiffe.ID]int // streams by identity
 }
 
 type holder struct{ s xds.Snapshot }
@@ -95,7 +102,7 @@ type holder struct{ s xds.Snapshot }
 // streams wait for it.
 func New(set Settings) *Server {
 	set.Limits = set.Limits.withDefaults()
-	return &Server{set: set, streams: map[uint64]chan struct{}{}, build: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
+	return &Server{set: set, streams: map[uint64]chan struct{}{}, peers: map[spiffe.ID]int{}, build: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
 }
 
 // Register adds the service to a gRPC server.
@@ -123,21 +130,28 @@ func (s *Server) Streams() int {
 	return len(s.streams)
 }
 
-func (s *Server) open() (uint64, chan struct{}, error) {
+func (s *Server) open(peer spiffe.ID) (uint64, chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.streams) >= s.set.Limits.MaxStreams {
 		return 0, nil, status.Errorf(codes.ResourceExhausted, "xds: %d streams are open, the limit", len(s.streams))
 	}
+	if n := s.peers[peer]; !peer.IsZero() && n >= s.set.Limits.MaxPerIdentity {
+		return 0, nil, status.Errorf(codes.ResourceExhausted, "xds: %d streams of %s are open, the limit", n, peer)
+	}
+	s.peers[peer]++
 	id := s.ids.Add(1)
 	wake := make(chan struct{}, 1)
 	s.streams[id] = wake
 	return id, wake, nil
 }
 
-func (s *Server) close(id uint64) {
+func (s *Server) close(id uint64, peer spiffe.ID) {
 	s.mu.Lock()
 	delete(s.streams, id)
+	if s.peers[peer]--; s.peers[peer] <= 0 {
+		delete(s.peers, peer)
+	}
 	s.mu.Unlock()
 	s.set.Observer.Disconnected(id)
 }
@@ -164,15 +178,17 @@ func serve[Req any](ctx context.Context, s *Server, p protocol[Req], delta bool)
 	if err != nil {
 		return status.Error(codes.Unauthenticated, err.Error())
 	}
-	id, wake, err := s.open()
+	id, wake, err := s.open(peer)
 	if err != nil {
 		return err
 	}
-	defer s.close(id)
+	defer s.close(id, peer)
 	st := &stream{id: id, srv: s, sess: newSession(delta, s.set.Limits)}
 
 	reqs, recvErr := receive(ctx, p)
 	var timer *time.Timer
+	introduce := time.NewTimer(s.set.Limits.Introduction)
+	defer introduce.Stop()
 	for {
 		tick, stop := st.timer(&timer)
 		select {
@@ -194,6 +210,11 @@ func serve[Req any](ctx context.Context, s *Server, p protocol[Req], delta bool)
 			}
 			if err := st.step(func() ([]*message, error) { return p.handle(st, r, time.Now()) }, p.send); err != nil {
 				return err
+			}
+		case <-introduce.C:
+			stop()
+			if st.sess.node == nil {
+				return status.Errorf(codes.DeadlineExceeded, "xds: no request within %s", s.set.Limits.Introduction)
 			}
 		case <-wake:
 			stop()
