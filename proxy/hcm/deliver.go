@@ -15,6 +15,7 @@ func (x *exchange) deliver(resp *stream.Response) {
 	x.upstreamHeaders(resp)
 	x.finishHead(resp)
 	x.headSent = true
+	x.watch.answering.Store(true)
 	x.info.Status = resp.Status
 	c := x.up.client
 	first, err := []byte(nil), error(nil)
@@ -128,6 +129,10 @@ func (x *exchange) endBody(c stream.Client) error {
 // sent records a client that went away before it had all of the response.
 func (x *exchange) sent(err error) {
 	if err == nil {
+		return
+	}
+	if why := x.cutReason(); why == cutIdle || why == cutDuration {
+		x.broken(err)
 		return
 	}
 	x.info.Flags |= stream.FlagDownstreamTermination

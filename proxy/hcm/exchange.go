@@ -122,6 +122,7 @@ func (x *exchange) clear() {
 	clear(x.watches)
 	x.watches = x.watches[:0]
 	x.headSent = false
+	x.watch.answering.Store(false)
 	x.up.clear()
 	x.client, x.cancel, x.ctx = nil, nil, nil
 	x.cutBy.Store(uint32(notCut))
@@ -239,6 +240,10 @@ func (x *exchange) cutNow(why cut) {
 	if x.cancel != nil {
 		x.cancel()
 	}
+	// A handler that waits for the client to take some of its response is woken by nothing else.
+	if why != cutGone && x.watch.answering.Load() {
+		x.srv.Abort()
+	}
 }
 
 var past = time.Unix(1, 0)
@@ -293,6 +298,7 @@ type watched struct {
 	idle       atomic.Int64  // the route's stream idle time-out, nanoseconds
 	longest    atomic.Int64  // the route's max_stream_duration, nanoseconds
 	waiting    atomic.Bool   // waits for an upstream or a timer
+	answering  atomic.Bool   // an upstream's head is on its way to the client: no reply of ours can follow
 
 	// The shard's mutex protects the following.
 	seen  uint32 // progress at the last look
