@@ -68,6 +68,7 @@ type rig struct {
 type rigOptions struct {
 	app            int    // port of the application
 	headersTimeout string // request_headers_timeout; default none
+	requestTimeout string // request_timeout; default none
 	streamIdle     string // stream_idle_timeout; default 5 min
 	idle           string // idle_timeout of connections; default 1 h
 }
@@ -80,6 +81,7 @@ const rigFilters = `
       stat_prefix: in
       codec_type: CODEC
       request_headers_timeout: {{.HeadersTimeout}}
+      request_timeout: {{.RequestTimeout}}
       stream_idle_timeout: {{.StreamIdle}}
       common_http_protocol_options: {idle_timeout: {{.Idle}}}
       http2_protocol_options: {allow_connect: true}
@@ -161,7 +163,7 @@ func startRig(t testing.TB, o rigOptions) *rig {
 	var text strings.Builder
 	err := template.Must(template.New("rig").Option("missingkey=error").Parse(rigConfig)).Execute(&text, map[string]any{
 		"App": o.app, "Plain": r.plain, "TLS": r.tls, "H2C": r.h2c,
-		"HeadersTimeout": or(o.headersTimeout, "0s"), "StreamIdle": or(o.streamIdle, "300s"), "Idle": or(o.idle, "3600s"),
+		"HeadersTimeout": or(o.headersTimeout, "0s"), "RequestTimeout": or(o.requestTimeout, "0s"), "StreamIdle": or(o.streamIdle, "300s"), "Idle": or(o.idle, "3600s"),
 	})
 	if err != nil {
 		t.Fatal(err)
