@@ -1,0 +1,91 @@
+package xdsserver
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"weft.mesh/weft/spiffe"
+	"weft.mesh/weft/xds"
+)
+
+// deaf hears nothing.
+type deaf struct{}
+
+func (deaf) Connected(uint64, *xds.Node, spiffe.ID) {}
+func (deaf) Disconnected(uint64)                    {}
+func (deaf) Subscribed(uint64, string, int)         {}
+func (deaf) Sent(uint64, string, string, int, int)  {}
+func (deaf) Acked(uint64, string, string)           {}
+func (deaf) Nacked(uint64, string, string, string)  {}
+func (deaf) Settled(uint64, string)                 {}
+
+// dial serves ADS on loopback, everyone as one identity.
+func dial(t *testing.T, l Limits) discovery.AggregatedDiscoveryServiceClient {
+	t.Helper()
+	id, err := spiffe.New("cluster.local", "default", "greedy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(Settings{
+		Limits: l, Observer: deaf{}, Log: slog.New(slog.DiscardHandler),
+		Authenticate: func(context.Context) (spiffe.ID, error) { return id, nil },
+		Authorize:    func(spiffe.ID, *xds.Node) error { return nil },
+	})
+	g := grpc.NewServer()
+	s.Register(g)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = g.Serve(ln) })
+	c, err := grpc.NewClient(ln.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); g.Stop(); wg.Wait() })
+	return discovery.NewAggregatedDiscoveryServiceClient(c)
+}
+
+func TestAStreamThatNeverSaysItsNodeIsEnded(t *testing.T) {
+	c := dial(t, Limits{Introduction: 50 * time.Millisecond})
+	st, err := c.DeltaAggregatedResources(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.Recv(); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("err = %v, want DeadlineExceeded", err)
+	}
+}
+
+func TestOneIdentityCannotTakeAllStreams(t *testing.T) {
+	c := dial(t, Limits{MaxPerIdentity: 3})
+	ended := make(chan error, 5)
+	for range 5 {
+		st, err := c.DeltaAggregatedResources(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, err := st.Recv(); ended <- err }()
+	}
+	for range 2 {
+		select {
+		case err := <-ended:
+			if status.Code(err) != codes.ResourceExhausted {
+				t.Fatalf("err = %v, want ResourceExhausted", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("fewer than 2 of 5 streams were refused with a limit of 3")
+		}
+	}
+}
