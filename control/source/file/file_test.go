@@ -222,6 +222,30 @@ func TestAnUnreadableDirectoryKeepsWhatItHad(t *testing.T) {
 	}
 }
 
+func TestFilesWhoseFolderWentKeepWhatTheyHad(t *testing.T) {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "d")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "a.yaml")
+	write(t, name, reviews)
+	problems := make(chan []admin.Diagnostic, 100)
+	rec, _ := sourcetest.Start(t, file.New(file.Settings{Paths: []string{name}, Quiet: time.Millisecond, Rescan: 20 * time.Millisecond, OnProblems: func(d []admin.Diagnostic) { problems <- d }}))
+	rec.UntilSynced()
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case ds := <-problems:
+		if len(ds) != 1 || ds[0].Code != convert.CodeUnreadableFile || ds[0].File != dir {
+			t.Fatalf("got %+v", ds)
+		}
+	case e := <-rec.Events():
+		t.Fatalf("got %s, want nothing taken away", e)
+	}
+}
+
 func TestAMissingPathIsAnErrorAtTheStart(t *testing.T) {
 	rec, stop := sourcetest.Start(t, file.New(file.Settings{Paths: []string{filepath.Join(t.TempDir(), "none.yaml")}}))
 	_ = rec

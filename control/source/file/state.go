@@ -123,7 +123,14 @@ func (st *state) names() ([]string, []admin.Diagnostic) {
 				}
 				continue
 			}
-		case st.files[p] != nil: // a file that is gone
+		case st.files[p] != nil && !gone(filepath.Dir(p)): // a file that was removed
+			continue
+		case st.files[p] != nil: // its folder went: a disk was unmounted, or worse
+			dir := filepath.Dir(p)
+			if !slices.ContainsFunc(problems, func(d admin.Diagnostic) bool { return d.File == dir }) {
+				problems = append(problems, unreadable(dir, err))
+			}
+			add(p)
 			continue
 		}
 		problems = append(problems, unreadable(p, err))
