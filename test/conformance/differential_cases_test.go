@@ -331,7 +331,6 @@ var retryCases = []diffCase{
 	{name: "reset", raw: get("retry.test", "/reset", "x-do: reset fail=2"), requests: 3},
 	{name: "reset: 503 does not count", raw: get("retry.test", "/reset", "x-do: status=503")},
 	{name: "reset for ever", raw: get("retry.test", "/reset", "x-do: reset"), requests: 3},
-	{name: "reset-before-request", raw: get("retry.test", "/before", "x-do: reset fail=1"), requests: 1},
 	{name: "a status that is listed", raw: get("retry.test", "/codes", "x-do: status=418 fail=1"), requests: 2},
 	{name: "a status that is not listed", raw: get("retry.test", "/codes", "x-do: status=503")},
 	{name: "retriable-4xx", raw: get("retry.test", "/codes", "x-do: status=409 fail=1"), requests: 2},

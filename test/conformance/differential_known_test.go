@@ -74,7 +74,6 @@ var knownDifferences = map[string]difference{
 	"x-forwarded-for in two lines":                     {why: joinedLines, ours: "x-forwarded-for: 5.6.7.8, 9.9.9.9", suite: "sidecar"},
 	"x-forwarded-proto twice":                          {why: joinedLines, ours: "x-forwarded-proto: http\n", suite: "sidecar"},
 	"reset for ever":                                   {why: staleRetry, ours: "x-envoy-attempt-count: 4"},
-	"reset-before-request":                             {why: staleRetry, ours: "x-envoy-attempt-count: 2"},
 	"no retries":                                       {why: staleRetry, ours: "x-envoy-attempt-count: 2"},
 	"by default a reset is not retried":                {why: staleRetry, ours: "x-envoy-attempt-count: 2"},
 	"nothing as an answer":                             {why: staleRetry, ours: "x-envoy-attempt-count: 2"},
