@@ -73,6 +73,7 @@ type control struct {
 	badExpect     bool
 	teTrailers    bool
 	listed        bool   // Connection names further fields
+	robs          bool   // Connection names a field that a client may not have removed
 	bad           string // why the head must be refused, in response code details; empty if not
 }
 
@@ -90,6 +91,7 @@ const (
 	detailsLowVersion  = "low_version"
 	detailsExpect      = "http1.expectation_not_supported"
 	detailsVersion     = "http1.version_not_supported"
+	detailsConnection  = "http1.connection_header_rejected"
 )
 
 // parseFields parses the lines of a head or of trailers (each ends in CRLF; the empty
@@ -175,10 +177,19 @@ func (c *control) connection(v []byte) {
 			c.keepAlive = true
 		case stream.EqualFold(t, "upgrade"):
 			c.upgradeListed = true
+		case protected(t):
+			c.robs = true
 		case lookup(t) == other:
 			c.listed = true
 		}
 	}
+}
+
+// protected tells the fields by which upstreams know who asks and for what: a client that names them in
+// Connection wants them gone (Envoy refuses that too).
+func protected(name []byte) bool {
+	const forwarded = "x-forwarded-"
+	return lookup(name) == fieldHost || len(name) > len(forwarded) && stream.EqualFold(name[:len(forwarded)], forwarded)
 }
 
 // dropListed removes what Connection names (RFC 9110 section 7.6.1). Fields that

@@ -57,6 +57,9 @@ func parseRequest(head []byte, r *stream.Request, ctl *control, maxFields int) *
 	if err := parseFields(lines, &r.Fields, ctl, maxFields); err != nil {
 		return err
 	}
+	if ctl.robs {
+		return refuse(400, detailsConnection)
+	}
 	if ctl.listed {
 		dropListed(lines, &r.Fields)
 	}

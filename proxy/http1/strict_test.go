@@ -83,6 +83,8 @@ func TestWhatIsRefused(t *testing.T) {
 		"transfer-encoding identity":             {"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: identity\r\n\r\n", 400, detailsTE},
 		"a decorated chunked":                    {"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked;q=1\r\n\r\n", 400, detailsTE},
 		"chunked in HTTP/1.0":                    {"POST / HTTP/1.0\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, detailsTE},
+		"Connection that names Host":             {"GET / HTTP/1.1\r\n" + host + "Connection: close, HOST\r\n\r\n", 400, detailsConnection},
+		"Connection that names X-Forwarded-For":  {"GET / HTTP/1.1\r\n" + host + "Connection: X-Forwarded-For\r\n\r\n", 400, detailsConnection},
 		"no Host":                                {"GET / HTTP/1.1\r\nX: y\r\n\r\n", 400, detailsMissingHost},
 		"two Hosts":                              {"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, detailsMissingHost},
 		"a Host with a slash":                    {"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, detailsCharacters},
