@@ -188,6 +188,9 @@ func (c *conn) windowFrame(h header, p []byte) error {
 		return connErr(codeProtocol, "WINDOW_UPDATE on an idle stream")
 	case n == 0:
 		c.resetID(h.stream, codeProtocol) // also for a stream that has just ended: the frame is wrong whenever it comes
+		if c.server != nil {
+			return c.guard.reset(time.Now()) // who makes us reset streams does what rapid reset does (CVE-2025-8671)
+		}
 	case s == nil:
 	default:
 		if s.sendWin += n; s.sendWin > maxWindow {
