@@ -49,16 +49,16 @@ type flight struct {
 	waiting int   // the pool's mutex
 }
 
-// staleAfter is how long a connection may idle before it is checked for having been closed by the peer.
-const staleAfter = time.Second
-
-// takeIdle pops the connection used last, checking it if it idled. mu is held.
+// takeIdle pops the connection used last that is open and silent. It looks at the
+// socket every time (one system call): a FIN that came a moment ago would cost a
+// request that may not be sent twice, and bytes that nobody asked for would be
+// taken for the answer to the next request, which may be another client's. mu is held.
 func (p *pool) takeIdle() *conn {
 	for n := len(p.idle); n > 0; n = len(p.idle) {
 		c := p.idle[n-1]
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
-		if time.Since(c.last) < staleAfter || c.Usable() {
+		if c.Usable() {
 			return c
 		}
 		p.drop(c)
