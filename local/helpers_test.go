@@ -266,6 +266,13 @@ func fakeProxy(args []string) int {
 	get := func(name string) string { return strings.Join(flags["--"+name], " ") }
 	token, err := os.ReadFile(get("token-file"))
 	fmt.Printf("proxy %s %s ip=%s sa=%s token=%s err=%v labels=%v\n", args[0], get("id"), get("ip"), get("service-account"), token, err, flags["--label"])
+	root, _ := os.ReadFile(get("ca-root"))
+	kept := filepath.Join(get("state-dir"), "kept")
+	before, _ := os.ReadFile(kept)
+	err = os.WriteFile(kept, append(before, 'x'), 0o600)
+	_, secret := os.Stat(filepath.Join(get("state-dir"), "../../ca/ca-key.pem"))
+	others, _ := os.ReadDir(filepath.Join(get("state-dir"), ".."))
+	fmt.Printf("files: root=%t starts=%d err=%v secret=%t folders=%d\n", bytes.Contains(root, []byte("CERTIFICATE")), len(before), err, secret == nil, len(others))
 	if args[0] == "sidecar" {
 		go relay(":15001", get("ip"), net.Dialer{Control: marked})
 		go relay(":15006", get("ip"), net.Dialer{Control: marked, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 6)}})
@@ -355,7 +362,8 @@ func originalDst(c *net.TCPConn) (netip.AddrPort, error) {
 }
 
 // testApp is a program in a pod: serve PORT answers HTTP with facts about
-// itself; crash ends with code 3; get URL prints what it gets.
+// itself; crash ends with code 3; get URL prints what it gets; dial PATH
+// connects to a Unix socket.
 func testApp(args []string) int {
 	switch args[0] {
 	case "serve":
@@ -369,6 +377,14 @@ func testApp(args []string) int {
 		fmt.Println("serving on", args[1])
 		fmt.Println(http.ListenAndServe(":"+args[1], mux))
 		return 1
+	case "dial":
+		c, err := net.Dial("unix", args[1])
+		if err != nil {
+			fmt.Println(err)
+			return 7
+		}
+		c.Close()
+		return 0
 	case "get":
 		c := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 		resp, err := c.Get(args[1])

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,6 +99,9 @@ func (s Settings) withDefaults() (Settings, error) {
 	if !filepath.IsAbs(s.ProxyPath) {
 		return s, fmt.Errorf("local: settings: proxy program %q: want an absolute path", s.ProxyPath)
 	}
+	if filepath.Dir(s.ProxyPath) == filepath.Clean(s.StateDir) || slices.Contains(s.ProgramDirs, filepath.Clean(s.StateDir)) {
+		return s, fmt.Errorf("local: settings: state directory %q is the folder of weft's programs: pods do not see it; choose another", s.StateDir)
+	}
 	if !s.Node.IsValid() {
 		s.Node = netip.MustParsePrefix(DefaultNode)
 	}
@@ -133,6 +137,18 @@ var keptVariables = []string{"HOME", "LANG", "TMPDIR"}
 
 // defaultPath is used when the user has no PATH.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// programFolders are where programs are looked for. Pods see them wherever they
+// are: the state directory may be their parent.
+func (s Settings) programFolders() []string {
+	out := []string{filepath.Dir(s.ProxyPath)}
+	for _, kv := range s.baseEnv() {
+		if path, ok := strings.CutPrefix(kv, "PATH="); ok {
+			out = append(out, filepath.SplitList(path)...)
+		}
+	}
+	return slices.DeleteFunc(out, func(dir string) bool { return !filepath.IsAbs(dir) })
+}
 
 // baseEnv is the environment that every process begins with.
 func (s Settings) baseEnv() []string {

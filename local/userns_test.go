@@ -66,6 +66,7 @@ func TestSettings(t *testing.T) {
 		{"a relative state directory", func(s *Settings) { s.StateDir = "state" }, "absolute"},
 		{"a state directory too long for sockets", func(s *Settings) { s.StateDir = "/" + strings.Repeat("d", 100) }, "at most 107 bytes"},
 		{"no proxy", func(s *Settings) { s.ProxyPath = "" }, "proxy program"},
+		{"a state directory that is the programs' folder", func(s *Settings) { s.StateDir = "/bin" }, "is the folder of weft's programs"},
 		{"a host port without listener", func(s *Settings) { s.HostPorts = map[uint16]string{80: "ingress"} }, `no listener "ingress"`},
 	}
 	for _, tt := range tests {

@@ -43,6 +43,7 @@ type container struct {
 	log      *logs.Log
 	target   probe.Target
 	start    func(context.Context) (*process.Process, error)
+	sweep    func(context.Context) // ends what an ended program left behind
 	changed  func()
 	term     chan struct{} // closed: end, do not start again
 	termOnce sync.Once
@@ -62,7 +63,7 @@ type containerStatus struct {
 }
 
 func newContainer(name string, log *logs.Log) *container {
-	return &container{name: name, log: log, changed: func() {}, term: make(chan struct{}), restart: make(chan struct{}, 1),
+	return &container{name: name, log: log, changed: func() {}, sweep: func(context.Context) {}, term: make(chan struct{}), restart: make(chan struct{}, 1),
 		done: make(chan struct{}), status: containerStatus{state: stateWaiting}}
 }
 
@@ -120,9 +121,12 @@ func (c *container) run(ctx context.Context) {
 			message := fmt.Sprintf("%s; starts again in %s", why, delay)
 			c.log.Printf("%s: %s", c.name, message)
 			c.update(func(s *containerStatus) { s.state, s.message, s.pid, s.ready = stateWaiting, message, 0, false })
+			c.sweep(ctx)
 			if !c.wait(ctx, delay) {
 				return
 			}
+		} else {
+			c.sweep(ctx)
 		}
 		c.update(func(s *containerStatus) { s.restarts++ })
 	}

@@ -41,12 +41,13 @@ type Env struct {
 	Pool        *network.Pool
 	Folder      manifest.Folder
 	StateDir    string
-	Domain      string // cluster.local
-	TrustDomain string // cluster.local
-	Cluster     string // Kubernetes
-	XDSAddress  string // IP:15012 of the control plane
-	RootFile    string // PEM of the trust domain's roots
-	ProxyPath   string // weft-proxy
+	Domain      string   // cluster.local
+	TrustDomain string   // cluster.local
+	Cluster     string   // Kubernetes
+	XDSAddress  string   // IP:15012 of the control plane
+	RootFile    string   // PEM of the trust domain's roots
+	ProxyPath   string   // weft-proxy
+	KeepDirs    []string // folders of programs: visible in pods even below StateDir, the rest of which is not
 	BaseEnv     []string
 	Caller      *process.Caller
 	HostPorts   map[uint16]*os.File // listeners on the machine, by port

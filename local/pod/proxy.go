@@ -42,7 +42,7 @@ func (p *Pod) proxyArgs(inherited []uint16) []string {
 	args := []string{p.env.ProxyPath, role,
 		"--id", p.name, "--namespace", p.spec.Namespace, "--ip", p.ip.String(),
 		"--service-account", p.spec.ServiceAccount, "--workload", p.spec.Name,
-		"--xds", p.env.XDSAddress, "--ca-root", p.env.RootFile,
+		"--xds", p.env.XDSAddress, "--ca-root", p.rootFile(),
 		"--token-file", p.tokenFile(), "--state-dir", p.proxyDir(),
 		"--trust-domain", p.env.TrustDomain, "--domain", p.env.Domain, "--cluster", p.env.Cluster,
 		"--access-log-file", "/dev/stdout",
@@ -62,11 +62,18 @@ func (p *Pod) proxyDir() string {
 
 func (p *Pod) tokenFile() string { return filepath.Join(p.proxyDir(), "join-token") }
 
+// rootFile is the proxy's copy of the roots: it sees no more of the state
+// directory than its own folder, and reads them once, when it starts.
+func (p *Pod) rootFile() string { return filepath.Join(p.proxyDir(), "ca-root.pem") }
+
 // startProxy starts the proxy, with a fresh join token if one can be had and
 // with the machine's listeners for a gateway's host ports.
 func (p *Pod) startProxy(ctx context.Context, ports []podspec.Port) (*process.Process, error) {
 	if err := os.MkdirAll(p.proxyDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("pod %s: make the proxy's folder: %w", p.name, err)
+	}
+	if err := p.copyRoots(); err != nil {
+		return nil, fmt.Errorf("pod %s: %w", p.name, err)
 	}
 	p.refreshToken(ctx)
 	files, inherited, err := p.hostListeners(ports)
@@ -75,7 +82,7 @@ func (p *Pod) startProxy(ctx context.Context, ports []podspec.Port) (*process.Pr
 	}
 	return process.Start(p.sandbox, process.Spec{
 		Argv: p.proxyArgs(inherited), Env: p.env.processEnv(p.name), Dir: p.workDir(),
-		Stdout: p.logOf(podspec.ProxyContainer), Stderr: p.logOf(podspec.ProxyContainer), Files: files,
+		Stdout: p.logOf(podspec.ProxyContainer), Stderr: p.logOf(podspec.ProxyContainer), Files: files, Sidecar: true,
 	})
 }
 
@@ -127,9 +134,22 @@ func (p *Pod) writeToken(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	temp := p.tokenFile() + ".new"
-	if err := os.WriteFile(temp, []byte(token), 0o600); err != nil {
-		return fmt.Errorf("write the join token: %w", err)
+	return replace(p.tokenFile(), []byte(token))
+}
+
+func (p *Pod) copyRoots() error {
+	pem, err := os.ReadFile(p.env.RootFile)
+	if err != nil {
+		return fmt.Errorf("read the roots: %w", err)
 	}
-	return os.Rename(temp, p.tokenFile())
+	return replace(p.rootFile(), pem)
+}
+
+// replace writes a file in such a way that readers see the old or the new one.
+func replace(path string, content []byte) error {
+	temp := path + ".new"
+	if err := os.WriteFile(temp, content, 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	return os.Rename(temp, path)
 }

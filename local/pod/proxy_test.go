@@ -32,7 +32,7 @@ func TestProxyArgs(t *testing.T) {
 	p := newPod(t, Config{Name: "web-abc-1", Hash: "abc", Spec: spec, Sidecar: true})
 	dir := p.env.StateDir + "/proxies/shop_web-abc-1"
 	want := []string{"/bin/weft-proxy", "sidecar", "--id", "web-abc-1", "--namespace", "shop", "--ip", "10.97.0.5", "--service-account", "web-sa",
-		"--workload", "web", "--xds", "10.97.0.1:15012", "--ca-root", "/r.pem", "--token-file", dir + "/join-token", "--state-dir", dir,
+		"--workload", "web", "--xds", "10.97.0.1:15012", "--ca-root", dir + "/ca-root.pem", "--token-file", dir + "/join-token", "--state-dir", dir,
 		"--trust-domain", "td", "--domain", "cluster.local", "--cluster", "Kubernetes", "--access-log-file", "/dev/stdout",
 		"--label", "app=web", "--label", "pod-template-hash=abc", "--label", "security.istio.io/tlsMode=istio",
 		"--label", "service.istio.io/canonical-name=web", "--label", "service.istio.io/canonical-revision=v2", "--label", "version=v2"}

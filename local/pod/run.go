@@ -81,8 +81,12 @@ func (p *Pod) trySetup() (err error) {
 			p.env.Pool.Release(ip, time.Now())
 		}
 	}()
+	if err := os.MkdirAll(p.proxyDir(), 0o700); err != nil {
+		return fmt.Errorf("pod %s: make the proxy's folder: %w", p.name, err)
+	}
 	sb, err := sandbox.New(sandbox.Config{Dir: p.sandboxDir(), Hostname: p.name, Namespace: p.spec.Namespace,
-		Domain: p.env.Domain, IP: ip, DNS: p.env.Network.Node.Addr()})
+		Domain: p.env.Domain, IP: ip, DNS: p.env.Network.Node.Addr(),
+		Hide: p.env.StateDir, Keep: p.env.KeepDirs, Private: []string{p.proxyDir()}})
 	if err != nil {
 		return err
 	}
@@ -135,6 +139,7 @@ func (p *Pod) startAll(ctx context.Context) {
 		spec := p.specOf(c.name)
 		c.startup, c.ready, c.live, c.ports, c.target = spec.Startup, spec.Readiness, spec.Liveness, spec.Ports, target
 		c.start = func(context.Context) (*process.Process, error) { return p.startApp(spec, c) }
+		c.sweep = func(ctx context.Context) { p.sweep(ctx, c) }
 		if closed(p.stop) {
 			c.terminate()
 		}
@@ -163,7 +168,26 @@ func (p *Pod) startApp(spec podspec.Container, c *container) (*process.Process, 
 	if dir == "" {
 		dir = p.workDir()
 	}
+	env = append(env, markName+"="+p.mark(spec.Name))
 	return process.Start(p.sandbox, process.Spec{Argv: argv, Env: env, Dir: dir, Stdout: c.log, Stderr: c.log, As: p.env.Caller})
+}
+
+// markName is the variable that says to which container a process belongs: all
+// that the program starts inherits it. Commands of exec and probes have none.
+const markName = "WEFT_CONTAINER"
+
+func (p *Pod) mark(container string) string { return p.uid + "/" + container }
+
+// leftoverGrace is the time from SIGTERM to SIGKILL for processes that outlived
+// their container's program.
+const leftoverGrace = 500 * time.Millisecond
+
+// sweep ends what a program left behind, so that its successor finds its ports
+// free, as a new container would.
+func (p *Pod) sweep(ctx context.Context, c *container) {
+	if n := process.EndMarked(ctx, markName+"="+p.mark(c.name), leftoverGrace); n > 0 {
+		c.log.Printf("%s: ended %d processes that its program had left behind", c.name, n)
+	}
 }
 
 func (p *Pod) target() probe.Target {

@@ -5,7 +5,8 @@
 // get a parent-death signal, because that is tied to the starting thread;
 // instead everything of a mesh lives in one PID namespace, which the kernel
 // ends with the mesh. What a program leaves behind in its process group is
-// killed when it ends; what left the group too is the sandbox's to kill.
+// killed when it ends. What left the group too is found by its environment
+// ([EndMarked]) or is the sandbox's to kill.
 package process
 
 import (
@@ -46,6 +47,8 @@ type Spec struct {
 	// As runs the program as this user with no privilege over the mesh's
 	// namespaces. Nil: as we are.
 	As *Caller
+	// Sidecar gives the program the sidecar's view of the files.
+	Sidecar bool
 }
 
 // Process is a running or ended program.
@@ -71,9 +74,12 @@ func Start(s *sandbox.Sandbox, spec Spec) (*Process, error) {
 		return p.cmd.Start()
 	}
 	var err error
-	if s == nil {
+	switch {
+	case s == nil:
 		err = start()
-	} else {
+	case spec.Sidecar:
+		err = s.RunSidecar(start)
+	default:
 		err = s.Run(start)
 	}
 	if err != nil {

@@ -2,7 +2,10 @@
 // of its own, a host name, and a mount namespace in which the files of name
 // resolution (/etc/resolv.conf, hosts, hostname, nsswitch.conf) are the pod's.
 //
-// The rest of the file system is the machine's. Namespaces live as long as the
+// The rest of the file system is the machine's, but for one folder that holds
+// secrets and looks empty ([Config.Hide]). The sidecar has a mount namespace of
+// its own, in which it sees its files there and the programs do not. A program
+// that is root of the machine can undo all of this. Namespaces live as long as the
 // [Sandbox] or a process in them does; they have no name and leave nothing
 // behind. Addresses and links are the network package's business.
 package sandbox
@@ -29,14 +32,20 @@ type Config struct {
 	IP        netip.Addr // the pod's address
 	DNS       netip.Addr // name server
 	EtcDir    string     // where the machine's files are; "" means /etc. For tests.
+
+	// Hide is a folder that looks empty inside, except for Dir; "" means none.
+	Hide    string
+	Keep    []string // folders below Hide that stay visible; missing ones are left out
+	Private []string // folders below Hide that the sidecar sees, and nobody else
 }
 
 // Sandbox holds the namespaces of one pod open.
 type Sandbox struct {
-	Net *netns.Handle
-	mnt *os.File
-	uts *os.File
-	dir string
+	Net     *netns.Handle
+	mnt     *os.File // the programs' view
+	sidecar *os.File // the sidecar's view
+	uts     *os.File
+	dir     string
 }
 
 // New makes the namespaces. It needs CAP_SYS_ADMIN.
@@ -66,6 +75,9 @@ func (s *Sandbox) create(c Config) error {
 	if err := unix.Sethostname([]byte(c.Hostname)); err != nil {
 		return fmt.Errorf("set host name %q: %w", c.Hostname, err)
 	}
+	if err := hide(c); err != nil {
+		return err
+	}
 	if err := mountFiles(c); err != nil {
 		return err
 	}
@@ -79,11 +91,26 @@ func (s *Sandbox) create(c Config) error {
 	if s.Net, err = netns.FromThread(); err != nil {
 		return err
 	}
-	if s.mnt, err = os.Open("/proc/thread-self/ns/mnt"); err != nil {
-		return fmt.Errorf("keep the mount namespace: %w", err)
-	}
 	if s.uts, err = os.Open("/proc/thread-self/ns/uts"); err != nil {
 		return fmt.Errorf("keep the host name namespace: %w", err)
+	}
+	return s.split(c)
+}
+
+// split makes the two views of the files: the sidecar's, which is that of the
+// calling thread, and the programs', which is a copy without what is private.
+func (s *Sandbox) split(c Config) (err error) {
+	if s.sidecar, err = os.Open("/proc/thread-self/ns/mnt"); err != nil {
+		return fmt.Errorf("keep the sidecar's mount namespace: %w", err)
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("make the programs' mount namespace: %w", err)
+	}
+	if err := withhold(c); err != nil {
+		return err
+	}
+	if s.mnt, err = os.Open("/proc/thread-self/ns/mnt"); err != nil {
+		return fmt.Errorf("keep the programs' mount namespace: %w", err)
 	}
 	return nil
 }
@@ -107,7 +134,12 @@ func setSysctls() error {
 
 // Run executes f on a thread inside all namespaces of the pod. Processes that
 // f starts are inside too.
-func (s *Sandbox) Run(f func() error) error {
+func (s *Sandbox) Run(f func() error) error { return s.run(s.mnt, f) }
+
+// RunSidecar is Run with the sidecar's view of the files.
+func (s *Sandbox) RunSidecar(f func() error) error { return s.run(s.sidecar, f) }
+
+func (s *Sandbox) run(mnt *os.File, f func() error) error {
 	return onThread(func() error {
 		// A thread that shares its working directory with others may not
 		// change its mount namespace: setns(2).
@@ -120,7 +152,7 @@ func (s *Sandbox) Run(f func() error) error {
 		if err := s.Net.Enter(); err != nil {
 			return err
 		}
-		if err := unix.Setns(int(s.mnt.Fd()), unix.CLONE_NEWNS); err != nil {
+		if err := unix.Setns(int(mnt.Fd()), unix.CLONE_NEWNS); err != nil {
 			return fmt.Errorf("sandbox: enter mount namespace: %w", err)
 		}
 		return f()
@@ -130,7 +162,7 @@ func (s *Sandbox) Run(f func() error) error {
 // Close lets go of the namespaces and removes the pod's files. Processes that
 // are still inside keep running: see KillAll.
 func (s *Sandbox) Close() error {
-	for _, f := range []*os.File{s.mnt, s.uts} {
+	for _, f := range []*os.File{s.mnt, s.sidecar, s.uts} {
 		if f != nil {
 			f.Close()
 		}

@@ -146,3 +146,38 @@ func TestCloseRemovesTheFolder(t *testing.T) {
 		t.Error("the folder is left")
 	}
 }
+
+func TestAHiddenFolderShowsWhatIsKeptOnly(t *testing.T) {
+	hidden := t.TempDir()
+	for _, name := range []string{"secret/key", "bin/tool", "proxies/web-1/token", "proxies/web-2/token"} {
+		path := filepath.Join(hidden, name)
+		os.MkdirAll(filepath.Dir(path), 0o755)
+		os.WriteFile(path, []byte(name+"\n"), 0o644)
+	}
+	c := config(t, t.TempDir())
+	c.Dir, c.Hide = filepath.Join(hidden, "sandbox", "web-1"), hidden
+	c.Keep = []string{filepath.Join(hidden, "bin"), filepath.Join(hidden, "no-such-folder"), hidden, "/usr/bin"}
+	c.Private = []string{filepath.Join(hidden, "proxies", "web-1")}
+	for _, name := range []string{"hosts", "hostname", "nsswitch.conf"} { // without resolv.conf: the folder is shadowed
+		os.WriteFile(filepath.Join(c.EtcDir, name), nil, 0o644)
+	}
+	os.WriteFile(filepath.Join(c.EtcDir, "passwd"), []byte("machine's\n"), 0o644)
+	s := newSandbox(t, c)
+	list := "cd " + hidden + " && find . -type f | grep -v ^./sandbox/web-1/ | sort"
+	if got := inside(t, s, list); got != "./bin/tool\n" {
+		t.Errorf("programs see %q", got)
+	}
+	if got := inside(t, s, "cat "+c.EtcDir+"/resolv.conf "+c.EtcDir+"/passwd"); got != wantResolv+"machine's\n" {
+		t.Errorf("the pod's files: %q", got)
+	}
+	var out []byte
+	if err := s.RunSidecar(func() (err error) {
+		out, err = exec.Command("sh", "-c", list+"; echo new > proxies/web-1/state").CombinedOutput()
+		return err
+	}); err != nil || string(out) != "./bin/tool\n./proxies/web-1/token\n" {
+		t.Errorf("the sidecar sees %q, %v", out, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(c.Private[0], "state")); string(b) != "new\n" {
+		t.Errorf("what the sidecar wrote is %q, %v", b, err)
+	}
+}
