@@ -87,8 +87,10 @@ func (c *container) update(f func(*containerStatus)) {
 // terminate asks the program to end and not to be started again.
 func (c *container) terminate() { c.termOnce.Do(func() { close(c.term) }) }
 
-// restartNow ends the program and starts it again at once.
+// restartNow ends the program and starts it again at once. Whoever asked sees
+// it as not ready from now on, until the new run is.
 func (c *container) restartNow() {
+	c.update(func(s *containerStatus) { s.ready = false })
 	select {
 	case c.restart <- struct{}{}:
 	default:
@@ -161,8 +163,11 @@ func (c *container) once(ctx context.Context) (asked bool, why string) {
 	sick := make(chan string, 1)
 	var wg sync.WaitGroup
 	wg.Go(func() { c.watch(probing, sick) })
-	defer wg.Wait()
-	defer cancel()
+	unwatch := func() {
+		cancel()
+		wg.Wait()
+	}
+	defer unwatch()
 	select {
 	case <-p.Done():
 	case <-ctx.Done():
@@ -177,10 +182,12 @@ func (c *container) once(ctx context.Context) (asked bool, why string) {
 			<-p.Done()
 		}
 	case <-c.restart:
+		unwatch() // a program that drains may answer its probes: it is not ready all the same
 		c.end(ctx, p)
 		return true, ""
 	case why := <-sick:
 		c.log.Printf("%s: %s: killing it", c.name, why)
+		unwatch()
 		c.end(ctx, p)
 		return false, why
 	}
