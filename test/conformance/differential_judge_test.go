@@ -36,6 +36,8 @@ func (p *proxies) judge(t *testing.T, suite, name, ours, theirs string) {
 	switch {
 	case !ok && diff != "":
 		t.Errorf("-envoy +weft\n%s", diff)
+	case ok && diff == "" && known.why == staleRetry:
+		// It shows only if a pooled connection is there to be stale, which is the last case's doing.
 	case ok && diff == "":
 		t.Errorf("the difference is gone: take the case out of the table (%s)", known.why)
 	case ok && !strings.Contains(strings.Join(a, "\n"), known.ours):
