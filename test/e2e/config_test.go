@@ -91,7 +91,7 @@ spec:
 	route("notanumber")
 	m.eventually(tenSeconds, "weft status tells of the bad file", func() (string, bool) {
 		r := m.weft("status")
-		return r.stdout, strings.Contains(r.stdout, "route.yaml:6:") && strings.Contains(r.stdout, "refused")
+		return r.stdout, strings.Contains(r.stdout, "route.yaml:6:") && strings.Contains(r.stdout, "wrong-type")
 	})
 	if s := status(); s != "418" {
 		t.Errorf("with the bad file: status %s, want the last good version's 418", s)
