@@ -105,38 +105,6 @@ func TestClientHello(t *testing.T) {
 	}
 }
 
-// reference is what crypto/tls understands of a ClientHello.
-func reference(b []byte) (h hello, ok bool) {
-	cfg := &tls.Config{GetConfigForClient: func(i *tls.ClientHelloInfo) (*tls.Config, error) {
-		h, ok = hello{sni: strings.ToLower(i.ServerName), alpn: i.SupportedProtos}, true
-		return nil, errors.New("seen")
-	}}
-	_ = tls.Server(&sink{in: bytes.NewReader(b)}, cfg).Handshake()
-	return h, ok
-}
-
-func FuzzClientHello(f *testing.F) {
-	f.Add(helloOf(&tls.Config{ServerName: "www.example.com", NextProtos: []string{"h2"}}))
-	f.Add(fragment(helloOf(&tls.Config{ServerName: "a.b", MaxVersion: tls.VersionTLS12}), 90))
-	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		got, need, err := parseHello(b)
-		if need > maxHello || (need > 0 && need <= len(b)) {
-			t.Fatalf("asks for %d bytes with %d there", need, len(b))
-		}
-		if err != nil || need > 0 {
-			return
-		}
-		want, ok := reference(b)
-		if !ok { // crypto/tls is stricter about extensions that we do not read
-			return
-		}
-		if got.sni != want.sni || !slices.Equal(got.alpn, want.alpn) {
-			t.Errorf("got %+v, crypto/tls %+v", got, want)
-		}
-	})
-}
-
 func TestHTTPInspector(t *testing.T) {
 	tests := []struct {
 		name, in, want string
@@ -171,31 +139,6 @@ func TestHTTPInspector(t *testing.T) {
 			t.Errorf("%s: %q, more %t; want %q, more %t", tt.name, got, more, tt.want, tt.more)
 		}
 	}
-}
-
-// FuzzInspectHTTP: once the inspector has decided, more bytes do not change its mind.
-func FuzzInspectHTTP(f *testing.F) {
-	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
-	f.Add([]byte(http2Preface + "more"))
-	f.Add([]byte("*1\r\n$4\r\nPING\r\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		decided, verdict := false, ""
-		for n := range len(b) + 1 {
-			got, more := inspectHTTP(b[:n])
-			if more && got != "" {
-				t.Fatalf("%q and asks for more", got)
-			}
-			if more && n > maxRequestLine+8 {
-				t.Fatalf("asks for more after %d bytes", n)
-			}
-			if decided && (more || got != verdict) {
-				t.Fatalf("after %d bytes %q, before %q", n, got, verdict)
-			}
-			if !more {
-				decided, verdict = true, got
-			}
-		}
-	})
 }
 
 func TestProxyProtocol(t *testing.T) {
@@ -243,23 +186,4 @@ func TestProxyProtocol(t *testing.T) {
 			}
 		})
 	}
-}
-
-func FuzzProxyProtocol(f *testing.F) {
-	f.Add([]byte("PROXY TCP4 10.0.0.1 10.0.0.2 4000 80\r\nrest"))
-	f.Add([]byte(proxyV2Signature + "\x21\x11\x00\x0c\x0a\x00\x00\x01\x0a\x00\x00\x02\x0f\xa0\x00\x50"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		h, need, err := parseProxy(b)
-		switch {
-		case err != nil:
-		case need > 0:
-			if need <= len(b) || need > maxProxyV2 {
-				t.Fatalf("asks for %d bytes with %d there", need, len(b))
-			}
-		case h.size <= 0 || h.size > len(b) || h.size > maxProxyV2:
-			t.Fatalf("header of %d bytes in %d", h.size, len(b))
-		case !h.local && (!h.src.IsValid() || !h.dst.IsValid()):
-			t.Fatalf("no addresses: %+v", h)
-		}
-	})
 }
