@@ -56,7 +56,12 @@ type Listener struct {
 type Inspect struct {
 	TLS           bool
 	HTTP          bool
-	ProxyProtocol bool
+	ProxyProtocol bool // a PROXY header comes first
+	// ProxyOptional also serves connections that begin with no header of an allowed
+	// version (allow_requests_without_proxy_protocol).
+	ProxyOptional bool
+	// ProxyNoV1 and ProxyNoV2 are disallowed_versions.
+	ProxyNoV1, ProxyNoV2 bool
 	// NoSniff lists destination ports on which nothing is sniffed (server-first protocols).
 	NoTLS, NoHTTP     []PortRange
 	Timeout           time.Duration // 0: wait without bound
@@ -313,7 +318,7 @@ type Cluster struct {
 	AutoSNI          bool // SNI from the request's authority (upstream_http_protocol_options.auto_sni); also set on its TLS settings
 	// InitialStreamWindow and InitialConnWindow of HTTP/2 in bytes; 0: the codec's defaults.
 	InitialStreamWindow, InitialConnWindow uint32
-	ProxyProtocol                          uint8 // 0, 1 or 2
+	ProxyProtocol                          uint8 // version of the PROXY header to send first, when no match applies; 0: none
 }
 
 // LB is a load-balancing policy and its settings.
@@ -331,9 +336,10 @@ type LB struct {
 
 // TransportMatch chooses TLS settings by endpoint metadata (envoy.transport_socket_match).
 type TransportMatch struct {
-	Name  string
-	Match map[string]string
-	TLS   *UpstreamTLS // nil: plaintext
+	Name          string
+	Match         map[string]string
+	TLS           *UpstreamTLS // nil: plaintext
+	ProxyProtocol uint8        // version of the PROXY header to send first; 0: none
 }
 
 // TCPKeepalive as SO_KEEPALIVE and its options.

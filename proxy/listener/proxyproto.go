@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -16,7 +17,10 @@ const (
 	maxProxyV2 = 4 << 10
 )
 
-const proxyV2Signature = "\r\n\r\n\x00\r\nQUIT\n"
+const (
+	proxyV1Signature = "PROXY "
+	proxyV2Signature = "\r\n\r\n\x00\r\nQUIT\n"
+)
 
 var errProxy = errors.New("malformed proxy protocol header")
 
@@ -25,6 +29,25 @@ type proxyHeader struct {
 	size     int  // bytes to skip
 	local    bool // made by the balancer itself (LOCAL, UNKNOWN): no addresses
 	src, dst netip.AddrPort
+}
+
+// proxyVersion tells which version of the PROXY protocol the first bytes begin; 0: none.
+// need > 0 asks for at least so many bytes in all, while it may still be either.
+func proxyVersion(b []byte) (version uint8, need int) {
+	for v, signature := range [...]string{1: proxyV1Signature, 2: proxyV2Signature} {
+		if v == 0 {
+			continue
+		}
+		n := min(len(b), len(signature))
+		switch {
+		case string(b[:n]) != signature[:n]:
+		case n == len(signature):
+			return uint8(v), 0
+		default:
+			return 0, n + 1
+		}
+	}
+	return 0, 0
 }
 
 // parseProxy reads a PROXY protocol header of version 1 or 2 from the first bytes.
@@ -40,8 +63,8 @@ func parseProxy(b []byte) (h proxyHeader, need int, err error) {
 }
 
 func parseProxyV1(b []byte) (h proxyHeader, need int, err error) {
-	n := min(len(b), len("PROXY "))
-	if string(b[:n]) != "PROXY "[:n] {
+	n := min(len(b), len(proxyV1Signature))
+	if string(b[:n]) != proxyV1Signature[:n] {
 		return h, 0, fmt.Errorf("%w: begins with neither version", errProxy)
 	}
 	end := bytes.Index(b[:min(len(b), maxProxyV1)], []byte("\r\n"))
@@ -104,6 +127,44 @@ func parseProxyV2(b []byte) (h proxyHeader, need int, err error) {
 		return h, 0, fmt.Errorf("%w: version and command %#x", errProxy, b[12])
 	}
 	return h, 0, h.addresses(b[13], b[16:size])
+}
+
+// typeCRC32C is PP2_TYPE_CRC32C (section 2.2.4 of the specification).
+const typeCRC32C = 0x03
+
+// checkTLVs walks the vectors after the addresses of a version 2 header that parseProxy
+// took: each must fit, and a checksum must be right. Nothing else of them is
+// used; together they are bounded by maxProxyV2.
+func checkTLVs(header []byte) error {
+	at := 16 + 2*4 + 4
+	if header[13] == 0x21 {
+		at = 16 + 2*16 + 4
+	}
+	for at < len(header) {
+		if len(header)-at < 3 {
+			return fmt.Errorf("%w: a TLV of %d bytes", errProxy, len(header)-at)
+		}
+		kind, n := header[at], int(binary.BigEndian.Uint16(header[at+1:]))
+		at += 3
+		if len(header)-at < n {
+			return fmt.Errorf("%w: TLV %#x of %d bytes is cut off", errProxy, kind, n)
+		}
+		if kind == typeCRC32C {
+			if n != 4 || checksum(header, at) != binary.BigEndian.Uint32(header[at:]) {
+				return fmt.Errorf("%w: wrong checksum", errProxy)
+			}
+		}
+		at += n
+	}
+	return nil
+}
+
+// checksum is CRC32c of the header with its checksum, at that place, as zero.
+func checksum(header []byte, at int) uint32 {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	sum := crc32.Update(0, table, header[:at])
+	sum = crc32.Update(sum, table, make([]byte, 4))
+	return crc32.Update(sum, table, header[at+4:])
 }
 
 func (h *proxyHeader) addresses(family byte, b []byte) error {

@@ -39,7 +39,7 @@ func (m *Manager) sniff(c *netio.Conn, in *config.Inspect, dir stream.Direction,
 		defer func() { _ = c.SetReadDeadline(time.Time{}) }()
 	}
 	if in.ProxyProtocol {
-		if err := s.proxy(f, info); err != nil {
+		if err := s.proxy(in, f, info); err != nil || s.expire {
 			return err
 		}
 	}
@@ -81,8 +81,13 @@ func (s *sniffer) peek(n int) (b []byte, ok bool, err error) {
 
 var errSniffTimeout = errors.New("listener filter timeout")
 
-// proxy takes the PROXY header off the connection. It must be there.
-func (s *sniffer) proxy(f *facts, info *stream.ConnInfo) error {
+// proxy takes the PROXY header off the connection. It must be there, unless the
+// listener also serves connections without; then a version that is disallowed is none.
+func (s *sniffer) proxy(in *config.Inspect, f *facts, info *stream.ConnInfo) error {
+	v, err := s.proxyVersion(in)
+	if err != nil || v == 0 {
+		return err
+	}
 	for need := 1; ; {
 		b, ok, err := s.peek(need)
 		if err != nil {
@@ -99,6 +104,11 @@ func (s *sniffer) proxy(f *facts, info *stream.ConnInfo) error {
 			need = more
 			continue
 		}
+		if v == 2 && !h.local {
+			if err := checkTLVs(b[:h.size]); err != nil {
+				return err
+			}
+		}
 		var scratch [256]byte
 		for skip := h.size; skip > 0; {
 			n, err := s.c.Read(scratch[:min(skip, len(scratch))])
@@ -108,10 +118,37 @@ func (s *sniffer) proxy(f *facts, info *stream.ConnInfo) error {
 			skip -= n
 		}
 		if !h.local {
+			info.Direct = info.Remote
 			info.Remote, f.remote = h.src, h.src
 			info.Local, f.local = h.dst, h.dst
 		}
 		return nil
+	}
+}
+
+// proxyVersion waits until it is clear which header begins; 0: none, and none is needed.
+func (s *sniffer) proxyVersion(in *config.Inspect) (uint8, error) {
+	for need := 1; ; {
+		b, ok, err := s.peek(need)
+		if err != nil {
+			return 0, err
+		}
+		v, more := proxyVersion(b)
+		if ok && more > 0 {
+			need = more
+			continue
+		}
+		if v == 1 && in.ProxyNoV1 || v == 2 && in.ProxyNoV2 {
+			if !in.ProxyOptional {
+				return 0, fmt.Errorf("%w: version %d is not allowed here", errProxy, v)
+			}
+			v = 0
+		}
+		if v == 0 && !in.ProxyOptional {
+			s.expire = false // going on without what the header would say is not an option
+			return 0, fmt.Errorf("%w: begins with neither version", errProxy)
+		}
+		return v, nil
 	}
 }
 

@@ -22,7 +22,7 @@ type ConnInfo struct {
 	Direction Direction
 	Listener  string
 	Local     netip.AddrPort // original destination where there is one
-	Remote    netip.AddrPort
+	Remote    netip.AddrPort // the client: as the PROXY header says, where there is one
 	SNI       string
 	ALPN      string
 	TLS       bool
@@ -33,6 +33,17 @@ type ConnInfo struct {
 	// Peer is the peer's workload as learnt on this connection (metadata
 	// exchange); owned by the connection's goroutine.
 	Peer *Workload
+	// Direct is the socket's peer where Remote is not: the balancer that sent a PROXY header. Ask [ConnInfo.DirectRemote].
+	Direct netip.AddrPort
+}
+
+// DirectRemote is the address of the socket's peer, whatever a PROXY header said
+// (Envoy's direct remote address).
+func (c *ConnInfo) DirectRemote() netip.AddrPort {
+	if c.Direct.IsValid() {
+		return c.Direct
+	}
+	return c.Remote
 }
 
 // MutualTLS tells whether the peer proved an identity.

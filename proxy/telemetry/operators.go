@@ -61,8 +61,8 @@ var operators = map[string]op{
 	"GRPC_STATUS_NUMBER": {value: func(b []byte, i *stream.Info) ([]byte, bool) {
 		return strconv.AppendInt(b, int64(i.GRPCCode), 10), i.GRPC && i.GRPCCode >= 0
 	}, number: true},
-	"DOWNSTREAM_DIRECT_REMOTE_ADDRESS":              addr(connRemote),
-	"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": ip(connRemote),
+	"DOWNSTREAM_DIRECT_REMOTE_ADDRESS":              addr(connDirect),
+	"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": ip(connDirect),
 }
 
 // operator makes the value of an operator.
@@ -162,6 +162,7 @@ func conn(i *stream.Info) *stream.ConnInfo {
 
 func connLocal(i *stream.Info) netip.AddrPort  { return conn(i).Local }
 func connRemote(i *stream.Info) netip.AddrPort { return conn(i).Remote }
+func connDirect(i *stream.Info) netip.AddrPort { return conn(i).DirectRemote() }
 
 func protocolOf(b []byte, i *stream.Info) ([]byte, bool) {
 	if i.Req == nil || i.Req.Proto == 0 {

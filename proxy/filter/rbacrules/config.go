@@ -146,7 +146,7 @@ func identifier(p *rbacv3.Principal) (match, error) {
 		return filterState(r)
 	case *rbacv3.Principal_SourceIp:
 		c, err := matcher.CIDR(r.SourceIp)
-		return directRemoteIP(c), err
+		return sourceIP(c), err
 	case *rbacv3.Principal_DirectRemoteIp:
 		c, err := matcher.CIDR(r.DirectRemoteIp)
 		return directRemoteIP(c), err

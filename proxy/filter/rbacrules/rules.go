@@ -169,8 +169,14 @@ func destinationIP(p netip.Prefix) match {
 	return func(s *Subject) bool { return p.Contains(s.Conn.Local.Addr().Unmap()) }
 }
 
-func directRemoteIP(p netip.Prefix) match {
+// sourceIP is the connection's client, as a PROXY header says if there is one; x-forwarded-for has no say (Envoy's source_ip).
+func sourceIP(p netip.Prefix) match {
 	return func(s *Subject) bool { return p.Contains(s.Conn.Remote.Addr().Unmap()) }
+}
+
+// directRemoteIP is the socket's peer, whatever headers say (Envoy's direct_remote_ip).
+func directRemoteIP(p netip.Prefix) match {
+	return func(s *Subject) bool { return p.Contains(s.Conn.DirectRemote().Addr().Unmap()) }
 }
 
 func remoteIP(p netip.Prefix) match {
