@@ -123,38 +123,3 @@ func TestANACKIsBounded(t *testing.T) {
 		t.Errorf("%d bytes: %s", len(s), s[:200])
 	}
 }
-
-func FuzzCompileNeverPanics(f *testing.F) {
-	types := xds.PushOrder
-	for _, file := range []string{"testdata/sidecar.yaml"} {
-		for typeURL, rs := range load(f, file) {
-			for _, r := range rs {
-				for i, u := range types {
-					if u == typeURL {
-						f.Add(uint8(i), r.Body)
-					}
-				}
-			}
-		}
-	}
-	f.Fuzz(func(t *testing.T, kind uint8, body []byte) {
-		c := New(Settings{})
-		// The compile functions themselves: Apply turns a panic into a refusal.
-		switch types[int(kind)%len(types)] {
-		case xds.ClusterType:
-			if k, err := c.cluster(body); err == nil {
-				k.resolve(nil, true, nil)
-			}
-		case xds.EndpointType:
-			_, _ = c.endpoints(body)
-		case xds.ListenerType:
-			if l, err := c.listener(body); err == nil {
-				l.resolve(nil)
-			}
-		case xds.RouteType:
-			_, _ = c.routes(body)
-		case xds.SecretType:
-			_, _ = c.secret(body)
-		}
-	})
-}
