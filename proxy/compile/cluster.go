@@ -285,14 +285,22 @@ func clusterConnection(x *clusterv3.Cluster, k *cluster) error {
 }
 
 func (c *Compiler) clusterTLS(x *clusterv3.Cluster, k *cluster) error {
-	var err error
-	if k.tls, err = c.upstreamTLS(x.GetTransportSocket()); err != nil {
+	socket, version, err := proxySocket(x.GetTransportSocket())
+	if err != nil {
 		return at("transport_socket", err)
 	}
+	k.base.ProxyProtocol = version
+	if k.tls, err = c.upstreamTLS(socket); err != nil {
+		return at("transport_socket", inside(version, err))
+	}
 	for i, m := range x.GetTransportSocketMatches() {
-		t, err := c.upstreamTLS(m.GetTransportSocket())
+		socket, version, err := proxySocket(m.GetTransportSocket())
 		if err != nil {
 			return index("transport_socket_matches", i, at("transport_socket", err))
+		}
+		t, err := c.upstreamTLS(socket)
+		if err != nil {
+			return index("transport_socket_matches", i, at("transport_socket", inside(version, err)))
 		}
 		match := map[string]string{}
 		for name, v := range m.GetMatch().GetFields() {
@@ -302,7 +310,7 @@ func (c *Compiler) clusterTLS(x *clusterv3.Cluster, k *cluster) error {
 			}
 			match[name] = s
 		}
-		k.base.TLSMatches = append(k.base.TLSMatches, config.TransportMatch{Name: m.GetName(), Match: match})
+		k.base.TLSMatches = append(k.base.TLSMatches, config.TransportMatch{Name: m.GetName(), Match: match, ProxyProtocol: version})
 		k.matches = append(k.matches, t)
 		k.autoSNI(t)
 	}

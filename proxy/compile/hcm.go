@@ -215,12 +215,24 @@ func hcmUpgrades(x *hcmv3.HttpConnectionManager, m *config.HTTPManager) error {
 		if u.GetEnabled() != nil && !u.GetEnabled().GetValue() {
 			continue
 		}
-		if t != "websocket" && t != "connect" {
-			return bad(fmt.Sprintf("upgrade_configs[%d].upgrade_type", i), t, "want websocket")
+		if err := upgradeType(t); err != nil {
+			return index("upgrade_configs", i, err)
 		}
 		if !slices.Contains(m.Upgrades, t) {
 			m.Upgrades = append(m.Upgrades, t)
 		}
+	}
+	return nil
+}
+
+// upgradeType takes any protocol's name, "connect" for plain CONNECT requests, and refuses the one that no
+// proxy may pass on: h2c changes what speaks on the connection, and the next hop has a connection of its own.
+func upgradeType(t string) error {
+	switch {
+	case !stream.ValidToken([]byte(strings.Replace(t, "/", "", 1))): // protocol [ "/" version ], RFC 9110 section 7.8
+		return bad("upgrade_type", t, "want the name of a protocol, e.g. websocket")
+	case t == "h2c":
+		return bad("upgrade_type", t, "h2c is between two neighbours and cannot be passed on")
 	}
 	return nil
 }

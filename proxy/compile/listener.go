@@ -9,6 +9,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 
 	"weft.mesh/weft/proxy/config"
@@ -201,6 +202,7 @@ const (
 	typeOriginalDst   = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst"
 	typeTLSInspector  = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
 	typeHTTPInspector = "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"
+	typeProxyProtocol = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
 )
 
 func listenerFilters(x *listenerv3.Listener, b *config.Listener) error {
@@ -229,13 +231,48 @@ func listenerFilters(x *listenerv3.Listener, b *config.Listener) error {
 		case typeHTTPInspector:
 			in.HTTP, in.NoHTTP = true, off
 			err = unpack(f.GetTypedConfig(), new(httpinspectorv3.HttpInspector))
+		case typeProxyProtocol:
+			err = proxyProtocol(f, in)
+			if err == nil && len(off) > 0 {
+				err = bad("filter_disabled", off, "not supported for this filter")
+			}
 		default:
-			err = bad("typed_config.type_url", f.GetTypedConfig().GetTypeUrl(), "listener filter not supported; supported are %s, %s and %s",
-				typeOriginalDst, typeTLSInspector, typeHTTPInspector)
+			err = bad("typed_config.type_url", f.GetTypedConfig().GetTypeUrl(), "listener filter not supported; supported are %s, %s, %s and %s",
+				typeOriginalDst, typeTLSInspector, typeHTTPInspector, typeProxyProtocol)
 		}
 		if err != nil {
 			return at(path, err)
 		}
+	}
+	return nil
+}
+
+// proxyProtocol reads the PROXY protocol filter. It comes before whatever looks at what
+// follows its header, because that is when this proxy takes the header.
+func proxyProtocol(f *listenerv3.ListenerFilter, in *config.Inspect) error {
+	var x proxyprotocolv3.ProxyProtocol
+	if err := unpack(f.GetTypedConfig(), &x); err != nil {
+		return err
+	}
+	if in.TLS || in.HTTP {
+		return bad("name", f.GetName(), "comes after a TLS or HTTP inspector; put it before them")
+	}
+	if in.ProxyProtocol {
+		return bad("name", f.GetName(), "is there twice; remove one")
+	}
+	in.ProxyProtocol, in.ProxyOptional = true, x.GetAllowRequestsWithoutProxyProtocol()
+	for i, v := range x.GetDisallowedVersions() {
+		switch v {
+		case corev3.ProxyProtocolConfig_V1:
+			in.ProxyNoV1 = true
+		case corev3.ProxyProtocolConfig_V2:
+			in.ProxyNoV2 = true
+		default:
+			return index("typed_config.disallowed_versions", i, bad("", v, "want V1 or V2"))
+		}
+	}
+	if in.ProxyNoV1 && in.ProxyNoV2 {
+		return bad("typed_config.disallowed_versions", "V1, V2", "no version is left; remove the filter or one of them")
 	}
 	return nil
 }

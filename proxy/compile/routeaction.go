@@ -53,7 +53,11 @@ func (c *Compiler) forward(x *routev3.RouteAction, perRoute map[string]any) (*ro
 		if u.GetEnabled() != nil && !u.GetEnabled().GetValue() {
 			return nil, index("upgrade_configs", i, bad("enabled", false, "a route cannot take an upgrade away; leave it out of the connection manager's list"))
 		}
-		f.Upgrades = append(f.Upgrades, strings.ToLower(u.GetUpgradeType()))
+		t := strings.ToLower(u.GetUpgradeType())
+		if err := upgradeType(t); err != nil {
+			return nil, index("upgrade_configs", i, err)
+		}
+		f.Upgrades = append(f.Upgrades, t)
 	}
 	return f, nil
 }

@@ -19,6 +19,8 @@ var Supported = Fields{
 	"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":       "",
 	"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector":     "",
 	"envoy.extensions.filters.listener.http_inspector.v3.HttpInspector":   "",
+	"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": "allow_requests_without_proxy_protocol disallowed_versions" +
+		" stat_prefix", // no effect on traffic: stat_prefix
 
 	// Network filters.
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": "codec_type stat_prefix rds route_config http_filters" +
@@ -149,9 +151,11 @@ var Supported = Fields{
 	"envoy.config.endpoint.v3.Endpoint":                     "address hostname",
 
 	// TLS.
-	"envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer":     "",
-	"envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext":   "common_tls_context sni auto_host_sni",
-	"envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext": "common_tls_context require_client_certificate",
+	"envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer":                          "",
+	"envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": "config transport_socket",
+	"envoy.config.core.v3.ProxyProtocolConfig":                                            "version",
+	"envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext":                        "common_tls_context sni auto_host_sni",
+	"envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext":                      "common_tls_context require_client_certificate",
 	"envoy.extensions.transport_sockets.tls.v3.CommonTlsContext": "tls_params tls_certificates tls_certificate_sds_secret_configs validation_context" +
 		" validation_context_sds_secret_config combined_validation_context alpn_protocols",
 	"envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext": "default_validation_context validation_context_sds_secret_config",

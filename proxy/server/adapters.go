@@ -24,7 +24,7 @@ type dialer struct{ t *transport.Dialer }
 func (d dialer) Dial(ctx context.Context, ep *config.Endpoint, c *config.Cluster, tls *config.UpstreamTLS, o upstream.DialOptions) (*netio.Conn, *stream.ConnInfo, error) {
 	t := transport.Target{
 		Addr: ep.Addr, Source: c.BindSource, TLS: tls, SNI: o.SNI, ALPN: o.ALPN, Timeout: c.ConnectTimeout, Keepalive: c.TCPKeepalive,
-		MetadataExchange: c.MetadataExchange, ProxyProtocol: c.ProxyProtocol,
+		MetadataExchange: c.MetadataExchange, ProxyProtocol: o.ProxyProtocol,
 	}
 	if tls != nil && tls.Workload {
 		t.Expect = ep.Identity

@@ -48,7 +48,7 @@ func (c *Cluster) Acquire(ctx context.Context, r *Request) (stream.Client, *Host
 	if !c.beginRequest(s) {
 		return nil, h, ErrOverflow
 	}
-	x, err := h.pool.acquire(ctx, s, r)
+	x, err := h.poolFor(r).acquire(ctx, s, r)
 	if err != nil {
 		c.requests.Add(-1)
 		return nil, h, err
@@ -291,7 +291,7 @@ func (c *Cluster) Dial(ctx context.Context, r *Request) (*netio.Conn, *stream.Co
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	nc, info, err := c.m.set.Dialer.Dial(ctx, h.ep.Load(), s.cfg, h.tls, DialOptions{Downstream: r.Conn})
+	nc, info, err := c.m.set.Dialer.Dial(ctx, h.ep.Load(), s.cfg, h.tls, DialOptions{Downstream: r.Conn, ProxyProtocol: h.proxy})
 	if err != nil {
 		c.conns.Add(-1)
 		h.Stats.CxConnectFail.Add(1)

@@ -111,14 +111,14 @@ func (c *Cluster) update(cfg *config.Cluster) {
 	seen := make(map[hostKey]*Host, len(eps))
 	list := make([]*Host, 0, len(eps))
 	for _, ep := range eps {
-		tls := tlsFor(cfg, ep)
-		k := hostKey{ep.Addr, connKey(cfg, tls), ep.Hostname}
+		tls, proxy := tlsFor(cfg, ep)
+		k := hostKey{ep.Addr, connKey(cfg, tls, proxy), ep.Hostname}
 		if seen[k] != nil {
 			continue // listed twice
 		}
 		h := c.hosts[k]
 		if h == nil {
-			h = &Host{cluster: c, tls: tls}
+			h = &Host{cluster: c, tls: tls, proxy: proxy}
 			h.pool.host = h
 		}
 		h.ep.Store(ep)
@@ -127,7 +127,7 @@ func (c *Cluster) update(cfg *config.Cluster) {
 	}
 	old := c.hosts
 	if passThrough(cfg) { // hosts come by use; connections made with other settings must go
-		key := connKey(cfg, cfg.TLS)
+		key := connKey(cfg, cfg.TLS, cfg.ProxyProtocol)
 		for k, h := range old {
 			if k.conn == key {
 				seen[k] = h
@@ -142,7 +142,7 @@ func (c *Cluster) update(cfg *config.Cluster) {
 	c.publish(cfg, list)
 	for k, h := range old {
 		if seen[k] != h {
-			h.pool.drain()
+			h.drain()
 		}
 	}
 }
@@ -166,7 +166,7 @@ func (c *Cluster) rebuild() {
 func (c *Cluster) publish(cfg *config.Cluster, list []*Host) {
 	s := &state{cfg: cfg, all: list}
 	if passThrough(cfg) {
-		s.key = connKey(cfg, cfg.TLS)
+		s.key = connKey(cfg, cfg.TLS, cfg.ProxyProtocol)
 	} else {
 		s.prios = prioritise(cfg, list)
 	}
@@ -179,7 +179,7 @@ func (c *Cluster) retire() {
 	defer c.mu.Unlock()
 	c.retired = true
 	for _, h := range c.hosts {
-		h.pool.drain()
+		h.drain()
 	}
 }
 
@@ -211,10 +211,10 @@ func (c *Cluster) clean(now time.Time) {
 	s := c.cur.Load()
 	gone := false
 	for k, h := range c.hosts {
-		h.pool.clean(s.cfg, now)
+		h.clean(s.cfg, now)
 		if passThrough(s.cfg) && h.unused(now) {
 			delete(c.hosts, k)
-			h.pool.drain()
+			h.drain()
 			gone = true
 		}
 	}

@@ -337,7 +337,7 @@ func TestTransportByLabels(t *testing.T) {
 		if x.label != "" {
 			ep.Transport = map[string]string{"tlsMode": x.label}
 		}
-		if got := tlsFor(c, ep); got != x.want {
+		if got, _ := tlsFor(c, ep); got != x.want {
 			t.Errorf("label %q: %+v, want %+v", x.label, got, x.want)
 		}
 	}

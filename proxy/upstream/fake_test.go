@@ -23,7 +23,7 @@ type fakeNet struct {
 	conns []*fakeConn
 }
 
-func (n *fakeNet) Connect(ctx context.Context, _ *config.Cluster, ep *config.Endpoint, tls *config.UpstreamTLS, proto config.Protocol, _ DialOptions) (HTTPConn, error) {
+func (n *fakeNet) Connect(ctx context.Context, _ *config.Cluster, ep *config.Endpoint, tls *config.UpstreamTLS, proto config.Protocol, o DialOptions) (HTTPConn, error) {
 	select {
 	case <-time.After(n.delay):
 	case <-ctx.Done():
@@ -34,7 +34,7 @@ func (n *fakeNet) Connect(ctx context.Context, _ *config.Cluster, ep *config.End
 			return nil, err
 		}
 	}
-	c := &fakeConn{net: n, addr: ep.Addr, tls: tls, multi: proto == config.ProtoHTTP2 || n.h2, usable: true}
+	c := &fakeConn{net: n, addr: ep.Addr, tls: tls, opts: o, multi: proto == config.ProtoHTTP2 || n.h2, usable: true}
 	n.mu.Lock()
 	n.conns = append(n.conns, c)
 	n.mu.Unlock()
@@ -58,6 +58,7 @@ type fakeConn struct {
 	net   *fakeNet
 	addr  netip.AddrPort
 	tls   *config.UpstreamTLS
+	opts  DialOptions
 	multi bool
 
 	mu      sync.Mutex

@@ -17,7 +17,9 @@ type Host struct {
 	tls     *config.UpstreamTLS             // set at creation; nil: plaintext
 	ep      atomic.Pointer[config.Endpoint] // current settings
 	outlier outlier.Host
+	proxy   uint8 // version of the PROXY header that connections begin with; 0: none; set at creation
 	pool    pool
+	origins origins      // pools instead of that one, with a PROXY header
 	used    atomic.Int64 // seconds; when an original destination was last picked
 
 	Stats HostStats

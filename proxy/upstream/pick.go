@@ -160,7 +160,7 @@ func (c *Cluster) original(s *state, r *Request) *Host {
 		}
 		s = c.cur.Load()
 		k.conn = s.key
-		h = &Host{cluster: c, tls: s.cfg.TLS}
+		h = &Host{cluster: c, tls: s.cfg.TLS, proxy: s.cfg.ProxyProtocol}
 		h.pool.host = h
 		h.ep.Store(&config.Endpoint{Addr: k.addr, Weight: 1})
 		c.hosts[k] = h

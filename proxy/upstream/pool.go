@@ -209,10 +209,14 @@ func (p *pool) drain() {
 const defaultIdle = time.Hour
 
 // clean closes connections that idled too long or that the peer has closed.
-func (p *pool) clean(cfg *config.Cluster, now time.Time) {
+// least, if not 0, is a shorter idle time than the cluster's.
+func (p *pool) clean(cfg *config.Cluster, now time.Time, least time.Duration) {
 	limit := cfg.IdleTimeout
 	if limit <= 0 {
 		limit = defaultIdle
+	}
+	if least > 0 {
+		limit = min(limit, least)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -245,7 +249,7 @@ func (p *pool) connect(ctx context.Context, s *state, r *Request, proto config.P
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	o := DialOptions{ALPN: alpnFor(h.tls, proto), Downstream: r.Conn}
+	o := DialOptions{ALPN: alpnFor(h.tls, proto), Downstream: r.Conn, ProxyProtocol: h.proxy}
 	if h.tls != nil && h.tls.AutoSNI {
 		o.SNI = hostOnly(r.Authority)
 	}

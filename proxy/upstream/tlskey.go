@@ -9,15 +9,15 @@ import (
 	"weft.mesh/weft/proxy/config"
 )
 
-// tlsFor finds the TLS settings of an endpoint: the first transport match
-// whose labels it has, else the cluster's own.
-func tlsFor(c *config.Cluster, ep *config.Endpoint) *config.UpstreamTLS {
+// tlsFor finds the TLS settings of an endpoint and the version of the PROXY header
+// before them: of the first transport match whose labels it has, else the cluster's own.
+func tlsFor(c *config.Cluster, ep *config.Endpoint) (*config.UpstreamTLS, uint8) {
 	for i := range c.TLSMatches {
 		if m := &c.TLSMatches[i]; labelled(ep.Transport, m.Match) {
-			return m.TLS
+			return m.TLS, m.ProxyProtocol
 		}
 	}
-	return c.TLS
+	return c.TLS, c.ProxyProtocol
 }
 
 func labelled(have, want map[string]string) bool {
@@ -31,8 +31,8 @@ func labelled(have, want map[string]string) bool {
 
 // connKey says which connections are alike: to change one of these settings
 // needs new connections, to change anything else does not.
-func connKey(c *config.Cluster, tls *config.UpstreamTLS) string {
-	return fmt.Sprintf("%d|%v|%d|%t|%+v|%s", c.Protocol, c.BindSource, c.ProxyProtocol, c.MetadataExchange, c.TCPKeepalive, tlsKey(tls))
+func connKey(c *config.Cluster, tls *config.UpstreamTLS, proxy uint8) string {
+	return fmt.Sprintf("%d|%v|%d|%t|%+v|%s", c.Protocol, c.BindSource, proxy, c.MetadataExchange, c.TCPKeepalive, tlsKey(tls))
 }
 
 func tlsKey(t *config.UpstreamTLS) string {

@@ -43,6 +43,8 @@ type DialOptions struct {
 	SNI  string   // replaces tls.SNI if not empty (AutoSNI)
 	// Downstream is the connection on whose behalf this is; nil if shared.
 	Downstream *stream.ConnInfo
+	// ProxyProtocol is the version of the PROXY header about Downstream that comes first; 0: none.
+	ProxyProtocol uint8
 }
 
 // Resolver finds addresses; *net.Resolver is one.
