@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,11 +50,11 @@ func (a *app) applyCommand() *cobra.Command {
 }
 
 func (a *app) apply(ctx context.Context, req admin.ApplyRequest, wait bool) error {
-	var resp admin.ApplyResponse
-	if resp.Diagnostics = unsendable(req.Files); len(resp.Diagnostics) > 0 {
-		return a.applied(resp, req.DryRun, "stored")
+	if ds := unsendable(req.Files); len(ds) > 0 {
+		return a.applied(admin.ApplyResponse{Diagnostics: ds}, req.DryRun, "stored")
 	}
-	if err := a.control().do(ctx, http.MethodPost, admin.PathApply, nil, req, &resp); err != nil {
+	resp, err := a.mesh().Apply(ctx, req)
+	if err != nil {
 		return err
 	}
 	if err := a.applied(resp, req.DryRun, "stored"); err != nil || !wait || req.DryRun {
@@ -89,11 +88,11 @@ func (a *app) settle(ctx context.Context, world string) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	for {
-		var st admin.ControlStatus
-		if err := a.control().do(ctx, http.MethodGet, admin.PathStatus, nil, nil, &st); err != nil {
+		st, err := a.mesh().Status(ctx)
+		if err != nil {
 			return err
 		}
-		late, refused := behind(st, world)
+		late, refused := behind(*st, world)
 		if len(late) == 0 && len(refused) == 0 {
 			return nil
 		}

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 
-	"weft.mesh/weft/observe/adminapi"
 	"weft.mesh/weft/observe/console"
 )
 
@@ -13,9 +12,7 @@ import (
 // by its sockets, as weft status and weft ps do, so that it works the same
 // when the control plane is a process of its own.
 func (m *mesh) serveConsole(ctx context.Context, l net.Listener, log *slog.Logger) error {
-	c := adminapi.New(m.app.stateDir)
-	defer c.Close()
-	s, err := console.New(console.Settings{Mesh: c, Log: log})
+	s, err := console.New(console.Settings{Mesh: m.app.mesh(), Log: log})
 	if err != nil {
 		return err
 	}

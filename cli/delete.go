@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"net/http"
 
 	"github.com/spf13/cobra"
 
@@ -49,8 +48,8 @@ An object that comes from a watched file is removed by removing the file.`,
 			default:
 				return &exitError{exitUsage, withHint(fmt.Errorf("nothing to delete was named"), "see weft delete --help")}
 			}
-			var resp admin.ApplyResponse
-			if err := a.control().do(cmd.Context(), http.MethodPost, admin.PathDelete, nil, req, &resp); err != nil {
+			resp, err := a.mesh().Delete(cmd.Context(), req)
+			if err != nil {
 				return err
 			}
 			return a.applied(resp, false, "deleted")

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,12 +23,11 @@ func (a *app) diffCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var resp admin.DiffResponse
-			if resp.Diagnostics = unsendable(fs); len(resp.Diagnostics) > 0 {
-				return a.showDiff(resp)
+			if ds := unsendable(fs); len(ds) > 0 {
+				return a.showDiff(admin.DiffResponse{Diagnostics: ds})
 			}
-			req := admin.ApplyRequest{Files: fs, Namespace: ns, DryRun: true}
-			if err := a.control().do(cmd.Context(), http.MethodPost, admin.PathDiff, nil, req, &resp); err != nil {
+			resp, err := a.mesh().Diff(cmd.Context(), admin.ApplyRequest{Files: fs, Namespace: ns, DryRun: true})
+			if err != nil {
 				return err
 			}
 			return a.showDiff(resp)

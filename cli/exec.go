@@ -3,14 +3,12 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"weft.mesh/weft/api/admin"
-	"weft.mesh/weft/local/client"
 )
 
 func (a *app) execCommand() *cobra.Command {
@@ -32,10 +30,7 @@ func (a *app) execCommand() *cobra.Command {
 				return err
 			}
 			req := admin.ExecRequest{Namespace: p.ns, Pod: p.name, Command: command, Env: env, Dir: dir}
-			code, err := client.New(a.stateDir).Exec(cmd.Context(), req, a.env.Stdin, a.env.Stdout, a.env.Stderr)
-			if errors.Is(err, client.ErrNotRunning) {
-				return a.runtime().explain(os.ErrNotExist)
-			}
+			code, err := a.mesh().Exec(cmd.Context(), req, a.env.Stdin, a.env.Stdout, a.env.Stderr)
 			if err != nil {
 				return err
 			}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -13,6 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/api/admin/client"
 )
 
 // kinds maps what a user may type to the kind's name.
@@ -83,15 +82,7 @@ func (a *app) getCommand() *cobra.Command {
 }
 
 func (a *app) objects(ctx context.Context, kind, ns, name string) ([]admin.Object, error) {
-	q := url.Values{}
-	for k, v := range map[string]string{"kind": kind, "namespace": ns, "name": name} {
-		if v != "" {
-			q.Set(k, v)
-		}
-	}
-	var list admin.ObjectList
-	err := a.control().do(ctx, http.MethodGet, admin.PathObjects, q, nil, &list)
-	return list.Items, err
+	return a.mesh().Find(ctx, client.Find{Kind: kind, Namespace: ns, Name: name})
 }
 
 func (a *app) get(ctx context.Context, ns string, args []string) error {

@@ -1,14 +1,9 @@
 package cli
 
 import (
-	"errors"
-	"io"
-	"net/url"
-	"strconv"
-
 	"github.com/spf13/cobra"
 
-	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/api/admin/client"
 )
 
 func (a *app) logsCommand() *cobra.Command {
@@ -27,29 +22,14 @@ func (a *app) logsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			q := url.Values{"namespace": {p.ns}, "pod": {p.name}, "follow": {strconv.FormatBool(follow)}}
-			if container != "" {
-				q.Set("container", container)
-			}
-			if tail >= 0 {
-				q.Set("tail", strconv.Itoa(tail))
-			}
-			body, err := a.runtime().stream(cmd.Context(), admin.PathLogs, q)
-			if err != nil {
-				return err
-			}
-			defer body.Close()
-			_, err = io.Copy(a.out(), body)
-			if cmd.Context().Err() != nil || errors.Is(err, io.ErrUnexpectedEOF) {
-				return nil // Ctrl-C, or the mesh ended
-			}
-			return err
+			o := client.LogOptions{Namespace: p.ns, Pod: p.name, Container: container, Follow: follow, Tail: tail}
+			return a.mesh().Logs(cmd.Context(), o, a.out())
 		},
 	}
 	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of the pod")
 	cmd.Flags().StringVarP(&container, "container", "c", "", "container (default the first that is not the sidecar)")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing until Ctrl-C")
-	cmd.Flags().IntVar(&tail, "tail", -1, "only the last lines (default all that is kept)")
+	cmd.Flags().IntVar(&tail, "tail", client.AllLines, "only the last lines (default all that is kept)")
 	cmd.ValidArgsFunction = a.completePods
 	return cmd
 }

@@ -16,7 +16,6 @@ import (
 
 	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/cli/tour"
-	"weft.mesh/weft/local/client"
 )
 
 // Bounds of what a task reads.
@@ -38,17 +37,19 @@ var _ tour.Mesh = (*meshClient)(nil)
 
 // Apply implements tour.Mesh.
 func (m *meshClient) Apply(ctx context.Context, files []admin.File) error {
-	return m.change(ctx, admin.PathApply, admin.ApplyRequest{Files: files})
+	resp, err := m.app.mesh().Apply(ctx, admin.ApplyRequest{Files: files})
+	return m.changed(ctx, resp, err)
 }
 
 // Delete implements tour.Mesh.
 func (m *meshClient) Delete(ctx context.Context, files []admin.File) error {
-	return m.change(ctx, admin.PathDelete, admin.DeleteRequest{Files: files})
+	resp, err := m.app.mesh().Delete(ctx, admin.DeleteRequest{Files: files})
+	return m.changed(ctx, resp, err)
 }
 
-func (m *meshClient) change(ctx context.Context, path string, req any) error {
-	var resp admin.ApplyResponse
-	if err := m.app.control().do(ctx, http.MethodPost, path, nil, req, &resp); err != nil {
+// changed waits until all proxies have what was changed.
+func (m *meshClient) changed(ctx context.Context, resp admin.ApplyResponse, err error) error {
+	if err != nil {
 		return err
 	}
 	for _, d := range resp.Diagnostics {
@@ -123,9 +124,7 @@ func (m *meshClient) Load(ctx context.Context, user string) (*tour.Page, error) 
 }
 
 func (m *meshClient) pods(ctx context.Context) ([]admin.Pod, error) {
-	var list admin.PodList
-	err := m.app.runtime().do(ctx, http.MethodGet, admin.PathPods, nil, nil, &list)
-	return list.Items, err
+	return m.app.mesh().Pods(ctx)
 }
 
 // deployment lists the pods of a Deployment that take traffic.
@@ -168,7 +167,7 @@ func (m *meshClient) Exec(ctx context.Context, ns, name string, command ...strin
 	}
 	defer null.Close()
 	req := admin.ExecRequest{Namespace: ns, Pod: pods[0].Name, Command: command}
-	code, err := client.New(m.app.stateDir).Exec(ctx, req, null, stdout.w, stderr.w)
+	code, err := m.app.mesh().Exec(ctx, req, null, stdout.w, stderr.w)
 	if err != nil {
 		return nil, fmt.Errorf("run %q in %s/%s: %w", command[0], ns, pods[0].Name, err)
 	}
@@ -255,8 +254,8 @@ func (m *meshClient) Ready(ctx context.Context) error {
 			seen = 0
 		}
 		if seen >= 5 {
-			var st admin.ControlStatus
-			if err := m.app.control().do(ctx, http.MethodGet, admin.PathStatus, nil, nil, &st); err != nil {
+			st, err := m.app.mesh().Status(ctx)
+			if err != nil {
 				return err
 			}
 			return m.app.settle(ctx, st.World)

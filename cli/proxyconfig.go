@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -91,12 +89,12 @@ func (p podRef) String() string { return p.ns + "/" + p.name }
 func (a *app) findPod(ctx context.Context, ns, ref string) (podRef, error) {
 	ref = strings.TrimPrefix(strings.TrimPrefix(ref, "deployment/"), "deploy/")
 	ns, name := splitRef(ref, ns)
-	var list admin.PodList
-	if err := a.runtime().do(ctx, http.MethodGet, admin.PathPods, nil, nil, &list); err != nil {
+	pods, err := a.mesh().Pods(ctx)
+	if err != nil {
 		return podRef{}, err
 	}
 	var fits, known []string
-	for _, p := range list.Items {
+	for _, p := range pods {
 		if p.Namespace != ns {
 			continue
 		}
@@ -125,12 +123,12 @@ func (a *app) completePods(cmd *cobra.Command, args []string, _ string) ([]strin
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	var list admin.PodList
-	if a.runtime().do(cmd.Context(), http.MethodGet, admin.PathPods, nil, nil, &list) != nil {
+	pods, err := a.mesh().Pods(cmd.Context())
+	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	var names []string
-	for _, p := range list.Items {
+	for _, p := range pods {
 		names = append(names, p.Name)
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
@@ -434,5 +432,3 @@ func (a *app) pcSecrets(ctx context.Context, p podRef) error {
 		return t.write(a.out(), a.colors(a.env.Stdout))
 	})
 }
-
-var errNoSidecar = errors.New("no proxy answers in this pod")

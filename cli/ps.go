@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"net/http"
 
 	"github.com/spf13/cobra"
 
@@ -17,10 +16,11 @@ func (a *app) psCommand() *cobra.Command {
 		Example: "  weft ps\n  weft ps -n default -o json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var list admin.PodList
-			if err := a.runtime().do(cmd.Context(), http.MethodGet, admin.PathPods, nil, nil, &list); err != nil {
+			pods, err := a.mesh().Pods(cmd.Context())
+			if err != nil {
 				return err
 			}
+			list := admin.PodList{Items: pods}
 			if ns != "" {
 				kept := list.Items[:0]
 				for _, p := range list.Items {

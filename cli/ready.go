@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -27,9 +26,9 @@ func (m *mesh) announce(ctx context.Context) error {
 			return nil
 		}
 		pods, err := client.pods(ctx)
-		var st admin.ControlStatus
+		var st *admin.ControlStatus
 		if err == nil {
-			err = m.app.control().do(ctx, http.MethodGet, admin.PathStatus, nil, nil, &st)
+			st, err = m.app.mesh().Status(ctx)
 		}
 		waiting := unsettled(pods)
 		if err != nil || len(waiting) > 0 {

@@ -13,8 +13,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
+
+	"weft.mesh/weft/api/admin/client"
 )
 
 // Exit codes that scripts can rely on.
@@ -41,6 +44,28 @@ type app struct {
 	stateDir string
 	output   string
 	noColor  bool
+
+	mu     sync.Mutex // protects the following
+	client *client.Client
+	of     string // the state directory that client is of
+}
+
+// mesh is the client of the state directory's sockets.
+func (a *app) mesh() *client.Client {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.client == nil || a.of != a.stateDir {
+		a.close()
+		a.client, a.of = client.New(a.stateDir), a.stateDir
+	}
+	return a.client
+}
+
+// close ends idle connections.
+func (a *app) close() {
+	if a.client != nil {
+		a.client.Close()
+	}
 }
 
 // exitError ends the process with a code of its own; a nil err prints nothing more.
@@ -72,6 +97,7 @@ func withHint(err error, hint string) error { return &hinted{err, hint} }
 // Main runs one command line and returns its exit code.
 func Main(ctx context.Context, env Environ) int {
 	a := &app{env: env}
+	defer a.close()
 	root := a.root()
 	root.SetArgs(env.Args[1:])
 	root.SetIn(env.Stdin)
@@ -85,8 +111,11 @@ func (a *app) report(err error) int {
 		return exitOK
 	}
 	code := exitFailed
-	if misused(err) {
+	switch {
+	case misused(err):
 		code = exitUsage
+	case errors.Is(err, client.ErrNotRunning):
+		code = exitNoMesh
 	}
 	var ee *exitError
 	if errors.As(err, &ee) {
@@ -96,12 +125,33 @@ func (a *app) report(err error) int {
 		}
 	}
 	c := a.colors(a.env.Stderr)
-	fmt.Fprintf(a.env.Stderr, "%s %s\n", c.red("error:"), err)
-	var h *hinted
-	if errors.As(err, &h) {
-		fmt.Fprintf(a.env.Stderr, "%s  %s\n", c.dim("fix:"), h.hint)
+	fmt.Fprintf(a.env.Stderr, "%s %s\n", c.red("error:"), messageOf(err))
+	if fix := fixOf(err); fix != "" {
+		fmt.Fprintf(a.env.Stderr, "%s  %s\n", c.dim("fix:"), fix)
 	}
 	return code
+}
+
+// messageOf is what to print of an error. What the mesh itself answered needs
+// no mention of the socket that it came through.
+func messageOf(err error) string {
+	if e, ok := err.(*client.Error); ok && e.Status != 0 {
+		return e.Cause.Error()
+	}
+	return err.Error()
+}
+
+// fixOf is the advice that comes with an error; "" when there is none.
+func fixOf(err error) string {
+	var h *hinted
+	var e *client.Error
+	switch {
+	case errors.As(err, &h):
+		return h.hint
+	case errors.As(err, &e):
+		return e.Fix
+	}
+	return ""
 }
 
 // misused tells whether cobra refused the command line; its errors have no types.

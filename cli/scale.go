@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"math"
-	"net/http"
 
 	"github.com/spf13/cobra"
 
@@ -26,9 +25,8 @@ func (a *app) scaleCommand() *cobra.Command {
 				return &exitError{exitUsage, fmt.Errorf("--replicas %d: want 0 to %d", replicas, maxReplicas)}
 			}
 			n, name := splitRef(args[0], ns)
-			var resp admin.ApplyResponse
-			req := admin.ScaleRequest{Namespace: n, Name: name, Replicas: int32(replicas)}
-			if err := a.control().do(cmd.Context(), http.MethodPost, admin.PathScale, nil, req, &resp); err != nil {
+			resp, err := a.mesh().Scale(cmd.Context(), admin.ScaleRequest{Namespace: n, Name: name, Replicas: int32(replicas)})
+			if err != nil {
 				return err
 			}
 			return a.applied(resp, false, "changed")
@@ -62,7 +60,7 @@ func (a *app) restartCommand() *cobra.Command {
 			} else if container != "" {
 				return &exitError{exitUsage, fmt.Errorf("-c needs --pod")}
 			}
-			if err := a.runtime().do(cmd.Context(), http.MethodPost, admin.PathRestart, nil, req, nil); err != nil {
+			if err := a.mesh().Restart(cmd.Context(), req); err != nil {
 				return err
 			}
 			a.printf("%s restarts\n", args[0])
@@ -91,8 +89,8 @@ func (a *app) tokenCommand() *cobra.Command {
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			req.Namespace, req.ServiceAccount = ns, sa
-			var resp admin.TokenResponse
-			if err := a.control().do(c.Context(), http.MethodPost, admin.PathTokens, nil, req, &resp); err != nil {
+			resp, err := a.mesh().CreateToken(c.Context(), req)
+			if err != nil {
 				return err
 			}
 			return a.data(resp, func() error { a.printf("%s\n", resp.Token); return nil })

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,11 +22,11 @@ func (a *app) statusCommand() *cobra.Command {
   weft status -o json | jq '.proxies[] | select(.types.LDS.state=="REFUSED")'`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var st admin.ControlStatus
-			if err := a.control().do(cmd.Context(), http.MethodGet, admin.PathStatus, nil, nil, &st); err != nil {
+			st, err := a.mesh().Status(cmd.Context())
+			if err != nil {
 				return err
 			}
-			return a.data(st, func() error { return a.showStatus(st) })
+			return a.data(st, func() error { return a.showStatus(*st) })
 		},
 	}
 	a.outputFlag(cmd)
@@ -97,15 +96,12 @@ func (a *app) versionCommand() *cobra.Command {
 				ControlPlane string         `json:"controlPlane,omitempty"`
 				DataPlane    map[string]int `json:"dataPlane,omitempty"`
 			}{Client: version.Get()}
-			var st admin.ControlStatus
-			if a.control().reachable() {
-				if err := a.control().do(cmd.Context(), http.MethodGet, admin.PathStatus, nil, nil, &st); err == nil {
-					out.ControlPlane = st.Version
-					out.DataPlane = map[string]int{}
-					for _, p := range st.Proxies {
-						if p.Lost == nil {
-							out.DataPlane[p.Version]++
-						}
+			if st, err := a.mesh().Status(cmd.Context()); err == nil {
+				out.ControlPlane = st.Version
+				out.DataPlane = map[string]int{}
+				for _, p := range st.Proxies {
+					if p.Lost == nil {
+						out.DataPlane[p.Version]++
 					}
 				}
 			}

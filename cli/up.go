@@ -89,7 +89,7 @@ func (a *app) downCommand() *cobra.Command {
 		Example: "  weft down",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := a.runtime().do(cmd.Context(), "POST", "/v1/stop", nil, struct{}{}, nil); err != nil {
+			if err := a.mesh().Stop(cmd.Context()); err != nil {
 				return err
 			}
 			a.printf("the mesh ends…\n")

@@ -108,8 +108,7 @@ func (v *view) sample(ctx context.Context) (sample, error) {
 		}
 		s.add(m["istio_requests_total"], m["istio_request_duration_milliseconds"])
 	}
-	var st admin.ControlStatus
-	if err := v.app.control().do(ctx, "GET", admin.PathStatus, nil, nil, &st); err == nil {
+	if st, err := v.app.mesh().Status(ctx); err == nil {
 		s.proxies = st.Proxies
 	}
 	return s, nil

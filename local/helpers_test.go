@@ -25,7 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft.mesh/weft/api/admin"
-	"weft.mesh/weft/local/client"
+	"weft.mesh/weft/api/admin/client"
 	"weft.mesh/weft/node/netns"
 )
 
@@ -656,7 +656,7 @@ func (m *mesh) get(namespace, pod, url string) (string, error) {
 func (m *mesh) logs(namespace, pod, container string) string {
 	m.t.Helper()
 	var b bytes.Buffer
-	if err := m.client.Logs(m.t.Context(), client.LogOptions{Namespace: namespace, Pod: pod, Container: container}, &b); err != nil {
+	if err := m.client.Logs(m.t.Context(), client.LogOptions{Namespace: namespace, Pod: pod, Container: container, Tail: client.AllLines}, &b); err != nil {
 		m.t.Fatal(err)
 	}
 	return b.String()

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"weft.mesh/weft/api/admin"
-	"weft.mesh/weft/local/client"
+	"weft.mesh/weft/api/admin/client"
 )
 
 func TestMeshOnOneMachine(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"weft.mesh/weft/api/admin"
-	"weft.mesh/weft/local/control"
+	"weft.mesh/weft/api/admin/client"
 	"weft.mesh/weft/local/pod"
 	"weft.mesh/weft/local/podspec"
 	"weft.mesh/weft/local/rollout"
@@ -67,7 +67,7 @@ func (m *manager) poke() {
 }
 
 // setObjects takes over what the control plane holds.
-func (m *manager) setObjects(objects control.Objects) {
+func (m *manager) setObjects(objects client.Objects) {
 	specs, refused := map[key]podspec.Spec{}, map[key]string{}
 	namespaces := map[string]map[string]string{}
 	var svcs []services.Service

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/api/admin/client"
 	"weft.mesh/weft/local/api"
-	"weft.mesh/weft/local/control"
 	"weft.mesh/weft/local/manifest"
 	"weft.mesh/weft/local/network"
 	"weft.mesh/weft/local/pod"
@@ -34,7 +34,7 @@ type Runtime struct {
 	set     Settings
 	env     *pod.Env
 	manager *manager
-	control *control.Client
+	control *client.Client
 	names   *dns.Server
 	plane   *supervisor // nil unless the control plane is a process of its own
 }
@@ -45,7 +45,7 @@ func New(s Settings) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Runtime{set: s, control: control.New(filepath.Join(s.StateDir, admin.SocketControl), s.Log),
+	return &Runtime{set: s, control: client.New(s.StateDir),
 		names: &dns.Server{Upstreams: s.DNS}}, nil
 }
 
@@ -203,7 +203,7 @@ func (r *Runtime) serveNames(serve func(string, func(context.Context) error)) er
 		r.control.WatchNames(ctx, func(t admin.NameTable) {
 			r.names.SetTable(t.Names)
 			r.manager.setNames(t)
-		})
+		}, r.lost)
 		return nil
 	})
 	return nil
@@ -244,11 +244,16 @@ func (r *Runtime) runWorkloads(ctx context.Context) {
 	}
 	watch, end := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { r.control.WatchObjects(watch, watchedKinds, r.manager.setObjects) })
+	wg.Go(func() { r.control.WatchObjects(watch, watchedKinds, r.manager.setObjects, r.lost) })
 	wg.Go(func() { r.keepRoot(watch) })
 	r.manager.run(ctx)
 	end()
 	wg.Wait()
+}
+
+// lost notes that a watch of the control plane ended. What was last known stays in force.
+func (r *Runtime) lost(err error) {
+	r.set.Log.Debug("watch of the control plane ended", "error", err)
 }
 
 // awaitRoot gets the roots that proxies need to trust the control plane.

@@ -15,7 +15,7 @@ import (
 	"weft.mesh/weft/observe/traffic"
 )
 
-// Mesh is what the console asks of a mesh; adminapi.Client answers it.
+// Mesh is what the console asks of a mesh; client.Client of api/admin/client answers it.
 type Mesh interface {
 	Status(ctx context.Context) (*admin.ControlStatus, error)
 	Objects(ctx context.Context) ([]admin.Object, error)

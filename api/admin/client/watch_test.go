@@ -1,10 +1,10 @@
-package control
+package client
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -26,8 +26,8 @@ type plane struct {
 
 func serve(t *testing.T, scripts map[string][]string) *Client {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "c.sock")
-	ln, err := net.Listen("unix", path)
+	dir := t.TempDir()
+	ln, err := net.Listen("unix", filepath.Join(dir, admin.SocketControl))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func serve(t *testing.T, scripts map[string][]string) *Client {
 	srv := &http.Server{Handler: p}
 	go srv.Serve(ln)
 	t.Cleanup(func() { close(p.hold); srv.Close() })
-	return New(path, slog.New(slog.DiscardHandler))
+	return New(dir)
 }
 
 func (p *plane) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -96,7 +96,7 @@ func TestWatchObjects(t *testing.T) {
 				} else {
 					got = append(got, s)
 				}
-			})
+			}, nil)
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
@@ -127,11 +127,11 @@ func TestTokenAndRoot(t *testing.T) {
 }
 
 func TestNoControlPlane(t *testing.T) {
-	c := New(filepath.Join(t.TempDir(), "none.sock"), slog.New(slog.DiscardHandler))
-	if _, err := c.Root(t.Context()); err == nil || !strings.Contains(err.Error(), "control plane: get roots") {
+	c := New(t.TempDir())
+	if _, err := c.Root(t.Context()); err == nil || !errors.Is(err, ErrNotRunning) || !strings.Contains(err.Error(), admin.SocketControl) {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	c.WatchNames(ctx, func(admin.NameTable) { t.Error("reported") })
+	c.WatchNames(ctx, func(admin.NameTable) { t.Error("reported") }, nil)
 }
