@@ -49,7 +49,7 @@ func (c *connection) speaksHTTP2(nc *netio.Conn, drain <-chan struct{}) (bool, e
 	return bytes.HasPrefix(p, []byte(prefaceStart)), err
 }
 
-// peek waits for the first bytes, for as long as an idle connection may, or until it is drained or cut.
+// peek waits for the first bytes, for as long as an idle or a draining connection may, or until it is cut.
 // No HTTP/1 request is shorter than the beginning of the preface, and none begins so.
 func (c *connection) peek(nc *netio.Conn, drain <-chan struct{}) ([]byte, error) {
 	wake := func() { _ = nc.SetReadDeadline(past) }
@@ -58,7 +58,7 @@ func (c *connection) peek(nc *netio.Conn, drain <-chan struct{}) ([]byte, error)
 	}
 	defer netio.OnClose(c.ctx.Done(), wake)()
 	if drain != nil {
-		defer netio.OnClose(drain, wake)()
+		defer netio.OnClose(drain, func() { _ = nc.SetReadDeadline(time.Now().Add(http1.DefaultDrainIdle)) })()
 	}
 	p, err := nc.Peek(len(prefaceStart))
 	if err == nil {

@@ -80,7 +80,7 @@ func (x *exchange) final(r *stream.Response, end bool) bool {
 	if !raw && string(x.req.Method) == "CONNECT" {
 		x.close = true // what follows may be meant for the tunnel
 	}
-	x.close = x.close || x.closing.Load() || x.sc.draining.Load() || resp == framedClose ||
+	x.close = x.close || x.closing.Load() || x.sc.draining.Load() != 0 || resp == framedClose ||
 		x.long && !x.read.Load()
 	x.w.str(statusLine(r.Status))
 	if !x.w.fields(&r.Fields) {

@@ -7,6 +7,7 @@ const (
 	DefaultMaxHeaderBytes = 60 << 10 // max_request_headers_kb
 	DefaultMaxHeaders     = 100      // max_headers_count
 	DefaultDrainBody      = 64 << 10
+	DefaultDrainIdle      = 2 * time.Second
 )
 
 // ServerOptions bound what a client may do. The zero value has the defaults and no timeouts.
@@ -27,8 +28,11 @@ type ServerOptions struct {
 	// connection can go on; 0: DefaultDrainBody.
 	DrainBody int64
 	// Drain, when closed, lets the running exchange finish, announces the end with
-	// "Connection: close" and ends an idle connection at once.
+	// "Connection: close", and ends a connection that stays idle for DrainIdle.
 	Drain <-chan struct{}
+	// DrainIdle is how long a draining connection waits for a request that may be on its way: closing
+	// at once would lose it, and only a client knows whether it may be sent again. 0: DefaultDrainIdle.
+	DrainIdle time.Duration
 	// OnProtocolError is told of a request that the codec itself has refused:
 	// the status it answered and why, in the words of Envoy's response code details.
 	OnProtocolError func(status int, details string)

@@ -22,6 +22,9 @@ func ServeConn(ctx context.Context, c *netio.Conn, o ServerOptions, h func(ctx c
 	if o.DrainBody == 0 {
 		o.DrainBody = DefaultDrainBody
 	}
+	if o.DrainIdle <= 0 {
+		o.DrainIdle = DefaultDrainIdle
+	}
 	sc.in.head.SetLimit(o.MaxHeaderBytes)
 	if c.TLSState() != nil {
 		sc.scheme = https
@@ -51,7 +54,7 @@ type serverConn struct {
 	first     time.Time // when the first byte of the current request was seen
 	due       time.Time // the read deadline that is set; zero: none
 
-	draining atomic.Bool
+	draining atomic.Int64 // unix nanoseconds until which a draining connection may idle; 0: it does not drain
 
 	mu   sync.Mutex
 	idle bool // guarded by mu: waiting for a request
@@ -59,11 +62,12 @@ type serverConn struct {
 
 // onDrain runs on another goroutine.
 func (sc *serverConn) onDrain() {
-	sc.draining.Store(true)
+	by := time.Now().Add(sc.o.DrainIdle)
+	sc.draining.Store(by.UnixNano())
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	if sc.idle {
-		_ = sc.c.SetReadDeadline(time.Unix(1, 0)) // wakes the wait; an error means it has ended
+		_ = sc.c.SetReadDeadline(by) // ends the wait then; an error means it has ended
 	}
 }
 
@@ -109,7 +113,7 @@ func (sc *serverConn) awaitFill() error {
 	sc.setIdle(true)
 	defer sc.endIdle()
 	for {
-		if sc.draining.Load() && sc.c.Quiet() {
+		if by := sc.draining.Load(); by != 0 && sc.drained(by) {
 			return io.EOF
 		}
 		err := sc.c.Fill(&sc.in.head)
@@ -120,9 +124,7 @@ func (sc *serverConn) awaitFill() error {
 			return idleEnd(err)
 		}
 		now := time.Now()
-		if sc.draining.Load() {
-			// A request may have come at the last moment; it is still served.
-			sc.setDue(now.Add(time.Second))
+		if sc.draining.Load() != 0 {
 			continue
 		}
 		if sc.idleSince.Add(sc.o.IdleTimeout).After(now) {
@@ -131,6 +133,21 @@ func (sc *serverConn) awaitFill() error {
 		}
 		return io.EOF
 	}
+}
+
+// drained tells whether a connection that drains has idled for long enough. A request
+// that came at the last moment is still served.
+func (sc *serverConn) drained(by int64) bool {
+	now, end := time.Now(), time.Unix(0, by)
+	if !now.Before(end) {
+		if sc.c.Quiet() {
+			return true
+		}
+		end = now.Add(time.Second)
+	}
+	sc.due = noDeadline // onDrain may have set another one at the same moment
+	sc.setDue(end)
+	return false
 }
 
 func (sc *serverConn) setIdle(idle bool) {
@@ -142,7 +159,7 @@ func (sc *serverConn) setIdle(idle bool) {
 // endIdle undoes the deadline that onDrain may have set at the same moment.
 func (sc *serverConn) endIdle() {
 	sc.setIdle(false)
-	if sc.draining.Load() {
+	if sc.draining.Load() != 0 {
 		sc.due = time.Unix(1, 0)
 		sc.setDue(noDeadline)
 	}

@@ -295,21 +295,51 @@ func TestDrain(t *testing.T) {
 			t.Errorf("%q", out)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) { // an idle connection ends at once
-		drain := make(chan struct{})
-		a, b := memnet.Pipe(memnet.Link{})
-		done := make(chan error, 1)
-		go func() {
-			done <- ServeConn(t.Context(), netio.New(b), ServerOptions{Drain: drain, IdleTimeout: time.Hour}, echo)
-		}()
-		synctest.Wait()
-		start := time.Now()
-		close(drain)
-		if err := <-done; err != nil || time.Since(start) > time.Second {
-			t.Errorf("%v after %v", err, time.Since(start))
-		}
-		_ = a.Close()
+	t.Run("an idle connection ends after a while", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			drain := make(chan struct{})
+			a, b := memnet.Pipe(memnet.Link{})
+			done := make(chan error, 1)
+			go func() {
+				done <- ServeConn(t.Context(), netio.New(b), ServerOptions{Drain: drain, IdleTimeout: time.Hour}, echo)
+			}()
+			synctest.Wait()
+			start := time.Now()
+			close(drain)
+			if err := <-done; err != nil || time.Since(start) < DefaultDrainIdle || time.Since(start) > DefaultDrainIdle+10*time.Millisecond {
+				t.Errorf("%v after %v", err, time.Since(start))
+			}
+			_ = a.Close()
+		})
 	})
+	for name, before := range map[string]string{
+		"the first request of a connection that drains is served": "",
+		"a request that was on its way when the drain began":      "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				drain := make(chan struct{})
+				a, b := memnet.Pipe(memnet.Link{})
+				done := make(chan error, 1)
+				go func() {
+					done <- ServeConn(t.Context(), netio.New(b), ServerOptions{Drain: drain, IdleTimeout: time.Hour}, echo)
+				}()
+				_, _ = a.Write([]byte(before))
+				synctest.Wait()
+				close(drain)
+				time.Sleep(DefaultDrainIdle - time.Millisecond)
+				_, _ = a.Write([]byte("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"))
+				start := time.Now()
+				out, _ := io.ReadAll(a)
+				if err := <-done; err != nil || time.Since(start) != 0 {
+					t.Errorf("%v after %v", err, time.Since(start))
+				}
+				if !strings.HasSuffix(string(out), "connection: close\r\n\r\nabc") {
+					t.Errorf("%q", out)
+				}
+			})
+		})
+	}
 }
 
 func TestAnUpstreamThatMisbehaves(t *testing.T) {
