@@ -80,14 +80,14 @@ func helloMessage(b []byte) (msg []byte, need int, err error) {
 			return nil, 0, errHello
 		}
 		n := int(b[at+3])<<8 | int(b[at+4])
-		if n == 0 || n > maxHello {
+		if n == 0 || at+5+n > maxHello {
 			return nil, 0, errHello
 		}
 		if at == 0 && len(b) > 5 && b[5] != 1 { // client_hello
 			return nil, 0, errNotTLS
 		}
 		if len(b) < at+5+n {
-			return within(at + 5 + n)
+			return nil, at + 5 + n, nil
 		}
 		frag := b[at+5 : at+5+n]
 		if at == 0 {

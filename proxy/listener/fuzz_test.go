@@ -122,14 +122,11 @@ func slowHello(b []byte) (hello, string) {
 			return hello{}, "more"
 		}
 		n := int(binary.BigEndian.Uint16(rest[3:5]))
-		if rest[0] != 22 || rest[1] != 3 || n == 0 || n > maxHello {
+		if rest[0] != 22 || rest[1] != 3 || n == 0 || at+5+n > maxHello {
 			return hello{}, "malformed"
 		}
 		if records == 0 && len(b) > 5 && b[5] != 1 {
 			return hello{}, "not TLS"
-		}
-		if at+5+n > maxHello {
-			return hello{}, "malformed"
 		}
 		if len(rest) < 5+n {
 			return hello{}, "more"
