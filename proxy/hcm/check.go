@@ -27,10 +27,10 @@ func (x *exchange) check() *filter.Reply {
 		req.Authority = stripPort(req.Authority)
 	}
 	if string(req.Method) == "CONNECT" && len(req.Upgrade) == 0 {
-		if !cfg.AllowConnect {
+		if !cfg.AllowConnect && !listed(cfg.Upgrades, connectUpgrade) {
 			return &replyUpgrade
 		}
-		return nil
+		return nil // the route says more: it may allow it, or not
 	}
 	if len(req.Path) == 0 {
 		return &replyNoPath

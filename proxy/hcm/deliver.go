@@ -9,6 +9,13 @@ import (
 
 // deliver passes the response on.
 func (x *exchange) deliver(resp *stream.Response) {
+	if x.info.Upgrade {
+		if r := x.accepted(resp); r != nil {
+			x.dropClient()
+			x.reply(r)
+			return
+		}
+	}
 	x.info.Details = "via_upstream"
 	x.tryDone()
 	x.grpcStatus(&resp.Fields)

@@ -26,6 +26,7 @@ type upstreamSide struct {
 	stale   bool // the free retry after a stale connection was used
 	holding bool // a retry is counted in the cluster's breaker
 	cookie  []byte
+	shake   handshake
 	shadows []*shadow // mirrors that wait for the end of the body
 	count   [10]byte  // x-envoy-attempt-count
 }
@@ -61,13 +62,18 @@ func (x *exchange) forward(f *route.Forward) {
 		x.reply(&replyNoCluster)
 		return
 	}
-	if x.req.Upgrade != nil && !x.upgradeAllowed(f) {
-		x.reply(&replyUpgrade)
-		return
+	if u := x.wantsUpgrade(); u != nil {
+		if !listed(f.Upgrades, u) && !listed(x.m.cfg.Upgrades, u) {
+			x.reply(&replyUpgrade)
+			return
+		}
+		x.info.Upgrade = true
 	}
-	x.info.Upgrade = x.req.Upgrade != nil
 	x.requestOps()
 	x.rewrite(f)
+	if x.info.Upgrade {
+		x.offer()
+	}
 	x.decorate()
 	u.timeout = x.timeout(f)
 	x.watch.idle.Store(int64(f.IdleTimeout))
@@ -96,8 +102,15 @@ func (x *exchange) decorate() {
 	}
 }
 
-func (x *exchange) upgradeAllowed(f *route.Forward) bool {
-	return listed(f.Upgrades, x.req.Upgrade) || listed(x.m.cfg.Upgrades, x.req.Upgrade)
+// connectUpgrade is what configuration calls a plain CONNECT in its lists of upgrades (Envoy).
+var connectUpgrade = []byte("connect")
+
+// wantsUpgrade is the protocol that the request asks to switch to, nil if none.
+func (x *exchange) wantsUpgrade() []byte {
+	if x.req.Upgrade == nil && string(x.req.Method) == "CONNECT" {
+		return connectUpgrade
+	}
+	return x.req.Upgrade
 }
 
 func listed(list []string, v []byte) bool {
