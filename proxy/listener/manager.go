@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"weft.mesh/weft/proxy/config"
@@ -46,8 +47,10 @@ type Settings struct {
 	HTTP HTTPServer
 	TCP  TCPServer
 	TLS  TLSServer // nil: chains with TLS are refused at Apply
-	// Inherited are sockets that were bound before, by port: a listener on
-	// any address with that port uses it. They are never closed.
+	// Inherited are sockets that were bound before, by port, mostly in another
+	// network namespace: a listener on any address with that port accepts from it and from
+	// a socket of its own here. If the port is taken here, which it is when the inherited
+	// socket is of this namespace, the inherited one is all. They are never closed.
 	Inherited map[uint16]net.Listener
 	// MaxConnections bounds all listeners together; 0: no bound.
 	MaxConnections int
@@ -161,10 +164,21 @@ func (c *chain) end() { c.once.Do(func() { close(c.drain) }) }
 // socket is one bound address.
 type socket struct {
 	addr      netip.AddrPort
-	ln        net.Listener
-	inherited bool
+	own       net.Listener // nil if there is only the inherited one
+	inherited net.Listener // nil for most
 	cur       atomic.Pointer[compiled]
 	closed    atomic.Bool
+}
+
+// listeners are those that there are, the own one first.
+func (s *socket) listeners() []net.Listener {
+	var out []net.Listener
+	for _, ln := range []net.Listener{s.own, s.inherited} {
+		if ln != nil {
+			out = append(out, ln)
+		}
+	}
+	return out
 }
 
 // Apply makes a View's listeners current. On an error nothing has changed.
@@ -295,19 +309,25 @@ func (m *Manager) bind(t *table) (map[netip.AddrPort]*socket, error) {
 }
 
 func (m *Manager) open(addr netip.AddrPort) (*socket, error) {
+	s := &socket{addr: addr}
 	if ln := m.set.Inherited[addr.Port()]; ln != nil && (addr.Addr().IsUnspecified() || addrPort(ln.Addr()) == unmapped(addr)) {
 		if d, ok := ln.(interface{ SetDeadline(time.Time) error }); ok {
 			if err := d.SetDeadline(time.Time{}); err != nil { // a socket that was let go before
 				return nil, err
 			}
 		}
-		return &socket{addr: addr, ln: ln, inherited: true}, nil
+		s.inherited = ln
 	}
-	ln, err := m.set.Listen(addr)
-	if err != nil {
+	own, err := m.set.Listen(addr)
+	switch {
+	case err == nil:
+		s.own = own
+	case s.inherited != nil && errors.Is(err, syscall.EADDRINUSE):
+		m.set.Log.Debug("the port is taken here: only its inherited socket serves", "address", addr.String())
+	default:
 		return nil, err
 	}
-	return &socket{addr: addr, ln: ln}, nil
+	return s, nil
 }
 
 // close stops accepting. An inherited socket stays open: its connections wait for the next listener there.
@@ -315,11 +335,12 @@ func (s *socket) close() {
 	if s.closed.Swap(true) {
 		return
 	}
-	if d, ok := s.ln.(interface{ SetDeadline(time.Time) error }); s.inherited && ok {
+	if d, ok := s.inherited.(interface{ SetDeadline(time.Time) error }); ok {
 		_ = d.SetDeadline(time.Unix(1, 0))
-		return
 	}
-	_ = s.ln.Close()
+	if s.own != nil {
+		_ = s.own.Close()
+	}
 }
 
 // retire tells connections whose chain is gone to drain, and cuts them when their time is over.
@@ -391,7 +412,9 @@ func (m *Manager) start(s *socket) {
 		return
 	}
 	ctx := m.run
-	m.work.Go(func() { m.acceptLoop(ctx, s) })
+	for _, ln := range s.listeners() {
+		m.work.Go(func() { m.acceptLoop(ctx, s, ln) })
+	}
 }
 
 // Drain tells every connection to end after what it is doing and waits until

@@ -551,6 +551,50 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+func TestAnInheritedSocketOfAnotherNamespaceComesBesideOnesOwn(t *testing.T) {
+	host, err := net.Listen("tcp4", "127.0.0.1:0") // as if of the machine's namespace
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = host.Close() }()
+	port := host.Addr().(*net.TCPAddr).AddrPort().Port()
+	var own net.Listener
+	e := &echo{}
+	m := listener.New(listener.Settings{HTTP: e, TCP: e, Inherited: map[uint16]net.Listener{port: host},
+		Listen: func(netip.AddrPort) (net.Listener, error) {
+			own, err = net.Listen("tcp4", "127.0.0.1:0") // as if of this one, where the port is free
+			return own, err
+		}})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- m.Run(ctx) }()
+	for range 2 { // removed and added again
+		if err := m.Apply(view(bound("gw", fmt.Sprintf("0.0.0.0:%d", port), tcpChain("gw", config.ChainMatch{})))); err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []net.Listener{host, own} {
+			c, err := net.Dial("tcp4", at.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := line(c); got != "tcp:gw" {
+				t.Errorf("%s is served by %q", at.Addr(), got)
+			}
+			_ = c.Close()
+		}
+		if err := m.Apply(view()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := net.Dial("tcp4", own.Addr().String()); err == nil {
+			t.Error("the own socket of a listener that was removed is still open")
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAnInheritedSocketIsUsedAndLeftOpen(t *testing.T) {
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

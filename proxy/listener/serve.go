@@ -13,12 +13,12 @@ import (
 	"weft.mesh/weft/proxy/stream"
 )
 
-// acceptLoop takes connections off one socket until it is closed.
-func (m *Manager) acceptLoop(ctx context.Context, s *socket) {
+// acceptLoop takes connections off one of a socket's listeners until it is closed.
+func (m *Manager) acceptLoop(ctx context.Context, s *socket, ln net.Listener) {
 	// Out of descriptors and the like: wait and try again, the socket is fine.
 	retry := backoff.New(backoff.Policy{Base: 5 * time.Millisecond, Max: time.Second, Jitter: 0.5}, nil)
 	for {
-		nc, err := s.ln.Accept()
+		nc, err := ln.Accept()
 		if err != nil {
 			if s.closed.Load() || errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
 				return
@@ -201,7 +201,7 @@ func (m *Manager) Addresses() map[string]netip.AddrPort {
 	out := map[string]netip.AddrPort{}
 	for _, s := range m.sockets {
 		if l := s.cur.Load(); l != nil {
-			out[l.cfg.Name] = addrPort(s.ln.Addr())
+			out[l.cfg.Name] = addrPort(s.listeners()[0].Addr())
 		}
 	}
 	return out
