@@ -32,12 +32,13 @@ const (
 	PathNames   = "/v1/names"   // GET ?watch=true -> NameTable, or a stream of NameTable lines
 	PathStatus  = "/v1/status"  // GET -> ControlStatus
 	PathRoot    = "/v1/root"    // GET -> PEM bundle of the trust domain's roots
+	PathRetired = "/v1/retired" // GET ?namespace=&pod= -> Retired, after a wait of at most a second
 )
 
 // Paths served on SocketRuntime.
 const (
 	PathPods    = "/v1/pods"    // GET -> PodList
-	PathLogs    = "/v1/logs"    // GET ?namespace=&pod=&container=&follow=&tail= -> text stream
+	PathLogs    = "/v1/logs"    // GET ?namespace=&pod=&container=&follow=&tail= -> text stream; without tail all that is kept
 	PathRestart = "/v1/restart" // POST RestartRequest
 	PathStop    = "/v1/stop"    // POST -> the runtime drains and ends
 	PathSignal  = "/v1/signal"  // POST SignalRequest
@@ -284,6 +285,14 @@ type Container struct {
 	Restarts int    `json:"restarts"`
 	State    string `json:"state"`
 	RSSBytes int64  `json:"rssBytes,omitempty"`
+}
+
+// Retired answers PathRetired: whether a pod that is ending gets no new requests any more.
+type Retired struct {
+	// Done: the pod is out of service and every connected proxy has acknowledged that.
+	Done bool `json:"done"`
+	// Behind are the node IDs of proxies that have not.
+	Behind []string `json:"behind,omitempty"`
 }
 
 // PodList answers PathPods.

@@ -95,7 +95,7 @@ func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	tail := 0
+	tail := logs.All
 	if t := q.Get("tail"); t != "" {
 		var err error
 		if tail, err = strconv.Atoi(t); err != nil || tail < 0 || tail > maxTail {

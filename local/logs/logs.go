@@ -126,7 +126,10 @@ func (l *Log) Close() error {
 	return nil
 }
 
-// Tail is the last n lines in memory; n <= 0 means all that memory holds.
+// All lines, where a number of last lines is asked for.
+const All = -1
+
+// Tail is the last n lines in memory, or [All] that it holds.
 func (l *Log) Tail(n int) []byte {
 	b, _ := l.tail(n)
 	return b
@@ -140,8 +143,11 @@ func (l *Log) tail(n int) ([]byte, int64) {
 
 // lastLines cuts b to its last n lines.
 func lastLines(b []byte, n int) []byte {
-	if n <= 0 {
+	if n < 0 {
 		return b
+	}
+	if n == 0 {
+		return nil
 	}
 	end := len(b)
 	if end > 0 && b[end-1] == '\n' {
@@ -157,8 +163,8 @@ func lastLines(b []byte, n int) []byte {
 	return b
 }
 
-// Copy writes the log to w: the last tail lines, or all that the files hold
-// when tail is 0; then, when follow is set, what comes, until ctx or the log
+// Copy writes the log to w: the last tail lines, or [All] that the files hold;
+// then, when follow is set, what comes, until ctx or the log
 // ends. A w that is slower than the log misses bytes and is told how many.
 func (l *Log) Copy(ctx context.Context, w io.Writer, tail int, follow bool) error {
 	at, err := l.copyPast(w, tail)
@@ -191,7 +197,7 @@ func (l *Log) Copy(ctx context.Context, w io.Writer, tail int, follow bool) erro
 
 // copyPast writes what the log holds now and returns where following begins.
 func (l *Log) copyPast(w io.Writer, tail int) (int64, error) {
-	if tail > 0 {
+	if tail >= 0 {
 		b, at := l.tail(tail)
 		_, err := w.Write(b)
 		return at, err
@@ -208,7 +214,7 @@ func (l *Log) copyPast(w io.Writer, tail int) (int64, error) {
 		}
 	}
 	if err != nil {
-		b, at := l.tail(0) // the file is gone: memory is what is left
+		b, at := l.tail(All) // the file is gone: memory is what is left
 		_, err := w.Write(b)
 		return at, err
 	}

@@ -37,7 +37,7 @@ func TestTail(t *testing.T) {
 		t.Errorf("empty log: %q", got)
 	}
 	fmt.Fprint(l, "one\ntwo\nthree\n")
-	for n, want := range map[int]string{0: "one\ntwo\nthree\n", 1: "three\n", 2: "two\nthree\n", 3: "one\ntwo\nthree\n", 9: "one\ntwo\nthree\n"} {
+	for n, want := range map[int]string{All: "one\ntwo\nthree\n", 0: "", 1: "three\n", 2: "two\nthree\n", 3: "one\ntwo\nthree\n", 9: "one\ntwo\nthree\n"} {
 		if got := read(t, l, n); got != want {
 			t.Errorf("tail %d: %q, want %q", n, got, want)
 		}
@@ -62,7 +62,7 @@ func TestTheFileIsRotatedOnceAndBounded(t *testing.T) {
 	if _, err := os.Stat(l.path + ".2"); err == nil {
 		t.Error("a second old file is kept")
 	}
-	got := read(t, l, 0)
+	got := read(t, l, All)
 	if lines := strings.Count(got, "\n"); lines != 40 || !strings.HasSuffix(got, "99\n") {
 		t.Errorf("%d lines, want the 40 that fit both files", lines)
 	}
@@ -75,11 +75,11 @@ func TestMemoryIsBoundedAndHoldsTheNewest(t *testing.T) {
 		fmt.Fprint(l, line)
 	}
 	fmt.Fprint(l, "last\n")
-	if len(l.memory) > memorySize || !bytes.HasSuffix(l.Tail(0), []byte("x\nlast\n")) {
+	if len(l.memory) > memorySize || !bytes.HasSuffix(l.Tail(All), []byte("x\nlast\n")) {
 		t.Errorf("%d bytes in memory", len(l.memory))
 	}
 	l.Write(bytes.Repeat([]byte("y"), 2*memorySize))
-	if got := l.Tail(0); len(got) != memorySize || got[0] != 'y' {
+	if got := l.Tail(All); len(got) != memorySize || got[0] != 'y' {
 		t.Errorf("a huge write leaves %d bytes", len(got))
 	}
 }
@@ -110,7 +110,7 @@ func TestFollowSeesWhatComesAndEndsWithTheLog(t *testing.T) {
 	f := &follower{gate: make(chan struct{})}
 	close(f.gate)
 	done := make(chan error, 1)
-	go func() { done <- l.Copy(context.Background(), f, 0, true) }()
+	go func() { done <- l.Copy(context.Background(), f, All, true) }()
 	want := "before\n"
 	for i := range 50 {
 		s := fmt.Sprintf("line %d\n", i)
@@ -149,7 +149,7 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 	l := open(t, 0)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := l.Copy(ctx, &bytes.Buffer{}, 0, true); err != nil {
+	if err := l.Copy(ctx, &bytes.Buffer{}, All, true); err != nil {
 		t.Error(err)
 	}
 }
