@@ -229,7 +229,7 @@ func hcmUpgrades(x *hcmv3.HttpConnectionManager, m *config.HTTPManager) error {
 // proxy may pass on: h2c changes what speaks on the connection, and the next hop has a connection of its own.
 func upgradeType(t string) error {
 	switch {
-	case !stream.ValidToken([]byte(strings.Replace(t, "/", "", 1))): // protocol [ "/" version ], RFC 9110 section 7.8
+	case !stream.ValidProtocol([]byte(t)):
 		return bad("upgrade_type", t, "want the name of a protocol, e.g. websocket")
 	case t == "h2c":
 		return bad("upgrade_type", t, "h2c is between two neighbours and cannot be passed on")

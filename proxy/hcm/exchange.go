@@ -187,6 +187,8 @@ func (x *exchange) findRoute() {
 // act does what the route says.
 func (x *exchange) act() {
 	switch r := x.route; {
+	case r == nil && x.req.Upgrade == nil && string(x.req.Method) == "CONNECT":
+		x.reply(&replyUpgrade) // a tunnel needs a route that says so
 	case r == nil:
 		x.reply(&replyNoRoute)
 	case r.Redirect != nil:

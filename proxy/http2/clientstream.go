@@ -48,7 +48,7 @@ func validRequest(r *msg.Request) bool {
 	if !msg.ValidToken(r.Method) || !validFields(&r.Fields) || len(r.Authority) > 0 && !msg.ValidHost(r.Authority) {
 		return false
 	}
-	if r.Upgrade != nil && !msg.ValidToken(r.Upgrade) {
+	if r.Upgrade != nil && !msg.ValidProtocol(r.Upgrade) {
 		return false
 	}
 	return string(r.Method) == "CONNECT" || len(r.Path) == 0 || msg.ValidTarget(r.Path)

@@ -125,7 +125,7 @@ func (k *headSink) pseudo(name, value []byte) bool {
 	case pseudoAuthority:
 		k.req.Authority, ok = value, len(value) == 0 || msg.ValidHost(value)
 	case pseudoProtocol:
-		k.protocol, ok = value, msg.ValidToken(value)
+		k.protocol, ok = value, msg.ValidProtocol(value)
 	default:
 		k.resp.Status, ok = status(value)
 	}

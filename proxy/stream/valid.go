@@ -39,6 +39,15 @@ func all(b []byte, c uint8) bool {
 // ValidToken tells whether b is a token: a method or field name (RFC 9110 section 5.6.2).
 func ValidToken(b []byte) bool { return all(b, isToken) }
 
+// ValidProtocol tells whether b is what Upgrade or :protocol may ask for: a name, with or without a
+// version (RFC 9110 section 7.8).
+func ValidProtocol(b []byte) bool {
+	if i := bytes.IndexByte(b, '/'); i >= 0 {
+		return all(b[:i], isToken) && all(b[i+1:], isToken)
+	}
+	return all(b, isToken)
+}
+
 // TokenByte tells whether c may be part of a token.
 func TokenByte(c byte) bool { return class[c]&isToken != 0 }
 

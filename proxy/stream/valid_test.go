@@ -27,3 +27,14 @@ func TestValidTarget(t *testing.T) {
 		}
 	}
 }
+
+func TestValidProtocol(t *testing.T) {
+	for proto, want := range map[string]bool{
+		"websocket": true, "SPDY/3.1": true, "a/b": true,
+		"": false, "/": false, "a/": false, "/1": false, "a/b/c": false, "a b": false, "a, b": false, "a\r\nb": false, "a:b": false,
+	} {
+		if got := ValidProtocol([]byte(proto)); got != want {
+			t.Errorf("%q: %v, want %v", proto, got, want)
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package protocol
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -23,6 +25,7 @@ type pairOptions struct {
 	manager  string // more of the caller's connection manager
 	route    string // more of the caller's route action
 	timeout  string // of the caller's route; default 0s: none
+	match    string // of both routes; default prefix: /
 }
 
 const pairManager = `
@@ -57,7 +60,7 @@ filter_chains:
         - name: api
           domains: ['*']
           routes:
-          - {match: {prefix: /}, route: {cluster: 'outbound|80||api.default.svc.cluster.local', timeout: {{.Timeout}} {{.Route}}}}` + pairManager + `
+          - {match: { {{.Match}} }, route: {cluster: 'outbound|80||api.default.svc.cluster.local', timeout: {{.Timeout}} {{.Route}}}}` + pairManager + `
 ---
 '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
 name: outbound|80||api.default.svc.cluster.local
@@ -111,7 +114,7 @@ filter_chains:
       http2_protocol_options: {allow_connect: true}
       route_config:
         name: inbound
-        virtual_hosts: [{name: inbound, domains: ['*'], routes: [{name: default, match: {prefix: /}, route: {cluster: 'inbound|8080||', timeout: 0s}}]}]
+        virtual_hosts: [{name: inbound, domains: ['*'], routes: [{name: default, match: { {{.Match}} }, route: {cluster: 'inbound|8080||', timeout: 0s}}]}]
       forward_client_cert_details: APPEND_FORWARD
       set_current_client_cert_details: {subject: true, dns: true, uri: true}` + pairManager + `
 ---
@@ -142,7 +145,7 @@ func startPair(t testing.TB, o pairOptions) *pair {
 	}
 	p := &pair{port: proxytest.Port(t)}
 	vars := map[string]any{"In": proxytest.Port(t), "Out": p.port, "App": o.app, "Between": or(o.between, "http"), "Up": up,
-		"Upgrades": or(o.upgrades, "websocket"), "Manager": o.manager, "Timeout": or(o.timeout, "0s"), "Route": ""}
+		"Upgrades": or(o.upgrades, "websocket"), "Manager": o.manager, "Timeout": or(o.timeout, "0s"), "Route": "", "Match": or(o.match, "prefix: /")}
 	if o.route != "" {
 		vars["Route"] = ", " + o.route
 	}
@@ -150,4 +153,14 @@ func startPair(t testing.TB, o pairOptions) *pair {
 	p.callee = mesh.Start(proxytest.Options{Name: "api", Config: strings.Replace(pairCallee, "FILTERS", "", 1), Vars: vars})
 	p.caller = mesh.Start(proxytest.Options{Name: "web", Config: strings.Replace(pairCaller, "FILTERS", o.filters, 1), Vars: vars})
 	return p
+}
+
+// logged waits until the caller's access log has a line with text.
+func (p *pair) logged(t testing.TB, text string) {
+	t.Helper()
+	var b []byte
+	proxytest.Until(t, "the access log to say "+text, func() bool {
+		b, _ = os.ReadFile(filepath.Join(p.caller.StateDir(), "access.log"))
+		return strings.Contains(string(b), text)
+	})
 }
