@@ -51,7 +51,7 @@ func (o *meshOptions) flags(cmd *cobra.Command) {
 	f.BoolVar(&o.accessLog, "access-log", true, "sidecars write Istio's access log (see weft logs POD -c istio-proxy)")
 	f.BoolVar(&o.registryOnly, "registry-only", false, "outbound traffic to hosts that the mesh does not know is refused (Istio: outboundTrafficPolicy REGISTRY_ONLY)")
 	f.BoolVar(&o.separate, "separate-control-plane", false, "run the control plane as a process of its own, which is started again if it dies")
-	f.DurationVar(&o.drainDelay, "drain-delay", local.DefaultDrainDelay, "how long a pod that ends serves on after it was taken out of service")
+	f.DurationVar(&o.drainDelay, "drain-delay", local.DefaultDrainDelay, "how long a pod that ends serves on at most until every proxy knows that it is out of service")
 	f.StringVar(&o.logLevel, "log-level", "warn", "debug, info, warn or error")
 }
 

@@ -129,7 +129,7 @@ func (r *Runtime) prepare() error {
 		Cluster: r.set.Cluster, XDSAddress: netip.AddrPortFrom(r.set.Node.Addr(), r.set.XDSPort).String(),
 		RootFile: filepath.Join(r.set.StateDir, "ca-root.pem"), ProxyPath: r.set.ProxyPath, BaseEnv: r.set.baseEnv(),
 		KeepDirs:  r.set.programFolders(),
-		HostPorts: hostPorts, Tokens: r.control, Log: r.set.Log, DrainDelay: r.set.DrainDelay, DrainTimeout: r.set.DrainTimeout,
+		HostPorts: hostPorts, Tokens: r.control, Control: r.control, Log: r.set.Log, DrainDelay: r.set.DrainDelay, DrainTimeout: r.set.DrainTimeout,
 		SidecarWait: r.set.SidecarWait, ShutdownGrace: r.set.ShutdownGrace, LogSize: r.set.LogSize,
 	}
 	if in := r.set.Inside; in.Rootless && in.OwnProc && in.UID != 0 {

@@ -20,7 +20,7 @@ import (
 const (
 	DefaultNode          = "10.97.0.1/16"
 	DefaultXDSPort       = 15012
-	DefaultDrainDelay    = 2 * time.Second
+	DefaultDrainDelay    = 10 * time.Second
 	DefaultDrainTimeout  = 10 * time.Second
 	DefaultSidecarWait   = 15 * time.Second
 	DefaultShutdownGrace = 5 * time.Second
@@ -63,7 +63,7 @@ type Settings struct {
 	// runtime starts and, when it ends, starts again.
 	ControlPlane *Command
 
-	DrainDelay    time.Duration // a pod that ends serves on for this long after it was taken out of service; default 2 s
+	DrainDelay    time.Duration // at most, that a pod which ends serves on until every proxy knows that it is out of service; default 10 s
 	DrainTimeout  time.Duration // then its sidecar has this long to finish what it carries; default 10 s
 	SidecarWait   time.Duration // a program starts without a ready sidecar after this; default 15 s
 	ShutdownGrace time.Duration // at the end of the mesh, from SIGTERM to SIGKILL; default 5 s

@@ -32,6 +32,7 @@ func (s *Server) socketHandler() http.Handler {
 	mux.HandleFunc("POST "+admin.PathTokens, s.postToken)
 	mux.HandleFunc("GET "+admin.PathNames, s.getNames)
 	mux.HandleFunc("GET "+admin.PathStatus, s.getStatus)
+	mux.HandleFunc("GET "+admin.PathRetired, s.getRetired)
 	mux.HandleFunc("GET "+admin.PathRoot, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("content-type", "application/x-pem-file")
 		_, _ = w.Write(s.ca.Roots())
@@ -139,7 +140,7 @@ func (s *Server) getNames(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func waitFor(ctx context.Context, c <-chan struct{}) bool {
+func waitFor[T any](ctx context.Context, c <-chan T) bool {
 	select {
 	case <-ctx.Done():
 		return false

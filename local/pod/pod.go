@@ -35,6 +35,11 @@ type Tokens interface {
 	Token(ctx context.Context, namespace, serviceAccount string) (string, error)
 }
 
+// ControlPlane knows who still sends to a pod that is ending.
+type ControlPlane interface {
+	Retired(ctx context.Context, namespace, pod string) (admin.Retired, error)
+}
+
 // Env is what all pods share. It does not change while pods run.
 type Env struct {
 	Network     *network.Network
@@ -52,9 +57,10 @@ type Env struct {
 	Caller      *process.Caller
 	HostPorts   map[uint16]*os.File // listeners on the machine, by port
 	Tokens      Tokens
+	Control     ControlPlane // nil: ending pods wait as if it were away
 	Log         *slog.Logger
 
-	DrainDelay    time.Duration // from "not ready" until the drain begins
+	DrainDelay    time.Duration // at most, from "not ready" until the drain begins
 	DrainTimeout  time.Duration // for the sidecar to finish what it carries
 	SidecarWait   time.Duration // the program starts without a ready sidecar after this
 	ShutdownGrace time.Duration // from SIGTERM to SIGKILL when the whole mesh ends

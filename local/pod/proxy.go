@@ -45,7 +45,7 @@ func (p *Pod) proxyArgs(inherited []uint16) []string {
 		"--xds", p.env.XDSAddress, "--ca-root", p.rootFile(),
 		"--token-file", p.tokenFile(), "--state-dir", p.proxyDir(),
 		"--trust-domain", p.env.TrustDomain, "--domain", p.env.Domain, "--cluster", p.env.Cluster,
-		"--access-log-file", "/dev/stdout",
+		"--access-log-file", "/dev/stdout", "--drain-duration", p.drainTime().String(),
 	}
 	for _, k := range slices.Sorted(maps.Keys(p.labels)) {
 		args = append(args, "--label", k+"="+p.labels[k])
@@ -55,6 +55,10 @@ func (p *Pod) proxyArgs(inherited []uint16) []string {
 	}
 	return args
 }
+
+// drainTime is how long the sidecar may finish what it carries: the whole time
+// that it has, but never more than the pod's grace period leaves.
+func (p *Pod) drainTime() time.Duration { return min(p.env.DrainTimeout, p.spec.Grace) }
 
 func (p *Pod) proxyDir() string {
 	return filepath.Join(p.env.StateDir, "proxies", p.spec.Namespace+"_"+p.name)

@@ -229,19 +229,19 @@ func (p *Pod) end(ctx context.Context) {
 		p.endNow(ctx)
 		return
 	}
-	select {
-	case <-time.After(p.env.DrainDelay):
-	case <-p.hurry:
-		p.endNow(ctx)
+	p.retire(ctx)
+	switch {
+	case ctx.Err() != nil:
 		return
-	case <-ctx.Done():
+	case closed(p.hurry):
+		p.endNow(ctx)
 		return
 	}
 	grace, cancel := context.WithTimeout(ctx, p.spec.Grace)
 	defer cancel()
 	if p.proxy != nil {
 		p.proxy.terminate()
-		drain, stop := context.WithTimeout(grace, p.env.DrainTimeout)
+		drain, stop := context.WithTimeout(grace, p.drainTime()+proxyEndGrace)
 		p.awaitEnd(drain, p.proxy)
 		stop()
 	}

@@ -92,6 +92,12 @@ func (c *Client) CreateToken(ctx context.Context, r admin.TokenRequest) (out adm
 	return out, nil
 }
 
+// Retired tells whether a pod that is ending gets no new requests any more. It waits for that for about a second.
+func (c *Client) Retired(ctx context.Context, namespace, pod string) (out admin.Retired, err error) {
+	q := url.Values{"namespace": {namespace}, "pod": {pod}}
+	return out, c.control.get(ctx, admin.PathRetired, q, &out)
+}
+
 // Root is the PEM bundle of the trust domain's roots.
 func (c *Client) Root(ctx context.Context) ([]byte, error) {
 	b, err := c.control.raw(ctx, http.MethodGet, admin.PathRoot, nil, nil)
