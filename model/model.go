@@ -188,6 +188,15 @@ type Workload struct {
 	Node           string
 	Gateway        bool
 	Entry          bool // made from a WorkloadEntry
+	Topology       Topology
+}
+
+// Topology is what stands in front of a gateway's pods (Istio's ProxyConfig.gatewayTopology, from their
+// annotation proxy.istio.io/config).
+type Topology struct {
+	TrustedProxies    uint32 // that many entries of x-forwarded-for from the right are proxies of ours
+	ForwardClientCert string // SANITIZE, FORWARD_ONLY, APPEND_FORWARD, SANITIZE_SET, ALWAYS_FORWARD_ONLY; "": SANITIZE_SET
+	ProxyProtocol     bool   // connections begin with a PROXY header
 }
 
 // RouteSet is the routing of some hosts (a VirtualService).

@@ -49,7 +49,7 @@ func Codes() []convert.CodeInfo {
 		{Code: CodeSelectsNothing, Meaning: "A selector matches no pod.", Fix: "Compare it with the labels in the Deployment's pod template."},
 		{Code: CodeSubsetNothing, Meaning: "A subset's labels match no pod of the service.", Fix: "Compare them with the labels in the Deployment's pod template."},
 		{Code: CodePeerConflict, Meaning: "A namespace (or the mesh) has two PeerAuthentications without a selector; only the oldest counts.", Fix: "Keep one of them."},
-		{Code: CodeMTLSConflict, Meaning: "A DestinationRule switches mutual TLS off for a service that takes nothing else.", Fix: "Remove tls from the DestinationRule, or use ISTIO_MUTUAL."},
+		{Code: CodeMTLSConflict, Meaning: "A DestinationRule switches mutual TLS off for a service that takes nothing else, or sends a PROXY header before it.", Fix: "Remove tls from the DestinationRule, or use ISTIO_MUTUAL; with proxyProtocol use tls mode DISABLE or SIMPLE."},
 		{Code: CodeHTTPOnTCP, Meaning: "A rule has HTTP fields (hosts, methods, paths, headers) for ports that are not HTTP: an ALLOW rule never matches, a DENY rule ignores them and denies more.", Fix: "Use principals, namespaces, IP blocks and ports, or name the service port http-…"},
 		{Code: CodeUnknownPrincipal, Meaning: "A policy names a service account or trust domain that does not exist.", Fix: "Write cluster.local/ns/<namespace>/sa/<account> with an existing ServiceAccount."},
 		{Code: CodeUnknownAccount, Meaning: "A Deployment uses a ServiceAccount that does not exist; Kubernetes would make no pod.", Fix: "Add the ServiceAccount."},

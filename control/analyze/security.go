@@ -88,6 +88,26 @@ func (s *set) checkMTLS(it *item, path string, tls *model.ClientTLS, svcs []serv
 	}
 }
 
+// checkProxyProtocol tells of PROXY headers where mutual TLS follows: the header comes before the
+// handshake, and no sidecar takes one there.
+func (s *set) checkProxyProtocol(it *item, path string, version uint8, tls *model.ClientTLS, svcs []service) {
+	if version == 0 || tls != nil && tls.Mode != model.TLSIstioMutual {
+		return
+	}
+	path += ".proxyProtocol"
+	const hint = "set tls: {mode: DISABLE} (or SIMPLE), or remove proxyProtocol"
+	if tls != nil {
+		s.fail(it, CodeMTLSConflict, path, fmt.Sprintf("V%d", version), "the PROXY header would come before mutual TLS, which no sidecar takes", hint)
+		return
+	}
+	for _, svc := range svcs {
+		if !svc.External && len(svc.Selector) > 0 {
+			s.warn(it, CodeMTLSConflict, path, fmt.Sprintf("V%d", version), "pods of "+svc.Host+" that have a sidecar are called with mutual TLS, and no sidecar takes a PROXY header before it", hint)
+			return
+		}
+	}
+}
+
 func (s *set) checkAuthorization(it *item, p *model.AuthorizationPolicy) {
 	for i, r := range p.Rules {
 		path := fmt.Sprintf("spec.rules[%d]", i)

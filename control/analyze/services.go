@@ -193,9 +193,15 @@ func (s *set) checkRule(it *item, r *model.DestinationRule) {
 		return
 	}
 	s.checkPolicy(it, "spec.trafficPolicy", r.Policy, svcs)
+	s.checkProxyProtocol(it, "spec.trafficPolicy", r.Policy.ProxyProtocol, r.Policy.TLS, svcs)
 	for i, sub := range r.Subsets {
 		path := fmt.Sprintf("spec.subsets[%d]", i)
 		s.checkPolicy(it, path+".trafficPolicy", sub.Policy, svcs)
+		tls := sub.Policy.TLS
+		if tls == nil {
+			tls = r.Policy.TLS
+		}
+		s.checkProxyProtocol(it, path+".trafficPolicy", sub.Policy.ProxyProtocol, tls, svcs)
 		s.checkSubsetLabels(it, path+".labels", sub, svcs)
 	}
 }

@@ -39,9 +39,26 @@ func checkDeployment(w *walker, o *Object, d *appsv1.Deployment) {
 			fail(CodeSelectorMismatch, path, want, fmt.Sprintf("the pod template has %s: %s", k, got), "make both the same")
 		}
 	}
+	checkProxyConfig(fail, d.Spec.Template.Annotations)
 	checkContainers(fail, d.Spec.Template.Spec.Containers)
 	if sa := d.Spec.Template.Spec.ServiceAccountName; sa != "" && !isSubdomain(sa) {
 		fail(CodeInvalidName, "spec.template.spec.serviceAccountName", sa, "the name is not valid", "use lower-case letters, digits and '-'")
+	}
+}
+
+// checkProxyConfig checks a template's own proxy configuration, which today only a gateway has a use for.
+func checkProxyConfig(fail func(code, path, val, msg, hint string), annotations map[string]string) {
+	text := annotations[annotationProxyConfig]
+	if text == "" {
+		return
+	}
+	const path = "spec.template.metadata.annotations[" + annotationProxyConfig + "]"
+	t, err := parseProxyConfig(text)
+	switch {
+	case err != nil:
+		fail(CodeUnsupportedField, path, text, err.Error(), "gatewayTopology with numTrustedProxies, forwardClientCertDetails and proxyProtocol is supported")
+	case t != model.Topology{} && annotations[annotationTemplates] != "gateway":
+		fail(CodeUnsupportedField, path, text, "gatewayTopology is for gateways", "add "+annotationTemplates+": gateway, or remove it")
 	}
 }
 

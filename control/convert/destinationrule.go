@@ -51,6 +51,12 @@ func (c *conv) trafficPolicy(path string, p *networking.TrafficPolicy) model.Tra
 			out.RetryBudget.Min = b.MinRetryConcurrency
 		}
 	}
+	if v := p.ProxyProtocol; v != nil {
+		out.ProxyProtocol = uint8(v.Version) + 1
+		if _, ok := networking.TrafficPolicy_ProxyProtocol_VERSION_name[int32(v.Version)]; !ok {
+			c.fail(CodeInvalidValue, path+".proxyProtocol.version", v.Version.String(), "this is not a version", "use V1 or V2")
+		}
+	}
 	for i, pp := range p.PortLevelSettings {
 		pth := idx(path+".portLevelSettings", i)
 		if pp.Port == nil {

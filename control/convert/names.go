@@ -104,6 +104,9 @@ var knownAnnotations = map[string]bool{
 	"install.operator.istio.io/owning-resource": true,
 }
 
+// annotationTemplates says what a pod template is: a sidecar's workload or a gateway.
+const annotationTemplates = "inject.istio.io/templates"
+
 const annotationExportTo = "networking.istio.io/exportTo"
 
 func checkAnnotation(w *walker, o *Object, k, v string) {

@@ -57,12 +57,26 @@ func (c *conv) pod(p *corev1.Pod) []model.Object {
 		w.HasSidecar = true
 	}
 	w.Ports, w.ContainerPorts = containerPorts(apps)
+	c.topology(w, p.Annotations[annotationProxyConfig])
 	for _, cond := range p.Status.Conditions {
 		if cond.Type == corev1.PodReady {
 			w.Ready = cond.Status == corev1.ConditionTrue
 		}
 	}
 	return []model.Object{w}
+}
+
+// topology reads the pod's own proxy configuration. A bad one is no reason to leave the pod out.
+func (c *conv) topology(w *model.Workload, text string) {
+	if text == "" || !w.Gateway {
+		return
+	}
+	t, err := parseProxyConfig(text)
+	if err != nil {
+		c.warn(CodeAnnotation, "metadata.annotations["+annotationProxyConfig+"]", text, err.Error(), "the annotation has no effect until it is corrected")
+		return
+	}
+	w.Topology = t
 }
 
 func (c *conv) podAddresses(p *corev1.Pod) []netip.Addr {

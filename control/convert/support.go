@@ -149,9 +149,10 @@ func destinationRuleSupport(name string) (support, bool) {
 	case "Subset":
 		return allow("name labels trafficPolicy"), true
 	case "TrafficPolicy":
-		return allow("loadBalancer connectionPool outlierDetection tls portLevelSettings retryBudget").
-			hint("tunnel", "tunnelling through a proxy is not implemented yet: send the traffic to the proxy by its own host",
-				"proxyProtocol", "the PROXY protocol is not implemented yet: HTTP backends get the caller in x-forwarded-for"), true
+		return allow("loadBalancer connectionPool outlierDetection tls portLevelSettings retryBudget proxyProtocol").
+			hint("tunnel", "tunnelling through a proxy is not implemented yet: send the traffic to the proxy by its own host"), true
+	case "TrafficPolicy.ProxyProtocol":
+		return allow("version"), true
 	case "TrafficPolicy.PortTrafficPolicy":
 		return allow("port loadBalancer connectionPool outlierDetection tls"), true
 	case "TrafficPolicy.RetryBudget":

@@ -112,6 +112,7 @@ func (s *Snapshot) buildOutbound(t *target, k outboundKey) *clusterv3.Cluster {
 	applyPool(c, p, portProtocol(t.port))
 	applyOutlier(c, p.Outlier)
 	s.applyTLS(c, t, k, p)
+	applyProxyProtocol(c, p.ProxyProtocol)
 	return c
 }
 

@@ -22,6 +22,7 @@ import (
 type gatewayKey struct {
 	namespace, labels string
 	ports             string // named ports of the workload
+	topology          model.Topology
 	weft              bool
 }
 
@@ -73,7 +74,7 @@ func (s *Snapshot) routerAll(v *view, typeURL string) []*xds.Resource {
 }
 
 func (s *Snapshot) gatewaySet(v *view) *gatewaySet {
-	k := gatewayKey{namespace: v.namespace, labels: labelText(v.labels), ports: fmt.Sprint(v.workload.Ports), weft: v.weft}
+	k := gatewayKey{namespace: v.namespace, labels: labelText(v.labels), ports: fmt.Sprint(v.workload.Ports), topology: v.workload.Topology, weft: v.weft}
 	return latest(s.cache, k, inputs{routerRevisions(s.world.Revisions())}, func() *gatewaySet { return s.makeGateway(v) })
 }
 
@@ -209,6 +210,9 @@ func (b *gatewayBuilder) listener(p *gatewayPort) *listenerv3.Listener {
 	if len(l.FilterChains) == 0 {
 		return nil
 	}
+	if b.v.workload.Topology.ProxyProtocol {
+		l.ListenerFilters = append(l.ListenerFilters, proxyProtocol())
+	}
 	if len(sni) > 0 {
 		l.ListenerFilters = append(l.ListenerFilters, tlsInspector())
 	}
@@ -262,7 +266,7 @@ func (b *gatewayBuilder) httpChain(p *gatewayPort, servers []serverRef) *listene
 func (b *gatewayBuilder) manager(p *gatewayPort, table string) *listenerv3.Filter {
 	deny, allow := b.authz.http()
 	return b.s.httpManager(manager{
-		direction: gateway, statPrefix: "outbound_" + p.bind + "_" + strconv.Itoa(int(p.number)), routeName: table, deny: deny, allow: allow,
+		direction: gateway, statPrefix: "outbound_" + p.bind + "_" + strconv.Itoa(int(p.number)), routeName: table, deny: deny, allow: allow, topology: b.v.workload.Topology,
 	}, b.v.weft)
 }
 

@@ -72,6 +72,7 @@ type manager struct {
 	routeName   string                      // over RDS
 	routes      *routev3.RouteConfiguration // or inline
 	deny, allow *rbacv3.RBAC
+	topology    model.Topology // of a gateway
 }
 
 // httpManager builds the connection manager as a network filter. Sidecars trust
@@ -100,8 +101,14 @@ func (s *Snapshot) httpManager(m manager, weft bool) *listenerv3.Filter {
 		h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_APPEND_FORWARD
 		h.SetCurrentClientCertDetails = certDetails()
 	case gateway:
+		h.XffNumTrustedHops = m.topology.TrustedProxies
 		h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
-		h.SetCurrentClientCertDetails = certDetails()
+		if d := m.topology.ForwardClientCert; d != "" {
+			h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_ForwardClientCertDetails(hcmv3.HttpConnectionManager_ForwardClientCertDetails_value[d])
+		}
+		if h.ForwardClientCertDetails == hcmv3.HttpConnectionManager_SANITIZE_SET || h.ForwardClientCertDetails == hcmv3.HttpConnectionManager_APPEND_FORWARD {
+			h.SetCurrentClientCertDetails = certDetails()
+		}
 	}
 	return networkFilter(filterHCM, pack(h))
 }

@@ -65,6 +65,9 @@ func override(base, subset model.TrafficPolicy, port uint16) model.TrafficPolicy
 	if subset.RetryBudget != nil {
 		base.RetryBudget = subset.RetryBudget
 	}
+	if subset.ProxyProtocol != 0 {
+		base.ProxyProtocol = subset.ProxyProtocol
+	}
 	return base
 }
 

@@ -241,7 +241,7 @@ func (s *Snapshot) sameEndpoints(prev *Snapshot, v *view) bool {
 // alike tells that what the World knows of a workload is the same in what
 // decides on its configuration.
 func (v *view) alike(o *view) bool {
-	return v.known == o.known && maps.Equal(v.labels, o.labels) && maps.Equal(v.workload.Ports, o.workload.Ports)
+	return v.known == o.known && maps.Equal(v.labels, o.labels) && maps.Equal(v.workload.Ports, o.workload.Ports) && v.workload.Topology == o.workload.Topology
 }
 
 func hostPort(host string, port uint16) string { return host + ":" + strconv.Itoa(int(port)) }

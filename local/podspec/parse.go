@@ -159,7 +159,7 @@ func (p *parser) injection(s *Spec) {
 
 // honoured are the annotations of a pod template that mean something here,
 // beside those of capture. Others are not the mesh's and pass.
-var honoured = []string{LabelInject, AnnotationTemplates, AnnotationInterception, AnnotationSidecarStatus}
+var honoured = []string{LabelInject, AnnotationTemplates, AnnotationInterception, AnnotationSidecarStatus, AnnotationProxyConfig}
 
 // meshAnnotations refuses annotations that ask something of an Istio sidecar
 // which ours would not do.

@@ -144,7 +144,7 @@ func TestValidateRefusesByName(t *testing.T) {
 		{"an annotation with a bad value", `excludeOutboundPorts: "3306"`, `excludeOutboundPorts: "x"`, "spec.template.metadata.annotations.traffic.sidecar.istio.io/excludeOutboundPorts", "not a port"},
 		{"an annotation that is not implemented", `excludeOutboundPorts: "3306"`, `excludeInterfaces: eth1`, "spec.template.metadata.annotations.traffic.sidecar.istio.io/excludeInterfaces", "not supported"},
 		{"TPROXY", `traffic.sidecar.istio.io/excludeOutboundPorts: "3306"`, "sidecar.istio.io/interceptionMode: TPROXY", "spec.template.metadata.annotations.sidecar.istio.io/interceptionMode", "REDIRECT"},
-		{"an annotation that asks something else of a sidecar", `traffic.sidecar.istio.io/excludeOutboundPorts: "3306"`, "proxy.istio.io/config: x", "spec.template.metadata.annotations.proxy.istio.io/config", "not supported"},
+		{"an annotation that asks something else of a sidecar", `traffic.sidecar.istio.io/excludeOutboundPorts: "3306"`, "sidecar.istio.io/proxyCPU: x", "spec.template.metadata.annotations.sidecar.istio.io/proxyCPU", "not supported"},
 		{"an unknown injection template", `traffic.sidecar.istio.io/excludeOutboundPorts: "3306"`, "inject.istio.io/templates: grpc-agent", "spec.template.metadata.annotations.inject.istio.io/templates", "gateway"},
 		{"an injection label that is neither", "version: v1}", `version: v1, sidecar.istio.io/inject: "yes"}`, "spec.template.metadata.labels.sidecar.istio.io/inject", "true"},
 		{"a gateway without its container", `traffic.sidecar.istio.io/excludeOutboundPorts: "3306"`, "inject.istio.io/templates: gateway", "spec.template.spec.containers", "istio-proxy"},

@@ -20,6 +20,7 @@ const (
 	AnnotationTemplates     = "inject.istio.io/templates"
 	AnnotationInterception  = "sidecar.istio.io/interceptionMode"
 	AnnotationSidecarStatus = "sidecar.istio.io/status"
+	AnnotationProxyConfig   = "proxy.istio.io/config" // the control plane's matter, which checks it
 )
 
 // Spec is a Deployment as the runtime runs it. It is immutable.
