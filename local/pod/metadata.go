@@ -26,7 +26,9 @@ func metadata(c Config) (labels, annotations map[string]string) {
 	if !c.Sidecar && !c.Spec.Gateway {
 		return labels, annotations
 	}
-	labels[podspec.LabelTLSMode] = "istio"
+	if c.Sidecar { // a gateway's own ports speak what its Gateways say, not mTLS
+		labels[podspec.LabelTLSMode] = "istio"
+	}
 	setDefault(labels, podspec.LabelCanonicalName, firstOf(labels["app.kubernetes.io/name"], labels["app"], c.Spec.Name))
 	setDefault(labels, podspec.LabelCanonicalRevision, firstOf(labels["app.kubernetes.io/version"], labels["version"], "latest"))
 	if c.Sidecar {

@@ -68,9 +68,9 @@ func TestMetadata(t *testing.T) {
 		{"a sidecar makes the pod one that speaks mTLS", Config{Hash: "h", Sidecar: true, Spec: podspec.Spec{Name: "d", Labels: labels}},
 			map[string]string{"app": "web", "pod-template-hash": "h", "security.istio.io/tlsMode": "istio",
 				"service.istio.io/canonical-name": "web", "service.istio.io/canonical-revision": "latest"}, true},
-		{"what the template says of its name stays", Config{Hash: "h", Spec: podspec.Spec{Name: "d", Gateway: true, Labels: map[string]string{
+		{"what the template says of its name stays; a gateway is no sidecar that speaks mTLS", Config{Hash: "h", Spec: podspec.Spec{Name: "d", Gateway: true, Labels: map[string]string{
 			"service.istio.io/canonical-name": "n", "app.kubernetes.io/version": "9"}}},
-			map[string]string{"app.kubernetes.io/version": "9", "pod-template-hash": "h", "security.istio.io/tlsMode": "istio",
+			map[string]string{"app.kubernetes.io/version": "9", "pod-template-hash": "h",
 				"service.istio.io/canonical-name": "n", "service.istio.io/canonical-revision": "9"}, false},
 	}
 	for _, tt := range tests {
