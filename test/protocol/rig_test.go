@@ -62,6 +62,7 @@ type rig struct {
 	admin int
 	pid   int
 	log   proxytest.SafeBuffer
+	dir   string // of its files: access.log
 }
 
 // rigOptions say how a rig differs from Envoy's defaults.
@@ -71,6 +72,14 @@ type rigOptions struct {
 	requestTimeout string // request_timeout; default none
 	streamIdle     string // stream_idle_timeout; default 5 min
 	idle           string // idle_timeout of connections; default 1 h
+	// extra are more resources, separated from each other by lines with "---".
+	extra string
+	// args are more arguments of the program.
+	args []string
+	// env is added to the program's environment.
+	env []string
+	// ca signs the proxy's identity; nil: one of its own.
+	ca *identitytest.CA
 }
 
 const rigFilters = `
@@ -161,7 +170,7 @@ func startRig(t testing.TB, o rigOptions) *rig {
 		return s
 	}
 	var text strings.Builder
-	err := template.Must(template.New("rig").Option("missingkey=error").Parse(rigConfig)).Execute(&text, map[string]any{
+	err := template.Must(template.New("rig").Option("missingkey=error").Parse(rigConfig + o.more())).Execute(&text, map[string]any{
 		"App": o.app, "Plain": r.plain, "TLS": r.tls, "H2C": r.h2c,
 		"HeadersTimeout": or(o.headersTimeout, "0s"), "RequestTimeout": or(o.requestTimeout, "0s"), "StreamIdle": or(o.streamIdle, "300s"), "Idle": or(o.idle, "3600s"),
 	})
@@ -175,31 +184,44 @@ func startRig(t testing.TB, o rigOptions) *rig {
 	ads := xdstest.NewFakeServer()
 	t.Cleanup(ads.Close)
 	ads.Set(rs...)
-	ca := identitytest.NewCA(t, "protocol")
+	ca := o.ca
+	if ca == nil {
+		ca = identitytest.NewCA(t, "protocol")
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	svc := identitytest.ServeWith(t, ln, ca, ca, func(g *grpc.Server) { discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, ads) })
 	svc.Set(func(s *identitytest.Service) { s.Token = "join" })
-	r.start(ln.Addr().String(), identitytest.PEM(ca.Cert))
+	r.start(ln.Addr().String(), identitytest.PEM(ca.Cert), o)
 	return r
 }
 
+func (o *rigOptions) more() string {
+	if o.extra == "" {
+		return ""
+	}
+	return "---\n" + o.extra
+}
+
 // start runs the program and waits until it is ready.
-func (r *rig) start(xds, roots string) {
+func (r *rig) start(xds, roots string, o rigOptions) {
 	t := r.t
 	t.Helper()
 	dir := t.TempDir()
+	r.dir = dir
 	for name, text := range map[string]string{"root.pem": roots, "token": "join\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(binary, "gateway", "--id", "edge-1", "--ip", "127.0.0.1", "--service-account", "edge",
+	args := append([]string{"gateway", "--id", "edge-1", "--ip", "127.0.0.1", "--service-account", "edge",
 		"--xds", xds, "--ca-root", filepath.Join(dir, "root.pem"), "--token-file", filepath.Join(dir, "token"), "--state-dir", filepath.Join(dir, "state"),
 		"--admin-port", strconv.Itoa(r.admin), "--status-port", "0", "--ready-port", "0", "--metrics-port", "0",
-		"--access-log-file", filepath.Join(dir, "access.log"), "--drain-duration", "100ms", "--log-level", "warning")
+		"--access-log-file", filepath.Join(dir, "access.log"), "--drain-duration", "100ms", "--log-level", "warning"}, o.args...)
+	cmd := exec.Command(binary, args...)
+	cmd.Env = append(os.Environ(), o.env...)
 	cmd.Stderr = &r.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
