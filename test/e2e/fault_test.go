@@ -129,7 +129,7 @@ func TestASidecarRestartedWithoutAControlPlaneServesItsLastGoodState(t *testing.
 
 func TestTwoHundredRouteChangesUnderLoadLoseNoRequest(t *testing.T) {
 	m := underFire(t)
-	underLoad(t, m.loader(300), 0, func() {
+	underLoad(t, m.loader(500), 0, func() {
 		for i := range 200 {
 			f := m.file("route.yaml", detailsRoute(i+1))
 			m.must("apply", "-f", f)
@@ -161,9 +161,7 @@ func TestScalingUnderLoadLosesNoRequest(t *testing.T) {
 			return out, ready == n && all == n
 		})
 	}
-	// Starting four pods takes all of a small machine: at 300 requests/s the load,
-	// the new pods and the handshakes of new connections starve each other.
-	underLoad(t, m.loader(100), 0, func() {
+	underLoad(t, m.loader(500), 0, func() {
 		pods(5)
 		time.Sleep(3 * time.Second) // all five take load
 		pods(1)
