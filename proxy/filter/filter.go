@@ -47,6 +47,14 @@ type BodyWatch interface {
 	Done(s *Stream)
 }
 
+// Transcoder is a filter that may speak another protocol with the client than with those behind it.
+type Transcoder interface {
+	// Transcode is called after Request has let an exchange pass, and before the filters behind. It may change
+	// the request's head, and returns what reads and writes in the place of srv; nil: it has no part in this exchange.
+	// If it does and sets Info.GRPC, replies of the proxy still are plain HTTP, which it may translate.
+	Transcode(s *Stream, srv stream.Server) stream.Server
+}
+
 // Network sees a new connection before the last network filter takes it.
 type Network interface {
 	Name() string

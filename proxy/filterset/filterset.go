@@ -7,6 +7,7 @@ import (
 
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
+	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	"google.golang.org/protobuf/proto"
@@ -17,6 +18,7 @@ import (
 	"weft.mesh/weft/proxy/filter"
 	"weft.mesh/weft/proxy/filter/http/fault"
 	"weft.mesh/weft/proxy/filter/http/grpcstats"
+	"weft.mesh/weft/proxy/filter/http/grpcweb"
 	"weft.mesh/weft/proxy/filter/http/peermeta"
 	"weft.mesh/weft/proxy/filter/http/rbac"
 	"weft.mesh/weft/proxy/filter/http/stats"
@@ -88,6 +90,16 @@ func HTTP(d Deps) []compile.HTTPFilter {
 					return nil, err
 				}
 				return wrap(grpcstats.New(&x))
+			},
+		},
+		{
+			Name: grpcweb.Name, TypeURL: typeURL(&grpcwebv3.GrpcWeb{}),
+			New: func(c compile.FilterConfig) (filter.HTTP, error) {
+				var x grpcwebv3.GrpcWeb
+				if err := decode(c.Any, &x); err != nil {
+					return nil, err
+				}
+				return wrap(grpcweb.New(&x))
 			},
 		},
 		{

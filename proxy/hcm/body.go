@@ -94,8 +94,10 @@ func (x *exchange) downstreamError(err error) {
 	}
 	e, ok := stream.AsError(err)
 	if ok && e.Status > 0 && !x.headSent {
-		x.srv.CloseAfter()
-		x.reply(&filter.Reply{Status: e.Status, Details: e.Details, Flags: e.Flag})
+		if x.req.Proto != stream.HTTP2 { // where the next request begins is in doubt
+			x.srv.CloseAfter()
+		}
+		x.reply(&filter.Reply{Status: e.Status, Body: stream.Bytes(e.Text), Details: e.Details, Flags: e.Flag})
 		return
 	}
 	x.clientGone()

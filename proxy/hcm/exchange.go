@@ -32,8 +32,9 @@ type exchange struct {
 
 	watches []filter.BodyWatch
 
-	headSent bool // the final head went downstream
-	up       upstreamSide
+	headSent   bool // the final head went downstream
+	transcoded bool // a filter stands between us and the codec
+	up         upstreamSide
 
 	// What other goroutines (the sweeper) may touch.
 	mu     sync.Mutex
@@ -121,7 +122,7 @@ func (x *exchange) clear() {
 	x.buf = buf[:0]
 	clear(x.watches)
 	x.watches = x.watches[:0]
-	x.headSent = false
+	x.headSent, x.transcoded = false, false
 	x.watch.answering.Store(false)
 	x.up.clear()
 	x.client, x.cancel, x.ctx = nil, nil, nil
@@ -152,8 +153,24 @@ func (x *exchange) run() {
 		if x.gone() {
 			return
 		}
+		if t, ok := f.(filter.Transcoder); ok {
+			x.transcode(t)
+		}
 	}
 	x.act()
+}
+
+// transcode lets a filter take the codec's place for those behind it.
+func (x *exchange) transcode(t filter.Transcoder) {
+	s := t.Transcode(&x.fs, x.srv)
+	if s == nil {
+		return
+	}
+	if w := &x.watch; w.on { // a filter before has slept, and the sweeper looks
+		w.shard.mu.Lock()
+		defer w.shard.mu.Unlock()
+	}
+	x.srv, x.transcoded = s, true
 }
 
 // findRoute looks the route up. Filters run also if there is none.

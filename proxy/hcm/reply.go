@@ -39,7 +39,7 @@ func (x *exchange) reply(r *filter.Reply) {
 	resp.Reset()
 	resp.Proto = x.req.Proto
 	body := r.Body
-	if x.info.GRPC && r.Status != 426 {
+	if x.info.GRPC && !x.transcoded && r.Status != 426 {
 		x.grpcReply(resp, r)
 		body = nil
 	} else {
@@ -72,7 +72,7 @@ func hasHeader(hs []filter.Header, name string) bool {
 func (x *exchange) grpcReply(resp *stream.Response, r *filter.Reply) {
 	code := r.GRPCCode
 	if code == 0 {
-		code = grpcOf(r.Status)
+		code = filter.GRPCStatus(r.Status)
 	}
 	x.info.GRPCCode = code
 	resp.Status = 200
@@ -81,41 +81,10 @@ func (x *exchange) grpcReply(resp *stream.Response, r *filter.Reply) {
 	x.buf = strconv.AppendInt(x.buf, int64(code), 10)
 	resp.Fields.Append(stream.Bytes("grpc-status"), x.buf[start:len(x.buf):len(x.buf)])
 	if len(r.Body) > 0 {
-		resp.Fields.Append(stream.Bytes("grpc-message"), x.percent(r.Body))
+		start := len(x.buf)
+		x.buf = filter.AppendGRPCMessage(x.buf, r.Body)
+		resp.Fields.Append(stream.Bytes("grpc-message"), x.buf[start:len(x.buf):len(x.buf)])
 	}
-}
-
-// grpcOf maps an HTTP status to a gRPC one (gRPC's http-grpc-status-mapping, as Envoy).
-func grpcOf(status int) int {
-	switch status {
-	case 200:
-		return 0
-	case 400:
-		return 13
-	case 401:
-		return 16
-	case 403:
-		return 7
-	case 404:
-		return 12
-	case 429, 502, 503, 504:
-		return 14
-	}
-	return 2
-}
-
-// percent encodes a grpc-message (gRPC over HTTP/2, Percent-Encoded).
-func (x *exchange) percent(msg []byte) []byte {
-	const hex = "0123456789ABCDEF"
-	start := len(x.buf)
-	for _, c := range msg {
-		if c >= ' ' && c <= '~' && c != '%' {
-			x.buf = append(x.buf, c)
-		} else {
-			x.buf = append(x.buf, '%', hex[c>>4], hex[c&15])
-		}
-	}
-	return x.buf[start:len(x.buf):len(x.buf)]
 }
 
 func (x *exchange) sendLocal(resp *stream.Response, body []byte) {

@@ -20,10 +20,11 @@ type Error struct {
 	Flag    Flags
 	Details string // response code details, as Envoy words them
 	Timeout bool
-	Unsent  bool // no byte of the request can have been processed: refused stream, connect failure, stale connection
-	Refused bool // REFUSED_STREAM
-	Reset   bool // reset or closed by the peer
-	Status  int  // for downstream protocol errors: the status to answer with; 0: just close
+	Unsent  bool   // no byte of the request can have been processed: refused stream, connect failure, stale connection
+	Refused bool   // REFUSED_STREAM
+	Reset   bool   // reset or closed by the peer
+	Status  int    // for downstream protocol errors: the status to answer with; 0: just close
+	Text    string // body of that answer; empty: none
 	Err     error
 }
 
