@@ -58,6 +58,7 @@ var rules = []rule{
 
 	// Data plane: configuration in.
 	{"proxy/compile", "proxy/config proxy/filter proxy/route proxy/stream proxy/telemetry spiffe xds", envoy},
+	{"proxy/hotrestart", "", unix},
 	{"proxy/xdsclient", "internal/backoff proxy/identity proxy/telemetry spiffe xds", envoy + grpc},
 	{"proxy/identity", "internal/backoff proxy/telemetry spiffe", grpc + "istio.io/api/security"},
 	{"proxy/identity/identitytest", "proxy/identity spiffe", grpc + "istio.io/api/security"},
@@ -65,6 +66,7 @@ var rules = []rule{
 	// Data plane: traffic.
 	{"proxy/listener", "internal/backoff internal/drain proxy/config proxy/netio proxy/stream proxy/telemetry proxy/transport spiffe", unix},
 	{"proxy/tcp", "internal/backoff internal/drain proxy/config proxy/filter proxy/netio proxy/route proxy/stream proxy/telemetry proxy/transport proxy/transport/exchange proxy/upstream spiffe", unix},
+	{"proxy/overload", "", ""},
 	{"proxy/hcm", "internal/backoff internal/drain proxy/config proxy/filter proxy/http1 proxy/http2 proxy/netio proxy/route proxy/stream proxy/telemetry proxy/upstream proxy/upstream/outlier spiffe", "github.com/cespare/xxhash/v2"},
 	{"proxy/upstream", "internal/backoff internal/drain proxy/config proxy/http1 proxy/http2 proxy/netio proxy/route proxy/stream proxy/telemetry proxy/transport proxy/upstream/... spiffe", ""},
 	{"proxy/upstream/lb", "proxy/config", "github.com/cespare/xxhash/v2"},
