@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -68,6 +69,8 @@ type Client struct {
 	session *session // Run's goroutine only
 	dirty   time.Time
 	saveAt  time.Time
+	flush   chan chan struct{} // asks Run to write the last-good file; see Flush
+	retired atomic.Bool        // set by Retire
 
 	mu     sync.Mutex
 	status Status // mu protects it
@@ -84,7 +87,7 @@ func New(s Settings) (*Client, error) {
 	if s.Backoff == (backoff.Policy{}) {
 		s.Backoff = backoff.Full(100*time.Millisecond, 10*time.Second)
 	}
-	c := &Client{set: s, log: s.Log, session: newSession(s.Node)}
+	c := &Client{set: s, log: s.Log, session: newSession(s.Node), flush: make(chan chan struct{})}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -186,6 +189,9 @@ func (c *Client) waitSaving(ctx context.Context, d time.Duration) bool {
 			return true
 		case <-save.C:
 			c.save()
+		case done := <-c.flush:
+			c.save()
+			close(done)
 		}
 	}
 }
@@ -268,6 +274,9 @@ func (c *Client) loop(ctx context.Context, g adsStream, in <-chan *discoveryv3.D
 			return err
 		case <-save.C:
 			c.save()
+		case done := <-c.flush:
+			c.save()
+			close(done)
 		case r := <-in:
 			if err := c.batch(g, r, in); err != nil {
 				return err

@@ -1,6 +1,7 @@
 package xdsclient
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -45,7 +46,7 @@ func (c *Client) untilSave() time.Duration {
 
 // save writes the last-good file if it is out of date. A failure is logged: the proxy goes on.
 func (c *Client) save() {
-	if c.dirty.IsZero() || c.set.File == "" {
+	if c.dirty.IsZero() || c.set.File == "" || c.retired.Load() {
 		return
 	}
 	c.dirty = time.Time{}
@@ -57,6 +58,23 @@ func (c *Client) save() {
 		c.log.Error("last-good configuration not written", "file", c.set.File, "cause", err)
 	}
 }
+
+// Flush has Run write the last-good file now if it is out of date, and waits for that or for ctx.
+func (c *Client) Flush(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case c.flush <- done:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// Retire keeps Run from writing the last-good file from now on: it belongs to another process.
+func (c *Client) Retire() { c.retired.Store(true) }
 
 func saveFile(name, node string, rs []*xds.Resource) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*") // mode 0600
