@@ -99,6 +99,7 @@ func (s *Snapshot) inboundFilters(v *view, p *inboundPort, k chainKind, authz *a
 		m := manager{
 			direction: inbound, statPrefix: "inbound_" + anyAddress + "_" + strconv.Itoa(int(p.number)),
 			routes: inboundRoutes(cluster, "inbound|http|"+strconv.Itoa(int(p.number)), p.operation()), deny: deny, allow: allow,
+			grpcWeb: p.protocol == model.ProtocolGRPCWeb,
 		}
 		if p.number == 0 || len(p.services) == 0 {
 			m.statPrefix = cluster

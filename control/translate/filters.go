@@ -7,6 +7,7 @@ import (
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
+	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
@@ -27,6 +28,7 @@ const (
 	filterPeerHTTP  = "istio.metadata_exchange"
 	filterStats     = "istio.stats"
 	filterRBAC      = "envoy.filters.http.rbac"
+	filterGRPCWeb   = "envoy.filters.http.grpc_web"
 	filterGRPCStats = "envoy.filters.http.grpc_stats"
 	filterFault     = "envoy.filters.http.fault"
 	filterRouter    = "envoy.filters.http.router"
@@ -82,21 +84,24 @@ func httpFilter(name string, cfg *anypb.Any) *hcmv3.HttpFilter {
 }
 
 // httpFilters is the chain of a connection manager in the order that they run.
-func httpFilters(d direction, weft bool, deny, allow *rbacv3.RBAC) []*hcmv3.HttpFilter {
+func httpFilters(m manager, weft bool) []*hcmv3.HttpFilter {
 	var fs []*hcmv3.HttpFilter
 	if weft {
-		fs = append(fs, httpFilter(filterPeerHTTP, peerHTTP(d)))
+		fs = append(fs, httpFilter(filterPeerHTTP, peerHTTP(m.direction)))
 	}
-	for _, r := range []*rbacv3.RBAC{deny, allow} {
+	for _, r := range []*rbacv3.RBAC{m.deny, m.allow} {
 		if r != nil {
 			fs = append(fs, httpFilter(filterRBAC, pack(&httprbacv3.RBAC{Rules: r})))
 		}
+	}
+	if m.grpcWeb {
+		fs = append(fs, httpFilter(filterGRPCWeb, pack(&grpcwebv3.GrpcWeb{})))
 	}
 	fs = append(fs, httpFilter(filterGRPCStats, pack(&grpcstatsv3.FilterConfig{
 		EmitFilterState:        true,
 		PerMethodStatSpecifier: &grpcstatsv3.FilterConfig_StatsForAllMethods{StatsForAllMethods: boolean(false)},
 	})))
-	if d != inbound {
+	if m.direction != inbound {
 		fs = append(fs, httpFilter(filterFault, pack(&faultv3.HTTPFault{})))
 	}
 	if weft {

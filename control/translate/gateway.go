@@ -267,6 +267,7 @@ func (b *gatewayBuilder) manager(p *gatewayPort, table string) *listenerv3.Filte
 	deny, allow := b.authz.http()
 	return b.s.httpManager(manager{
 		direction: gateway, statPrefix: "outbound_" + p.bind + "_" + strconv.Itoa(int(p.number)), routeName: table, deny: deny, allow: allow, topology: b.v.workload.Topology,
+		grpcWeb: slices.ContainsFunc(p.servers, func(r serverRef) bool { return r.Protocol == model.ProtocolGRPCWeb }),
 	}, b.v.weft)
 }
 

@@ -73,6 +73,7 @@ type manager struct {
 	routes      *routev3.RouteConfiguration // or inline
 	deny, allow *rbacv3.RBAC
 	topology    model.Topology // of a gateway
+	grpcWeb     bool           // a port that this serves is named so
 }
 
 // httpManager builds the connection manager as a network filter. Sidecars trust
@@ -82,7 +83,7 @@ type manager struct {
 func (s *Snapshot) httpManager(m manager, weft bool) *listenerv3.Filter {
 	h := &hcmv3.HttpConnectionManager{
 		StatPrefix: m.statPrefix, CodecType: hcmv3.HttpConnectionManager_AUTO,
-		HttpFilters: httpFilters(m.direction, weft, m.deny, m.allow), Tracing: s.tracing(),
+		HttpFilters: httpFilters(m, weft), Tracing: s.tracing(),
 		AccessLog: accessLogs(s.mesh), StreamIdleTimeout: duration(0),
 		UseRemoteAddress: boolean(m.direction == gateway), NormalizePath: boolean(true),
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,

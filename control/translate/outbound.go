@@ -31,6 +31,7 @@ type binding struct {
 	addr  string // an IP, or 0.0.0.0
 	port  uint16
 	table string        // HTTP: name of the route table
+	web   bool          // HTTP: some service speaks gRPC-Web
 	plain []servicePort // TCP, the rest of the connections
 	tls   []servicePort // told apart by server name
 	cidrs []servicePort // told apart by destination
@@ -76,6 +77,9 @@ func (c *scope) bindings(port uint16) []*binding {
 		proto := portProtocol(p.port)
 		if proto.IsHTTP() || proto == model.ProtocolAuto && len(p.service.VIPs) == 0 {
 			at(anyAddress).table = strconv.Itoa(int(port))
+		}
+		if proto == model.ProtocolGRPCWeb {
+			at(anyAddress).web = true
 		}
 		if proto.IsHTTP() {
 			continue
@@ -136,7 +140,7 @@ func (c *scope) listener(r *router, b *binding) *listenerv3.Listener {
 		l.FilterChains = append(l.FilterChains, &listenerv3.FilterChain{
 			FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: transportPlain, ApplicationProtocols: alpnPlainHTTP},
 			Filters: []*listenerv3.Filter{c.s.httpManager(manager{
-				direction: outbound, statPrefix: statOutboundFmt + l.Name, routeName: b.table,
+				direction: outbound, statPrefix: statOutboundFmt + l.Name, routeName: b.table, grpcWeb: b.web,
 			}, c.key.weft)},
 		})
 		l.ListenerFilters = append(l.ListenerFilters, httpInspector())
