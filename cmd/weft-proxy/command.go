@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -32,6 +33,9 @@ type options struct {
 	adminPort, concurrency                      int
 	statusPort, readyPort, metricsPort          int
 	drain                                       time.Duration
+	maxConnections                              int
+	maxStreams                                  int64
+	memoryLimit                                 string
 }
 
 // getenv reads the environment; this package is the only place that does.
@@ -71,7 +75,7 @@ func proxyCommand(role xds.NodeType, env getenv) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			server.Tune(server.Tuning{Concurrency: o.concurrency})
+			set.MemoryLimit = server.Tune(server.Tuning{Concurrency: o.concurrency, MemoryLimit: set.MemoryLimit})
 			s, err := server.New(*set)
 			if err != nil {
 				return err
@@ -108,6 +112,9 @@ func (o *options) register(c *cobra.Command, env getenv) {
 	f.IntVar(&o.metricsPort, "metrics-port", server.MetricsPort, "port of the proxy's metrics; 0: none")
 	f.IntVar(&o.concurrency, "concurrency", 0, "threads that run Go code; 0: as the CPU limit allows, at most 2")
 	f.DurationVar(&o.drain, "drain-duration", server.DefaultDrain, "how long connections may go on after SIGTERM")
+	f.IntVar(&o.maxConnections, "max-connections", 0, "bound on open connections of clients, others are closed at once; 0: half of the descriptors")
+	f.Int64Var(&o.maxStreams, "max-requests", 0, "bound on requests that run at once, others are answered with 503; 0: none")
+	f.StringVar(&o.memoryLimit, "memory-limit", "", "bytes, with Ki, Mi or Gi if you like, above which requests and then connections are turned away (default: the cgroup's limit)")
 	o.appMetrics = env("WEFT_APP_METRICS")
 }
 
@@ -144,6 +151,13 @@ func (o *options) settings(role xds.NodeType, level *slog.LevelVar, stderr io.Wr
 		AppMetrics: o.appMetrics, Drain: o.drain, MinDrain: min(server.DefaultMinDrain, o.drain),
 		Log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})), Level: level,
 	}
+	if s.MemoryLimit, err = parseBytes(o.memoryLimit); err != nil {
+		return nil, fmt.Errorf("--memory-limit: %w", err)
+	}
+	if o.maxConnections < 0 || o.maxStreams < 0 {
+		return nil, fmt.Errorf("--max-connections %d, --max-requests %d: want 0 or more", o.maxConnections, o.maxStreams)
+	}
+	s.MaxConnections, s.MaxStreams = o.maxConnections, o.maxStreams
 	if o.adminPort != 0 {
 		s.Admin = "127.0.0.1:" + strconv.Itoa(o.adminPort)
 	}
@@ -170,6 +184,27 @@ func (o *options) settings(role xds.NodeType, level *slog.LevelVar, stderr io.Wr
 		}
 	}
 	return s, nil
+}
+
+// leastMemory is what a proxy needs to do anything at all.
+const leastMemory = 24 << 20
+
+// parseBytes reads a number of bytes with an optional unit, as Kubernetes writes limits; "" is 0.
+func parseBytes(s string) (uint64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	digits, unit := s, uint64(1)
+	for suffix, n := range map[string]uint64{"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "k": 1e3, "M": 1e6, "G": 1e9} {
+		if d, ok := strings.CutSuffix(s, suffix); ok {
+			digits, unit = d, n
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 63)
+	if err != nil || n > math.MaxInt64/unit || n*unit < leastMemory {
+		return 0, fmt.Errorf("%q: want a number of bytes of at least 24Mi, like 128Mi", s)
+	}
+	return n * unit, nil
 }
 
 func parseLabels(list []string) (map[string]string, error) {

@@ -41,6 +41,8 @@ type Deps struct {
 	Drain <-chan struct{}
 	// Sweeper watches over waiting exchanges; one is shared by all managers. Its Run must be running.
 	Sweeper *Sweeper
+	// Admission turns requests away when too much runs; nil: all are admitted.
+	Admission Admission
 	// MaxMirrors bounds mirrored requests in flight; 0: 1024. Beyond it they are dropped and counted.
 	MaxMirrors int64
 }
@@ -150,7 +152,14 @@ func (c *connection) handle(_ context.Context, s stream.Server) {
 	m.Stats.RqActive.Add(1)
 	x := exchanges.Get().(*exchange)
 	x.begin(c, s)
-	x.run()
+	if a := m.deps.Admission; a == nil {
+		x.run()
+	} else if a.Begin() {
+		x.run()
+		a.End()
+	} else {
+		x.shed()
+	}
 	x.end()
 	m.Stats.RqActive.Add(-1)
 	exchanges.Put(x)

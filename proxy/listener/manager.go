@@ -54,6 +54,8 @@ type Settings struct {
 	Inherited map[uint16]net.Listener
 	// MaxConnections bounds all listeners together; 0: no bound.
 	MaxConnections int
+	// Refuse tells that no new connection is to be taken now; nil: it never is.
+	Refuse func() bool
 	// SniffTimeout bounds sniffing where the listener sets none and its clients are
 	// strangers (gateways, PROXY protocol); zero: [DefaultSniffTimeout].
 	SniffTimeout time.Duration
@@ -154,12 +156,39 @@ type compiled struct {
 
 // chain is the life of a filter chain: it ends when no View has it any more.
 type chain struct {
-	cfg   *config.FilterChain
-	drain chan struct{} // closed when it was removed or the proxy drains; one for all connections, so that watching it is cheap
-	once  sync.Once
+	cfg *config.FilterChain
+
+	mu sync.Mutex
+	// mu protects the following.
+	drain chan struct{} // closed when it was removed, the proxy drains or relieves; one for many connections, so that watching it is cheap
+	ended bool
 }
 
-func (c *chain) end() { c.once.Do(func() { close(c.drain) }) }
+func (c *chain) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.ended = true
+		close(c.drain)
+	}
+}
+
+// turn tells the connections of now to end after what runs on them; those that come stay.
+func (c *chain) turn() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		close(c.drain)
+		c.drain = make(chan struct{})
+	}
+}
+
+// draining is what a new connection watches.
+func (c *chain) draining() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.drain
+}
 
 // socket is one bound address.
 type socket struct {
@@ -449,6 +478,16 @@ func (m *Manager) StartDrain() {
 	m.cur.Load().end()
 	if !m.set.AcceptWhileDraining {
 		m.closeSockets()
+	}
+}
+
+// Relieve asks every connection to end after what runs on it, idle ones at once; new
+// ones are taken as before. It is for when memory is short. TCP connections stay.
+func (m *Manager) Relieve() {
+	for _, l := range m.cur.Load().byName {
+		for _, ch := range l.chains {
+			ch.turn()
+		}
 	}
 }
 

@@ -40,7 +40,7 @@ func (m *Manager) accept(ctx context.Context, nc net.Conn, l *compiled) {
 	m.stats.Total.Add(1)
 	total, own := m.total.Add(1), l.count.Add(1)
 	release := func() { m.total.Add(-1); l.count.Add(-1) }
-	if (m.set.MaxConnections > 0 && total > int64(m.set.MaxConnections)) ||
+	if m.set.Refuse != nil && m.set.Refuse() || (m.set.MaxConnections > 0 && total > int64(m.set.MaxConnections)) ||
 		(l.cfg.MaxConnections > 0 && own > int64(l.cfg.MaxConnections)) {
 		m.stats.Overflow.Add(1)
 		release()
@@ -159,7 +159,7 @@ func (m *Manager) serveChain(ctx context.Context, c *conn, ch *chain, info *stre
 			return
 		}
 	}
-	ctx = stream.WithDrain(ctx, ch.drain)
+	ctx = stream.WithDrain(ctx, ch.draining())
 	if fc.HTTP != nil {
 		m.set.HTTP.ServeHTTP(ctx, fc.HTTP, c.c, info)
 		return

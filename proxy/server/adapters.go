@@ -105,12 +105,27 @@ func (s *servers) manager(cfg *config.HTTPManager, drain <-chan struct{}) *hcm.M
 	defer s.mu.Unlock()
 	m := s.managers[k]
 	if m == nil {
+		s.forgetDrained(cfg)
 		d := s.deps
 		d.Drain = drain
 		m = hcm.New(cfg, d)
 		s.managers[k] = m
 	}
 	return m
+}
+
+// forgetDrained forgets managers of a chain whose connections were told to end: what runs on them goes on. mu is held.
+func (s *servers) forgetDrained(cfg *config.HTTPManager) {
+	for k := range s.managers {
+		if k.cfg != cfg {
+			continue
+		}
+		select {
+		case <-k.drain:
+			delete(s.managers, k)
+		default:
+		}
+	}
 }
 
 // retain forgets managers that no listener of v has; what runs on them goes on.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -190,28 +188,5 @@ func TestOurWorkloadIsDescribedByIstiosLabels(t *testing.T) {
 	s.Labels = nil
 	if got := s.self(); got.CanonicalName != "w" || got.CanonicalRevision != "latest" {
 		t.Errorf("self without labels = %+v", got)
-	}
-}
-
-func TestTheCgroupsMemoryLimitIsFound(t *testing.T) {
-	dir := t.TempDir()
-	self := filepath.Join(dir, "cgroup")
-	write := func(name, text string) {
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(self, "0::/pod\n")
-	limit := filepath.Join(dir, "fs/pod/memory.max")
-	write(limit, "max\n")
-	if n, ok := cgroupLimit(self, filepath.Join(dir, "fs")); ok {
-		t.Errorf("max is a limit of %d", n)
-	}
-	write(limit, "134217728\n")
-	if n, ok := cgroupLimit(self, filepath.Join(dir, "fs")); !ok || n != 128<<20 {
-		t.Errorf("limit = %d, %v", n, ok)
 	}
 }

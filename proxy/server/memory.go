@@ -2,11 +2,14 @@ package server
 
 import (
 	"context"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,10 +18,43 @@ import (
 // quiet is how long after the last configuration change memory is given back.
 const quiet = 2 * time.Second
 
-// memory gives what a burst of configuration took back to the system.
-type memory struct{ wake chan struct{} }
+// memory gives back to the system what bursts took: of configuration, and of traffic.
+//
+// Connections that idle keep no buffers, but what they had stays in pools and in the heap: those
+// need two collections to empty, and a proxy that allocates nothing
+// collects only every two minutes. So it is looked at every few seconds whether the process
+// holds more than after the last time.
+type memory struct {
+	wake chan struct{}
 
-func newMemory() *memory { return &memory{make(chan struct{}, 1)} }
+	held   func() uint64        // bytes held, garbage and free ones too
+	cpu    func() time.Duration // used by the process so far
+	give   func()               // collects and returns
+	shrunk atomic.Uint64        // times that was done after a burst of traffic
+
+	// run only.
+	settled uint64 // held after the last time
+	last    time.Time
+	grown   time.Time     // since when it holds more than that; zero: it does not
+	busy    time.Duration // cpu at the last look
+}
+
+func newMemory() *memory {
+	return &memory{wake: make(chan struct{}, 1), held: residentHeap, cpu: processCPU, give: giveBack}
+}
+
+const (
+	// lookEvery is how often the memory held is looked at: a few microseconds.
+	lookEvery = 2 * time.Second
+	// slack is how much more than after the last time is left alone.
+	slack = 4 << 20
+	// quietShare of one CPU is a proxy that has next to nothing to do.
+	quietShare = 0.05
+	// giveEvery is how often at most memory is given back when quiet, giveBusy how long more
+	// must be held when not: it costs two collections, and faults for what is needed again.
+	giveEvery = 4 * time.Second
+	giveBusy  = 30 * time.Second
+)
 
 // changed notes a configuration change.
 func (m *memory) changed() {
@@ -31,6 +67,8 @@ func (m *memory) changed() {
 func (m *memory) run(ctx context.Context) error {
 	t := time.NewTimer(quiet) // also for what the start took
 	defer t.Stop()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -38,10 +76,60 @@ func (m *memory) run(ctx context.Context) error {
 		case <-m.wake:
 			t.Reset(quiet)
 		case <-t.C:
-			debug.FreeOSMemory()
+			m.settle(time.Now())
 			dropProgramPages("/proc/self/maps")
+		case now := <-look.C:
+			m.look(now)
 		}
 	}
+}
+
+// look gives back what a burst of traffic left, once it is over or has lasted.
+func (m *memory) look(now time.Time) {
+	busy := m.cpu()
+	used := busy - m.busy
+	m.busy = busy
+	if m.settled == 0 || m.held() < m.settled+slack {
+		m.grown = time.Time{}
+		return
+	}
+	if m.grown.IsZero() {
+		m.grown = now
+	}
+	calm := used < time.Duration(quietShare*float64(lookEvery))
+	if calm && now.Sub(m.last) >= giveEvery || now.Sub(m.grown) >= giveBusy {
+		m.settle(now)
+		m.shrunk.Add(1)
+	}
+}
+
+// settle gives back and remembers what is left.
+func (m *memory) settle(now time.Time) {
+	m.give()
+	m.settled, m.last, m.grown = m.held(), now, time.Time{}
+	m.busy = m.cpu()
+}
+
+// giveBack collects twice, because pools let go of what they hold only then, and returns
+// free memory to the system.
+func giveBack() {
+	runtime.GC()
+	debug.FreeOSMemory()
+}
+
+// residentHeap is what the runtime holds of the system's memory, as it counts for GOMEMLIMIT.
+func residentHeap() uint64 {
+	s := [2]metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(s[:])
+	return s[0].Value.Uint64() - s[1].Value.Uint64()
+}
+
+func processCPU() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // dropProgramPages takes the pages of our own program file out of this process's
@@ -76,46 +164,36 @@ func dropProgramPages(maps string) {
 
 // Tuning is what [Tune] sets for the whole process.
 type Tuning struct {
-	// Concurrency is GOMAXPROCS; 0: what the cgroup allows, at most two, because
-	// more threads buy little for a sidecar and cost latency to the application beside it.
+	// Concurrency is GOMAXPROCS; 0: what the CPU quota of the cgroup allows, at most two,
+	// because more threads buy little for a sidecar and cost latency to the application beside it.
 	Concurrency int
 	// GCPercent; 0: 50. Configuration and handshakes are the only garbage, so a small heap costs nothing.
 	GCPercent int
+	// MemoryLimit in bytes; 0: that of the cgroup (version 1 or 2), if it has one.
+	MemoryLimit uint64
 }
 
-// Tune sets the runtime's knobs. It is for programs, not for tests.
-func Tune(t Tuning) {
+// Tune sets the runtime's knobs and returns the memory limit that holds, 0 if there is
+// none. It is for programs, not for tests.
+func Tune(t Tuning) (memoryLimit uint64) {
 	n := t.Concurrency
 	if n <= 0 {
-		n = min(runtime.GOMAXPROCS(0), 2)
+		n = min(runtime.GOMAXPROCS(0), 2) // the runtime has read the quota
 	}
 	runtime.GOMAXPROCS(n)
 	if t.GCPercent <= 0 {
 		t.GCPercent = 50
 	}
 	debug.SetGCPercent(t.GCPercent)
-	if limit, ok := cgroupLimit("/proc/self/cgroup", "/sys/fs/cgroup"); ok {
-		debug.SetMemoryLimit(limit / 10 * 9) // the rest is for stacks of threads and the kernel's buffers
+	limit := t.MemoryLimit
+	if limit == 0 {
+		limit, _ = cgroupMemory("/proc/self/cgroup", "/sys/fs/cgroup")
 	}
-}
-
-// cgroupLimit reads memory.max of our cgroup (v2).
-func cgroupLimit(self, root string) (bytes int64, ok bool) {
-	b, err := os.ReadFile(self)
-	if err != nil {
-		return 0, false
+	if limit == 0 {
+		return 0
 	}
-	for line := range strings.Lines(string(b)) {
-		path, found := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !found {
-			continue
-		}
-		for _, file := range []string{root + path + "/memory.max", root + "/memory.max"} {
-			if v, err := os.ReadFile(file); err == nil {
-				n, err := strconv.ParseInt(strings.TrimSpace(string(v)), 10, 64)
-				return n, err == nil && n > 0 // "max": no limit
-			}
-		}
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // GOMEMLIMIT, if it is set, is the operator's word
+		debug.SetMemoryLimit(int64(limit / 10 * 9)) // the rest is for stacks of threads and the kernel's buffers
 	}
-	return 0, false
+	return limit
 }

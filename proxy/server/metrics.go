@@ -42,6 +42,7 @@ func (s *Server) register() {
 	r.CounterFunc("weft_proxy_xds_updates_total", "Responses of the control plane.", func() float64 { return float64(s.xds.Status().Updates) })
 	r.CounterFunc("weft_proxy_xds_nacks_total", "Responses refused, at least in part.", func() float64 { return float64(s.xds.Status().NACKs) })
 	r.CounterFunc("weft_proxy_xds_streams_total", "Streams opened to the control plane.", func() float64 { return float64(s.xds.Status().Streams) })
+	s.registerOverload()
 	r.Collect(s.writeClusters)
 	r.Collect(s.writeHTTP)
 }

@@ -23,6 +23,7 @@ import (
 	"weft.mesh/weft/proxy/hcm"
 	"weft.mesh/weft/proxy/identity"
 	"weft.mesh/weft/proxy/listener"
+	"weft.mesh/weft/proxy/overload"
 	"weft.mesh/weft/proxy/tcp"
 	"weft.mesh/weft/proxy/telemetry"
 	"weft.mesh/weft/proxy/transport"
@@ -48,6 +49,7 @@ type Server struct {
 	registry  *telemetry.Registry
 	admin     *admin.Server
 	memory    *memory
+	overload  *overload.Manager
 
 	draining atomic.Bool
 	quit     chan struct{} // closed by Quit
@@ -109,14 +111,15 @@ func (s *Server) makeDataPath() error {
 	}
 	d := transport.NewDialer(transport.DialSettings{Identity: s.identity, Mark: s.set.Mark, Exchange: node})
 	s.upstreams = upstream.NewManager(upstream.Settings{Dialer: dialer{d}, Resolver: s.resolver()})
+	s.makeOverload()
 	s.servers = &servers{
-		deps:     hcm.Deps{Live: s.live, Upstreams: s.upstreams, Sweeper: s.sweeper},
+		deps:     hcm.Deps{Live: s.live, Upstreams: s.upstreams, Sweeper: s.sweeper, Admission: s.overload},
 		tcp:      tcp.Deps{Upstreams: upstreams{s.upstreams, maphash.MakeSeed()}, Exchange: node},
 		managers: map[managerKey]*hcm.Manager{},
 	}
 	s.listeners = listener.New(listener.Settings{
 		HTTP: s.servers, TCP: s.servers, Inherited: s.set.Inherited, AcceptWhileDraining: true, MinDrain: s.set.MinDrain,
-		AllowDirect: s.set.AllowDirect, Log: s.set.Log,
+		AllowDirect: s.set.AllowDirect, Log: s.set.Log, MaxConnections: s.maxConnections(), Refuse: s.overload.Refuse,
 		TLS: transport.NewServer(transport.ServerSettings{Identity: s.identity, Secret: func(name string) *config.Secret { return s.live.View().Secrets[name] }}),
 	})
 	return nil
@@ -240,6 +243,7 @@ func (s *Server) Run(ctx context.Context) error {
 	start("access logs", s.logs.Run)
 	start("configuration", func(ctx context.Context) error { s.conf.run(ctx); return nil })
 	start("memory", s.memory.run)
+	start("overload", s.overload.Run)
 	if s.set.Identity == nil {
 		start("identity", s.identity.Run)
 	}

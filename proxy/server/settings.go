@@ -66,6 +66,12 @@ type Settings struct {
 	Drain, MinDrain time.Duration
 	// AllowDirect lets capturing listeners serve connections that were not redirected: tests without capture.
 	AllowDirect bool
+	// MaxConnections bounds open connections of clients; 0: what descriptors allow. MaxStreams
+	// bounds requests that run at once; 0: no bound. MemoryLimit in bytes is what
+	// the overload manager keeps below; 0: memory is not watched. See package overload.
+	MaxConnections int
+	MaxStreams     int64
+	MemoryLimit    uint64
 	// ReadFile reads files that resources name (gateway certificates); nil: os.ReadFile within bounds.
 	ReadFile func(string) ([]byte, error)
 

@@ -204,6 +204,14 @@ func (c *Cluster) tick(now time.Time) (time.Duration, bool) {
 	return wait, true
 }
 
+func (c *Cluster) closeIdle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range c.hosts {
+		h.closeIdle()
+	}
+}
+
 // clean closes connections that idled too long and forgets original destinations that are not used any more.
 func (c *Cluster) clean(now time.Time) {
 	c.mu.Lock()

@@ -73,6 +73,16 @@ func (h *Host) clean(cfg *config.Cluster, now time.Time) {
 	}
 }
 
+// closeIdle closes connections that no exchange runs on.
+func (h *Host) closeIdle() {
+	h.pool.closeIdle()
+	h.origins.mu.Lock()
+	defer h.origins.mu.Unlock()
+	for _, p := range h.origins.m {
+		p.closeIdle()
+	}
+}
+
 // retire makes a pool without connections one that keeps none: who found it a moment ago may still use it once.
 func (p *pool) retire() bool {
 	p.mu.Lock()

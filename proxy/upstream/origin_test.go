@@ -82,3 +82,26 @@ func TestAnEndpointsTransportMatchSaysWhetherAHeaderIsSent(t *testing.T) {
 		}
 	})
 }
+
+func TestIdleConnectionsAreClosedWhenMemoryIsShort(t *testing.T) {
+	for _, proxy := range []uint8{0, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			c := clusterOf("10.0.0.1:80")
+			c.ProxyProtocol = proxy
+			w := newWorld(t, &fakeNet{}, c)
+			busy, _ := w.get()
+			idle, _ := w.get()
+			idle.Close()
+			w.expectConns(2, 2)
+			w.m.CloseIdle()
+			w.expectConns(2, 1)
+			busy.Close()
+			again, _ := w.get() // the pool goes on
+			w.expectConns(2, 1)
+			again.Close()
+			if n := w.c().conns.Load(); n != 1 {
+				t.Errorf("%d connections counted, want 1", n)
+			}
+		})
+	}
+}

@@ -190,6 +190,20 @@ func (p *pool) drain() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.draining = true
+	p.dropIdle()
+	for p.wakeOne(nil) {
+	}
+}
+
+// closeIdle closes what idles now.
+func (p *pool) closeIdle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dropIdle()
+}
+
+// dropIdle closes what no exchange runs on. mu is held.
+func (p *pool) dropIdle() {
 	for _, c := range p.idle {
 		p.drop(c)
 	}
@@ -200,8 +214,6 @@ func (p *pool) drain() {
 			i--
 			p.drop(c)
 		}
-	}
-	for p.wakeOne(nil) {
 	}
 }
 

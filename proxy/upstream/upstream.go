@@ -170,6 +170,13 @@ func (m *Manager) clean(now time.Time) {
 	}
 }
 
+// CloseIdle closes connections that no exchange runs on. It is for when memory is short.
+func (m *Manager) CloseIdle() {
+	for _, c := range *m.clusters.Load() {
+		c.closeIdle()
+	}
+}
+
 func (m *Manager) shut() {
 	m.stop()
 	m.dials.Wait()

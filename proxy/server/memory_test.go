@@ -1,0 +1,60 @@
+package server
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// What a burst left is given back when it is over, also if nothing is allocated that would make the collector run.
+func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var held, live uint64 = 10 << 20, 10 << 20
+		var cpu time.Duration
+		given := 0
+		m := newMemory()
+		m.held, m.cpu = func() uint64 { return held }, func() time.Duration { return cpu }
+		m.give = func() { held = live; given++ }
+		pass := func(d time.Duration, share float64) {
+			for range int(d / lookEvery) {
+				time.Sleep(lookEvery)
+				cpu += time.Duration(share * float64(lookEvery))
+				m.look(time.Now())
+			}
+		}
+		m.settle(time.Now()) // after the first configuration
+		for _, step := range []struct {
+			name       string
+			held, live uint64
+			lasts       time.Duration
+			cpu        float64
+			want       int
+		}{
+			{"nothing grew", 10 << 20, 10 << 20, time.Minute, 0, 0},
+			{"a little more is left alone", 13 << 20, 10 << 20, time.Minute, 0, 0},
+			{"a burst is not disturbed at once", 60 << 20, 10 << 20, 20 * time.Second, 0.9, 0},
+			{"but it is given back when it is over", 60 << 20, 10 << 20, 6 * time.Second, 0.01, 1},
+			{"once", 10 << 20, 10 << 20, time.Minute, 0, 0},
+			{"load that lasts gives back, rarely", 60 << 20, 10 << 20, 40 * time.Second, 0.5, 1},
+			{"what is in use stays", 60 << 20, 60 << 20, 10 * time.Minute, 0, 1},
+			{"and is the measure from then on", 63 << 20, 60 << 20, 10 * time.Minute, 0, 0},
+			{"an end of it is seen with the next growth only", 70 << 20, 10 << 20, 6 * time.Second, 0, 1},
+		} {
+			held, live = step.held, step.live
+			before := given
+			pass(step.lasts, step.cpu)
+			if got := given - before; got != step.want {
+				t.Errorf("%s: given back %d times in %v, want %d", step.name, got, step.lasts, step.want)
+			}
+		}
+	})
+}
+
+func TestWhatTheProcessHoldsIsMeasured(t *testing.T) {
+	if n := residentHeap(); n < 1<<20 || n > 1<<36 {
+		t.Errorf("%d bytes held", n)
+	}
+	if processCPU() <= 0 {
+		t.Error("no CPU time used")
+	}
+}
