@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS  = -s -w -X weft.mesh/weft/internal/version.Version=$(VERSION)
 BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
-.PHONY: help demo build test test-short test-e2e lint bench bench-gate console fuzz deps clean
+.PHONY: help demo build test test-short test-e2e lint bench bench-gate soak console fuzz deps clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: build deps ## proxy benchmarks next to HAProxy and nginx; writes docs/ben
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	test/fuzz
+
+soak: ## mixed traffic, faults and changing configuration under the race detector for SOAKTIME (1h), SOAKRATE (60) operations/s
+	WEFT_SOAK_TIME=$(or $(SOAKTIME),1h) WEFT_SOAK_RATE=$(or $(SOAKRATE),60) $(GO) test -count=1 -v -timeout 0 -run TestSoak ./test/soak
 
 console: ## build the web console's assets
 	cd console && npm ci && npm run build
