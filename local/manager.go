@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -240,6 +241,18 @@ func compareKeys(a, b key) int {
 		return c
 	}
 	return strings.Compare(a.name, b.name)
+}
+
+// captured tells whether an address is a pod's whose sidecar takes its connections.
+func (m *manager) captured(a netip.Addr) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.pods {
+		if ip, ok := p.IP(); ok && ip == a {
+			return p.Captured()
+		}
+	}
+	return false
 }
 
 // serviceRules is the translation of service addresses as things are now.

@@ -35,7 +35,8 @@ type Runtime struct {
 	env     *pod.Env
 	manager *manager
 	control *client.Client
-	names   *dns.Server
+	names   *dns.Server // for programs
+	outer   *dns.Server // for proxies: without what leads to themselves
 	plane   *supervisor // nil unless the control plane is a process of its own
 }
 
@@ -46,7 +47,7 @@ func New(s Settings) (*Runtime, error) {
 		return nil, err
 	}
 	return &Runtime{set: s, control: client.New(s.StateDir),
-		names: &dns.Server{Upstreams: s.DNS}}, nil
+		names: &dns.Server{Upstreams: s.DNS}, outer: &dns.Server{Upstreams: s.DNS}}, nil
 }
 
 // Run runs the mesh until ctx ends or a user stops it, then drains and returns
@@ -188,20 +189,25 @@ func passable(ln *net.TCPListener) (*os.File, error) {
 }
 
 func (r *Runtime) serveNames(serve func(string, func(context.Context) error)) error {
-	at := netip.AddrPortFrom(r.set.Node.Addr(), dnsPort).String()
-	pc, err := net.ListenPacket("udp4", at)
-	if err != nil {
-		return fmt.Errorf("local: name server: %w", err)
+	r.names.Captured = r.manager.captured
+	for port, s := range map[uint16]*dns.Server{dnsPort: r.names, pod.ProxyDNSPort: r.outer} {
+		at := netip.AddrPortFrom(r.set.Node.Addr(), port).String()
+		pc, err := net.ListenPacket("udp4", at)
+		if err != nil {
+			return fmt.Errorf("local: name server: %w", err)
+		}
+		ln, err := net.Listen("tcp4", at)
+		if err != nil {
+			pc.Close()
+			return fmt.Errorf("local: name server: %w", err)
+		}
+		serve("name server", func(ctx context.Context) error { return s.Run(ctx, pc, ln) })
 	}
-	ln, err := net.Listen("tcp4", at)
-	if err != nil {
-		pc.Close()
-		return fmt.Errorf("local: name server: %w", err)
-	}
-	serve("name server", func(ctx context.Context) error { return r.names.Run(ctx, pc, ln) })
 	serve("names", func(ctx context.Context) error {
 		r.control.WatchNames(ctx, func(t admin.NameTable) {
 			r.names.SetTable(t.Names)
+			r.names.SetCaptured(t.Auto)
+			r.outer.SetTable(t.Names)
 			r.manager.setNames(t)
 		}, r.lost)
 		return nil

@@ -111,6 +111,7 @@ type Metadata struct {
 	MeshID           string
 	Network          string
 	InterceptionMode string
+	DNSCapture       bool              // the workload's names come from the mesh (Istio's DNS_CAPTURE)
 	Raw              map[string]string // other string values
 }
 

@@ -194,6 +194,9 @@ type TokenResponse struct {
 type NameTable struct {
 	Version string              `json:"version"`
 	Names   map[string][]string `json:"names"` // full name -> IP addresses
+	// Auto are names for clients whose connections a sidecar takes, and for nobody
+	// else, not even the sidecar: addresses of ServiceEntries that bring none.
+	Auto map[string][]string `json:"auto,omitempty"`
 	// Domain is the cluster domain, default "cluster.local": a search list
 	// of <ns>.svc.<Domain>, svc.<Domain>, <Domain> makes short names work.
 	Domain string `json:"domain"`

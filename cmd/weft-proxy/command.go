@@ -29,6 +29,8 @@ type options struct {
 	xds, caRoot, tokenFile, stateDir            string
 	trustDomain, domain, cluster                string
 	inherit                                     []string
+	dnsServer                                   string
+	dnsCapture                                  bool
 	accessLog, level, appMetrics                string
 	adminPort, concurrency                      int
 	statusPort, readyPort, metricsPort          int
@@ -102,6 +104,8 @@ func (o *options) register(c *cobra.Command, env getenv) {
 	f.StringVar(&o.stateDir, "state-dir", "", "directory for identity and last good configuration")
 	f.StringVar(&o.trustDomain, "trust-domain", "cluster.local", "trust domain of the mesh")
 	f.StringVar(&o.domain, "domain", "cluster.local", "DNS domain of the cluster")
+	f.StringVar(&o.dnsServer, "dns-server", "", "server that resolves names of upstreams, IP:port (default: those of the system)")
+	f.BoolVar(&o.dnsCapture, "dns-capture", false, "the workload gets its names from the mesh: listen at addresses that the mesh allocates too")
 	f.StringVar(&o.cluster, "cluster", "Kubernetes", "ID of the cluster")
 	f.StringArrayVar(&o.inherit, "inherit-listener", nil, "bound socket passed by the parent process, port=fd (repeat)")
 	f.StringVar(&o.accessLog, "access-log-file", "", "file for access logs that are configured for /dev/stdout")
@@ -163,6 +167,12 @@ func (o *options) settings(role xds.NodeType, level *slog.LevelVar, stderr io.Wr
 	}
 	if role == xds.Sidecar {
 		s.Mark = server.Mark
+	}
+	s.DNSCapture = o.dnsCapture
+	if o.dnsServer != "" {
+		if s.DNSServer, err = netip.ParseAddrPort(o.dnsServer); err != nil {
+			return nil, fmt.Errorf("--dns-server %q: want an IP address and port", o.dnsServer)
+		}
 	}
 	if s.Labels, err = parseLabels(o.labels); err != nil {
 		return nil, err

@@ -29,18 +29,21 @@ func newNames(domain string) *names {
 // set publishes a World's names, if they differ.
 func (n *names) set(w *snapshot.World) {
 	t := w.NameTable()
-	out := make(map[string][]string, len(t.Names))
+	out, auto := make(map[string][]string, len(t.Names)), make(map[string][]string, len(t.Auto))
 	for name, addrs := range t.Names {
 		for _, a := range addrs {
 			out[name] = append(out[name], a.String())
 		}
 	}
+	for name, a := range t.Auto {
+		auto[name] = []string{a.String()}
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if maps.EqualFunc(n.cur.Names, out, slices.Equal) && n.cur.Version != "0" {
+	if maps.EqualFunc(n.cur.Names, out, slices.Equal) && maps.EqualFunc(n.cur.Auto, auto, slices.Equal) && n.cur.Version != "0" {
 		return
 	}
-	n.cur = admin.NameTable{Version: t.Version, Names: out, Domain: n.cur.Domain}
+	n.cur = admin.NameTable{Version: t.Version, Names: out, Auto: auto, Domain: n.cur.Domain}
 	for c := range n.waiters {
 		select {
 		case c <- struct{}{}:

@@ -40,7 +40,7 @@ type builder struct {
 	byIP        *editor[netip.Addr, []*model.Workload]
 	byLabel     *editor[labelKey, []*model.Workload]
 	deployments *editor[labelKey, []*model.Deployment]
-	vips        *vipEditor
+	vips, autos *vipEditor
 
 	serviceObjects map[ServiceKey]bool // to be merged again
 	affected       map[ServiceKey]bool // endpoints and identities to be computed again
@@ -54,7 +54,7 @@ func newBuilder(prev *World) *builder {
 		objects: edit(prev.objects), namespaces: edit(prev.namespaces), services: edit(prev.services), hosts: edit(prev.hosts),
 		nsServices: edit(prev.nsServices), selectors: edit(prev.selectors), endpoints: edit(prev.endpoints),
 		identities: edit(prev.identities), workloads: edit(prev.workloads), byIP: edit(prev.byIP), byLabel: edit(prev.byLabel),
-		deployments: edit(prev.deployments), vips: prev.vips.edit(),
+		deployments: edit(prev.deployments), vips: prev.vips.edit(), autos: prev.autos.edit(),
 		serviceObjects: map[ServiceKey]bool{}, affected: map[ServiceKey]bool{}, kinds: map[model.Kind]bool{},
 	}
 }

@@ -279,3 +279,62 @@ func TestAnUnchangedObjectMakesNoWorld(t *testing.T) {
 		t.Error("a new World for the removal of what is not there")
 	}
 }
+
+func TestHostsOfServiceEntriesHaveAnAddressForThoseWhoAskTheMesh(t *testing.T) {
+	external := func(ns, name, host string, f func(*model.Service)) model.Object {
+		return entry(ns, name, host, func(s *model.Service) {
+			s.External = true
+			if f != nil {
+				f(s)
+			}
+		})
+	}
+	w := world(
+		external("a", "api", "api.example.com", nil),
+		external("b", "api", "api.example.com", nil), // one host, so one address
+		entry("a", "internal", "vm.internal"),
+		external("a", "none", "as-it-is.example.com", func(s *model.Service) { s.Resolution = model.ResolveNone }),
+		external("a", "wild", "*.example.com", nil),
+		external("a", "given", "given.example.com", func(s *model.Service) {
+			s.Addresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}
+		}),
+		external("a", "out", "out.example.com", func(s *model.Service) {
+			s.Labels = map[string]string{"networking.istio.io/enable-autoallocate-ip": "false"}
+		}),
+	)
+	for host, want := range map[string]bool{
+		"api.example.com": true, "vm.internal": true, "as-it-is.example.com": false, "*.example.com": false, "given.example.com": false, "out.example.com": false,
+	} {
+		s := w.Service(host, "a")
+		if s.Auto.IsValid() != want || want && !netip.MustParsePrefix("240.240.0.0/16").Contains(s.Auto) {
+			t.Errorf("%s: address %v, want one: %t", host, s.Auto, want)
+		}
+		if a, ok := w.NameTable().Auto[host]; ok != want || a != s.Auto {
+			t.Errorf("%s: name %v, want %v", host, a, s.Auto)
+		}
+		if _, ok := w.NameTable().Names[host]; ok != (host == "given.example.com") {
+			t.Errorf("%s is told to everybody: %t", host, ok)
+		}
+	}
+	api := w.Service("api.example.com", "a").Auto
+	if other := w.Service("api.example.com", "b").Auto; other != api {
+		t.Errorf("one host has %v and %v", api, other)
+	}
+	// One of the two goes: the other keeps it. The other goes too: it is free.
+	w = Build(w, []Change{{Key: model.Key{Kind: model.KindServiceEntry, Namespace: "a", Name: "api"}}}, epoch)
+	if got := w.NameTable().Auto["api.example.com"]; got != api {
+		t.Errorf("the address became %v, want %v", got, api)
+	}
+	w = Build(w, []Change{{Key: model.Key{Kind: model.KindServiceEntry, Namespace: "b", Name: "api"}}}, epoch)
+	if _, ok := w.autos.taken.get(api); ok {
+		t.Error("the address of a host that is gone is not free")
+	}
+	// Somebody brings the address of another: that one moves.
+	vm := w.Service("vm.internal", "a").Auto
+	w = Build(w, put(external("a", "taker", "taker.example.com", func(s *model.Service) {
+		s.Addresses = []netip.Prefix{netip.PrefixFrom(vm, 32)}
+	})), epoch)
+	if got := w.Service("vm.internal", "a").Auto; got == vm || !got.IsValid() {
+		t.Errorf("vm.internal has %v, which another brings", got)
+	}
+}

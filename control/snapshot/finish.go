@@ -16,12 +16,18 @@ func (b *builder) addServiceObject(o *model.Service) {
 		if moved, ok := b.vips.reserve(a, k); ok {
 			b.serviceObjects[moved] = true
 		}
+		if moved, ok := b.autos.reserve(a, k); ok {
+			for _, s := range b.hosts.at(moved.Host) {
+				b.serviceObjects[s.Key] = true
+			}
+		}
 	}
 }
 
 func (b *builder) removeServiceObject(o *model.Service) {
 	for _, a := range singles(o) {
 		b.vips.unreserve(a, ServiceKey{o.Host, o.Namespace})
+		b.autos.unreserve(a, ServiceKey{o.Host, o.Namespace})
 	}
 }
 
@@ -48,7 +54,7 @@ func (b *builder) finish(now time.Time) *World {
 	n.namespaces, n.services, n.hosts, n.nsServices = b.namespaces.done(), b.services.done(), b.hosts.done(), b.nsServices.done()
 	n.selectors, n.endpoints, n.identities = b.selectors.done(), b.endpoints.done(), b.identities.done()
 	n.workloads, n.byIP, n.byLabel, n.deployments = b.workloads.done(), b.byIP.done(), b.byLabel.done(), b.deployments.done()
-	n.vips = b.vips.done()
+	n.vips, n.autos = b.vips.done(), b.autos.done()
 	b.carryDerived()
 	n.changes = b.changeSet()
 	return n
@@ -108,12 +114,25 @@ func (b *builder) replaceService(k ServiceKey, parts []*model.Service) {
 	}
 	if len(parts) == 0 {
 		b.vips.release(k)
+		b.releaseAuto(k.Host)
 		b.services.delete(k)
 		return
 	}
 	s := mergeService(k, parts, func(m *model.Service) []netip.Addr { return b.vips.addresses(k, m) })
+	if wantsAuto(s.Service) {
+		s.Auto = b.autos.allocate(autoKey(k.Host))
+	} else {
+		b.releaseAuto(k.Host)
+	}
 	b.services.set(k, s)
 	b.indexService(s)
+}
+
+// releaseAuto frees a host's address when no service of the host has it any more.
+func (b *builder) releaseAuto(host string) {
+	if !slices.ContainsFunc(b.hosts.at(host), func(s *Service) bool { return s.Auto.IsValid() }) {
+		b.autos.release(autoKey(host))
+	}
 }
 
 func (b *builder) unindexService(s *Service) {

@@ -11,14 +11,17 @@ import (
 type NameTable struct {
 	Version string
 	Names   map[string][]netip.Addr
-	domain  string
+	// Auto are addresses that lead anywhere only through a sidecar: of hosts of
+	// ServiceEntries that bring none. Who has no sidecar, and the sidecar itself, must ask elsewhere.
+	Auto   map[string]netip.Addr
+	domain string
 }
 
 // NameTable lists the addresses of all hosts: the service's address, for a
 // headless service its ready endpoints (and each pod's own name), for a
-// ServiceEntry its addresses. Hosts without an address are left to other DNS.
+// ServiceEntry its addresses, or in Auto the one that was allocated. Hosts without an address are left to other DNS.
 func (w *World) NameTable() NameTable {
-	t := NameTable{Version: w.version, Names: make(map[string][]netip.Addr, w.hosts.len()), domain: w.mesh.Domain}
+	t := NameTable{Version: w.version, Names: make(map[string][]netip.Addr, w.hosts.len()), Auto: map[string]netip.Addr{}, domain: w.mesh.Domain}
 	for host, candidates := range w.hosts.all() {
 		s := candidates[0]
 		name := strings.ToLower(host)
@@ -28,6 +31,10 @@ func (w *World) NameTable() NameTable {
 		}
 		if len(s.VIPs) > 0 {
 			t.Names[name] = s.VIPs
+			continue
+		}
+		if i := slices.IndexFunc(candidates, func(s *Service) bool { return s.Auto.IsValid() }); i >= 0 {
+			t.Auto[name] = candidates[i].Auto
 		}
 	}
 	return t

@@ -23,8 +23,12 @@ type Service struct {
 	Extra []*model.Service
 	// Ports of the service and of Extra; shadows the field of model.Service.
 	Ports []model.Port
-	// VIPs are the single addresses that clients connect to, given or allocated. Empty: headless or external.
+	// VIPs are the single addresses that clients connect to: given, or for a Service
+	// allocated. Empty: headless, or a ServiceEntry without addresses.
 	VIPs []netip.Addr
+	// Auto is the address of a ServiceEntry without addresses, for clients that get
+	// their names from the mesh ([NameTable].Auto): nobody else ever connects to it. May be invalid.
+	Auto netip.Addr
 	// Prefixes are address ranges of a ServiceEntry that are no single address.
 	Prefixes []netip.Prefix
 }

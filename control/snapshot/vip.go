@@ -33,11 +33,29 @@ func (v vips) edit() *vipEditor {
 
 func (e *vipEditor) done() vips { return vips{e.cidr, e.byHost.done(), e.taken.done()} }
 
-// wantsVIP tells whether a service gets an address allocated: in the mesh, not
-// headless, not forwarded to where it was going anyhow, and of one host.
+// autoCIDR is where addresses of hosts of ServiceEntries come from: Istio's
+// range, which nobody routes (RFC 1112's class E).
+var autoCIDR = netip.MustParsePrefix("240.240.0.0/16")
+
+// labelAutoAllocate with the value "false" on a ServiceEntry keeps it without an address.
+const labelAutoAllocate = "networking.istio.io/enable-autoallocate-ip"
+
+// wantsVIP tells whether a Service gets an address of the service range: if it
+// brings none and is not headless.
 func wantsVIP(s *model.Service) bool {
-	return len(s.Addresses) == 0 && !s.Headless && !s.External && s.Resolution != model.ResolveNone && !strings.HasPrefix(s.Host, "*")
+	return !s.Entry && len(s.Addresses) == 0 && !s.Headless
 }
+
+// wantsAuto tells whether a host of a ServiceEntry gets an address for clients
+// that ask the mesh for names: it brings none, is not forwarded to where it was
+// going anyhow, and is one host.
+func wantsAuto(s *model.Service) bool {
+	return s.Entry && len(s.Addresses) == 0 && s.Resolution != model.ResolveNone && !strings.HasPrefix(s.Host, "*") &&
+		s.Labels[labelAutoAllocate] != "false"
+}
+
+// autoKey is one for all namespaces, as the name is.
+func autoKey(host string) ServiceKey { return ServiceKey{Host: host} }
 
 // addresses returns the single addresses of a service, allocating if it wants one.
 func (e *vipEditor) addresses(k ServiceKey, s *model.Service) []netip.Addr {

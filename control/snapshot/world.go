@@ -32,7 +32,8 @@ type World struct {
 	byIP        table[netip.Addr, []*model.Workload] // more than one only while an address moves
 	byLabel     table[labelKey, []*model.Workload]
 	deployments table[labelKey, []*model.Deployment] // by each label of its pods
-	vips        vips
+	vips        vips                                 // of Services
+	autos       vips                                 // of hosts of ServiceEntries, by autoKey
 	routes      *routeIndex
 	rules       *ruleIndex
 	gateways    []*model.Gateway // oldest first
@@ -89,7 +90,7 @@ func Defaults(m model.Mesh) model.Mesh {
 func Empty(mesh model.Mesh) *World {
 	mesh = Defaults(mesh)
 	return &World{
-		mesh: mesh, version: "0", changes: &Changes{}, vips: newVIPs(mesh.ServiceCIDR),
+		mesh: mesh, version: "0", changes: &Changes{}, vips: newVIPs(mesh.ServiceCIDR), autos: newVIPs(autoCIDR),
 		routes: newRouteIndex(nil), rules: newRuleIndex(nil, nil), derived: newDerived(),
 	}
 }

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"net/netip"
 	"strings"
 
 	"weft.mesh/weft/control/snapshot"
@@ -9,7 +10,7 @@ import (
 // domains are the names by which clients of a namespace reach a service. The
 // port of the Host header takes no part (ignore_port_in_host_matching), so they
 // are written without. A headless service has the names of its pods too.
-func domains(s *snapshot.Service, namespace, meshDomain string) []string {
+func domains(s *snapshot.Service, vips []netip.Addr, namespace, meshDomain string) []string {
 	names := []string{s.Host}
 	if short, ns, ok := kubeName(s.Host, meshDomain); ok {
 		if ns == namespace {
@@ -25,7 +26,7 @@ func domains(s *snapshot.Service, namespace, meshDomain string) []string {
 			names = append(names, "*."+n)
 		}
 	}
-	for _, a := range s.VIPs {
+	for _, a := range vips {
 		if a.Is6() {
 			names = append(names, "["+a.String()+"]")
 		} else {

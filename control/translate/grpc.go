@@ -73,7 +73,7 @@ func (s *Snapshot) grpcService(c *scope, name string) (servicePort, bool) {
 	for _, h := range []string{host, host + "." + c.namespace + ".svc." + domain, host + ".svc." + domain, host + "." + domain} {
 		if svc := s.world.Service(strings.TrimSuffix(h, "."), c.namespace); svc != nil {
 			p, ok := svc.Port(uint16(n))
-			return servicePort{svc, p}, ok
+			return servicePort{service: svc, port: p}, ok
 		}
 	}
 	return servicePort{}, false
@@ -104,7 +104,7 @@ func (s *Snapshot) grpcRoute(c *scope, name string) *xds.Resource {
 	if t == nil || t.subset != "" {
 		return nil
 	}
-	sp := servicePort{t.service, t.port}
+	sp := servicePort{service: t.service, port: t.port}
 	return latest(s.cache, tableKey{c.name + "|grpc", name}, c.tableInputs([]servicePort{sp}, t.port.Number), func() *xds.Resource {
 		vh := &routev3.VirtualHost{Name: sp.table(), Domains: []string{"*"}}
 		for _, r := range c.hostRoutes(c.router(t.port.Number), sp) {

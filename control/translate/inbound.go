@@ -90,7 +90,7 @@ func (s *Snapshot) inboundPorts(v *view) []inboundPort {
 			if byPort[n] == nil {
 				byPort[n] = &inboundPort{number: n, protocol: portProtocol(p), mtls: mtls.Of(n)}
 			}
-			byPort[n].services = append(byPort[n].services, servicePort{svc, p})
+			byPort[n].services = append(byPort[n].services, servicePort{service: svc, port: p})
 		}
 	}
 	out := make([]inboundPort, 0, len(byPort))

@@ -75,7 +75,7 @@ func (c *scope) bindings(port uint16) []*binding {
 	}
 	for _, p := range c.oldestFirst(port) {
 		proto := portProtocol(p.port)
-		if proto.IsHTTP() || proto == model.ProtocolAuto && len(p.service.VIPs) == 0 {
+		if proto.IsHTTP() || proto == model.ProtocolAuto && len(p.vips) == 0 {
 			at(anyAddress).table = strconv.Itoa(int(port))
 		}
 		if proto == model.ProtocolGRPCWeb {
@@ -96,7 +96,10 @@ func (c *scope) bindings(port uint16) []*binding {
 			at(anyAddress).cidrs = append(at(anyAddress).cidrs, p)
 		case len(p.service.VIPs) > 0, p.service.Headless:
 		case proto.IsTLS():
+			// Also where there is an allocated address: a client may know another,
+			// from before there was one or from another source of names.
 			at(anyAddress).tls = append(at(anyAddress).tls, p)
+		case len(p.vips) > 0: // its allocated address tells it apart
 		case !p.service.Wildcard():
 			at(anyAddress).plain = append(at(anyAddress).plain, p)
 		}
@@ -122,7 +125,7 @@ func (c *scope) oldestFirst(port uint16) []servicePort {
 // headless TCP service those of its pods.
 func (c *scope) ownAddresses(p servicePort) []netip.Addr {
 	if !p.service.Headless || portProtocol(p.port) == model.ProtocolAuto {
-		return p.service.VIPs
+		return p.vips
 	}
 	var out []netip.Addr
 	for _, e := range c.s.world.Endpoints(p.service.Key).Of(p.port.Number) {

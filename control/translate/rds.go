@@ -21,7 +21,7 @@ func (p servicePort) routed() bool {
 // ownTable tells whether a port has a route table of its own: sniffed, and
 // reached by addresses of the service alone.
 func (p servicePort) ownTable() bool {
-	return portProtocol(p.port) == model.ProtocolAuto && len(p.service.VIPs) > 0
+	return portProtocol(p.port) == model.ProtocolAuto && len(p.vips) > 0
 }
 
 func (p servicePort) table() string {
@@ -113,7 +113,7 @@ func (c *scope) buildTable(name string, port uint16, sps []servicePort, own bool
 	for _, p := range sps {
 		names := []string{"*"}
 		if !own {
-			names = unique(taken, domains(p.service, c.namespace, c.s.mesh.Domain))
+			names = unique(taken, domains(p.service, p.vips, c.namespace, c.s.mesh.Domain))
 		}
 		if len(names) == 0 {
 			continue
@@ -155,7 +155,7 @@ func (c *scope) virtualHost(r *router, p servicePort, names []string) *routev3.V
 	if len(names) == 1 && names[0] == "*" {
 		k.domains = -1
 	}
-	if k.domains >= 0 && k.domains != len(domains(p.service, c.namespace, c.s.mesh.Domain)) {
+	if k.domains >= 0 && k.domains != len(domains(p.service, p.vips, c.namespace, c.s.mesh.Domain)) {
 		return build() // which names are missing depends on others
 	}
 	return remember(c.s.cache, k, build)

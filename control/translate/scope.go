@@ -2,6 +2,7 @@ package translate
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ type scopeKey struct {
 	namespace string
 	signature string
 	weft      bool
+	dns       bool // they get their names from the mesh, so that allocated addresses mean something to them
 }
 
 // scope is what all sidecars with one key see of the mesh: their outbound
@@ -43,6 +45,16 @@ type scope struct {
 type servicePort struct {
 	service *snapshot.Service
 	port    model.Port
+	// vips are the addresses that the scope's clients connect to: the service's own, or its allocated one.
+	vips []netip.Addr
+}
+
+// addresses are what a scope's clients connect to for a service.
+func (k *scopeKey) addresses(s *snapshot.Service) []netip.Addr {
+	if len(s.VIPs) == 0 && k.dns && s.Auto.IsValid() {
+		return []netip.Addr{s.Auto}
+	}
+	return s.VIPs
 }
 
 // outboundRevisions are those of everything that clients are configured by,
@@ -54,7 +66,7 @@ func outboundRevisions(r snapshot.Revisions) snapshot.Revisions {
 // scopeOf finds or makes the scope of a sidecar. One is kept for each key: of
 // the latest revisions asked for.
 func (s *Snapshot) scopeOf(v *view) *scope {
-	k := scopeKey{v.namespace, s.signature(v.namespace, v.labels), v.weft}
+	k := scopeKey{v.namespace, s.signature(v.namespace, v.labels), v.weft, v.dns}
 	return latest(s.cache, k, inputs{outboundRevisions(s.world.Revisions())}, func() *scope { return s.newScope(k, v) })
 }
 
@@ -104,18 +116,18 @@ func (s *Snapshot) labelQuestions(namespace string) []map[string]string {
 
 func (s *Snapshot) newScope(k scopeKey, v *view) *scope {
 	c := &scope{
-		s: s, key: k, name: strings.Join([]string{k.namespace, k.signature, weftName(k.weft)}, "|"),
+		s: s, key: k, name: strings.Join([]string{k.namespace, k.signature, weftName(k.weft), dnsName(k.dns)}, "|"),
 		client:   client{namespace: k.namespace, labels: v.labels, gateways: []string{snapshot.GatewayMesh}},
 		services: s.world.Visible(k.namespace), byPort: map[uint16][]servicePort{}, targets: map[string]*target{},
 		routes: map[string]*xds.Resource{},
 	}
 	for _, svc := range c.services {
-		rule := s.world.Rule(k.namespace, v.labels, svc.Key)
+		rule, vips := s.world.Rule(k.namespace, v.labels, svc.Key), k.addresses(svc)
 		for _, p := range svc.Ports {
 			if p.Protocol == model.ProtocolUDP {
 				continue
 			}
-			c.byPort[p.Number] = append(c.byPort[p.Number], servicePort{svc, p})
+			c.byPort[p.Number] = append(c.byPort[p.Number], servicePort{svc, p, vips})
 			c.addTarget(newTarget(svc, p, "", rule))
 			if rule != nil {
 				for _, sub := range rule.Subsets {
@@ -149,6 +161,13 @@ func weftName(weft bool) string {
 		return "weft"
 	}
 	return "envoy"
+}
+
+func dnsName(dns bool) string {
+	if dns {
+		return "dns"
+	}
+	return ""
 }
 
 // makeClusters lists the outbound clusters and the two fixed ones, sorted.

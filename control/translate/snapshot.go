@@ -98,10 +98,11 @@ type view struct {
 	namespace string
 	labels    map[string]string
 	weft      bool
+	dns       bool // it gets its names from the mesh
 }
 
 func (s *Snapshot) view(n *xds.Node) *view {
-	v := &view{node: n, namespace: n.Namespace, weft: n.WeftProxy}
+	v := &view{node: n, namespace: n.Namespace, weft: n.WeftProxy, dns: n.Metadata.DNSCapture}
 	w := s.world.Pod(n.Namespace, n.Name)
 	if w == nil {
 		if byIP := s.world.WorkloadByIP(n.IP); byIP != nil && byIP.Namespace == n.Namespace {

@@ -2,6 +2,7 @@ package xdsserver
 
 import (
 	"fmt"
+	"strconv"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -32,6 +33,7 @@ func nodeOf(n *core.Node) (*xds.Node, error) {
 	m.MeshID = str(f, "MESH_ID")
 	m.Network = str(f, "NETWORK")
 	m.InterceptionMode = str(f, "INTERCEPTION_MODE")
+	m.DNSCapture, _ = strconv.ParseBool(str(f, "DNS_CAPTURE"))
 	node.Generator = str(f, "GENERATOR")
 	m.Labels = map[string]string{}
 	for k, v := range f["LABELS"].GetStructValue().GetFields() {

@@ -171,6 +171,7 @@ func (p *Pod) Namespace() string         { return p.spec.Namespace }
 func (p *Pod) Deployment() string        { return p.spec.Name }
 func (p *Pod) Hash() string              { return p.hash }
 func (p *Pod) Ordinal() uint64           { return p.ordinal }
+func (p *Pod) Captured() bool            { return p.sidecar && p.spec.Capture } // its sidecar takes its connections
 func (p *Pod) Labels() map[string]string { return p.labels }
 
 // NamedPort finds the number of a declared port by its name.

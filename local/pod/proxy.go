@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,10 @@ import (
 	"weft.mesh/weft/local/podspec"
 	"weft.mesh/weft/local/process"
 )
+
+// ProxyDNSPort is where the node answers names to proxies: without those of
+// which the answer leads back to them.
+const ProxyDNSPort = 15053
 
 // Ports of the proxy that the runtime uses.
 const readyPort = 15021
@@ -45,7 +50,11 @@ func (p *Pod) proxyArgs(inherited []uint16) []string {
 		"--xds", p.env.XDSAddress, "--ca-root", p.rootFile(),
 		"--token-file", p.tokenFile(), "--state-dir", p.proxyDir(),
 		"--trust-domain", p.env.TrustDomain, "--domain", p.env.Domain, "--cluster", p.env.Cluster,
-		"--access-log-file", "/dev/stdout", "--drain-duration", p.drainTime().String(),
+		"--access-log-file", "/dev/stdout",
+		"--dns-server", netip.AddrPortFrom(p.env.Network.Node.Addr(), ProxyDNSPort).String(), "--drain-duration", p.drainTime().String(),
+	}
+	if p.Captured() {
+		args = append(args, "--dns-capture")
 	}
 	for _, k := range slices.Sorted(maps.Keys(p.labels)) {
 		args = append(args, "--label", k+"="+p.labels[k])

@@ -9,13 +9,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"weft.mesh/weft/local/network"
 	"weft.mesh/weft/local/podspec"
 )
 
 func newPod(t *testing.T, c Config) *Pod {
 	t.Helper()
 	env := &Env{StateDir: t.TempDir(), Domain: "cluster.local", TrustDomain: "td", Cluster: "Kubernetes", XDSAddress: "10.97.0.1:15012",
-		RootFile: "/r.pem", ProxyPath: "/bin/weft-proxy", DrainTimeout: 10 * time.Second, Log: slog.New(slog.DiscardHandler)}
+		RootFile: "/r.pem", Network: &network.Network{Node: netip.MustParsePrefix("10.97.0.1/16")}, ProxyPath: "/bin/weft-proxy", DrainTimeout: 10 * time.Second, Log: slog.New(slog.DiscardHandler)}
 	c.OnChange = func() {}
 	p, err := New(env, c)
 	if err != nil {
@@ -33,7 +34,8 @@ func TestProxyArgs(t *testing.T) {
 	dir := p.env.StateDir + "/proxies/shop_web-abc-1"
 	want := []string{"/bin/weft-proxy", "sidecar", "--id", "web-abc-1", "--namespace", "shop", "--ip", "10.97.0.5", "--service-account", "web-sa",
 		"--workload", "web", "--xds", "10.97.0.1:15012", "--ca-root", dir + "/ca-root.pem", "--token-file", dir + "/join-token", "--state-dir", dir,
-		"--trust-domain", "td", "--domain", "cluster.local", "--cluster", "Kubernetes", "--access-log-file", "/dev/stdout", "--drain-duration", "10s",
+		"--trust-domain", "td", "--domain", "cluster.local", "--cluster", "Kubernetes", "--access-log-file", "/dev/stdout",
+		"--dns-server", "10.97.0.1:15053", "--drain-duration", "10s",
 		"--label", "app=web", "--label", "pod-template-hash=abc", "--label", "security.istio.io/tlsMode=istio",
 		"--label", "service.istio.io/canonical-name=web", "--label", "service.istio.io/canonical-revision=v2", "--label", "version=v2"}
 	if d := cmp.Diff(want, p.proxyArgs(nil)); d != "" {

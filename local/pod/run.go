@@ -101,7 +101,7 @@ func (p *Pod) trySetup() (err error) {
 	if err := p.env.Network.Attach(sb.Net, ip); err != nil {
 		return err
 	}
-	if p.sidecar && p.spec.Capture {
+	if p.Captured() {
 		rules, err := capture.Plan(p.captureConfig(ip))
 		if err != nil {
 			return err

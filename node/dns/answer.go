@@ -1,6 +1,8 @@
 package dns
 
 import (
+	"net/netip"
+
 	"golang.org/x/net/dns/dnsmessage"
 )
 
@@ -61,10 +63,10 @@ func parse(msg []byte) (q query, code dnsmessage.RCode, respond bool) {
 	}
 }
 
-// answer is the reply to msg from the table, or nil when there is none.
+// answer is the reply to a client's msg from the table, or nil when there is none.
 // known is false when the table does not hold the name, so that the caller may
 // ask elsewhere. limit bounds the size; 0 means what the client takes over UDP.
-func (s *Server) answer(msg []byte, limit int) (reply []byte, known bool) {
+func (s *Server) answer(msg []byte, limit int, client netip.Addr) (reply []byte, known bool) {
 	q, code, respond := parse(msg)
 	if !respond {
 		return nil, true
@@ -78,7 +80,7 @@ func (s *Server) answer(msg []byte, limit int) (reply []byte, known bool) {
 	if c := q.question.Class; c != dnsmessage.ClassINET && c != dnsmessage.ClassANY {
 		return q.build(nil, dnsmessage.RCodeRefused, limit), true
 	}
-	addrs, known := s.resolve(q.question.Name.String())
+	addrs, known := s.resolve(q.question.Name.String(), client)
 	if !known {
 		return q.build(nil, dnsmessage.RCodeNameError, limit), false
 	}

@@ -100,7 +100,7 @@ func TestAnswer(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, edns := range []bool{false, true} {
-				reply, _ := s.answer(ask(t, tt.ask, tt.typ, edns), 0)
+				reply, _ := s.answer(ask(t, tt.ask, tt.typ, edns), 0, netip.Addr{})
 				if got := said(t, reply); got != tt.want {
 					t.Errorf("edns %t: got %s, want %s", edns, got, tt.want)
 				}
@@ -124,7 +124,7 @@ func TestAnAnswerThatDoesNotFitIsTruncated(t *testing.T) {
 		truncated bool
 	}{{"over UDP", false, 0, 512, true}, {"over UDP with EDNS", true, 0, 1232, false}, {"over TCP", false, maxMessage, maxMessage, false}} {
 		t.Run(tt.name, func(t *testing.T) {
-			reply, _ := s.answer(ask(t, "many.example.", dnsmessage.TypeA, tt.edns), tt.limit)
+			reply, _ := s.answer(ask(t, "many.example.", dnsmessage.TypeA, tt.edns), tt.limit, netip.Addr{})
 			var m dnsmessage.Message
 			if err := m.Unpack(reply); err != nil {
 				t.Fatal(err)
@@ -162,7 +162,7 @@ func TestMalformedQueries(t *testing.T) {
 	s := newServer()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			reply, _ := s.answer(tt.msg, 0)
+			reply, _ := s.answer(tt.msg, 0, netip.Addr{})
 			got := ""
 			if reply != nil {
 				got = said(t, reply)
@@ -292,7 +292,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(raw)
 	s := newServer()
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		reply, _ := s.answer(msg, 0)
+		reply, _ := s.answer(msg, 0, netip.Addr{})
 		if reply == nil {
 			return
 		}
@@ -304,4 +304,34 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatalf("reply %x to %x", reply, msg)
 		}
 	})
+}
+
+func TestCapturedClientsAreToldMore(t *testing.T) {
+	captured, other := netip.MustParseAddr("10.97.0.5"), netip.MustParseAddr("10.97.0.6")
+	s := &Server{Captured: func(a netip.Addr) bool { return a == captured }}
+	s.SetTable(map[string][]string{"web.default.svc.cluster.local": {"10.96.0.1"}, "*.example.com": {"10.96.0.2"}})
+	s.SetCaptured(map[string][]string{"db.example.net": {"240.240.1.2"}, "api.example.com": {"240.240.1.3"}})
+	for _, tt := range []struct {
+		name, ask string
+		typ       dnsmessage.Type
+		from      netip.Addr
+		want      string
+	}{
+		{"a name for such clients", "DB.example.net.", dnsmessage.TypeA, captured, "Success[240.240.1.2]"},
+		{"has no IPv6 address", "db.example.net.", dnsmessage.TypeAAAA, captured, "Success[]"},
+		{"what is above it exists", "example.net.", dnsmessage.TypeA, captured, "Success[]"},
+		{"an exact name before a pattern of all", "api.example.com.", dnsmessage.TypeA, captured, "Success[240.240.1.3]"},
+		{"what all are told", "web.default.svc.cluster.local.", dnsmessage.TypeA, captured, "Success[10.96.0.1]"},
+		{"as IPv4 in IPv6", "db.example.net.", dnsmessage.TypeA, netip.AddrFrom16(captured.As16()), "Success[240.240.1.2]"},
+		{"another client", "db.example.net.", dnsmessage.TypeA, other, "NameError[]"},
+		{"another client, pattern", "api.example.com.", dnsmessage.TypeA, other, "Success[10.96.0.2]"},
+		{"a client without an address", "db.example.net.", dnsmessage.TypeA, netip.Addr{}, "NameError[]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			reply, _ := s.answer(ask(t, tt.ask, tt.typ, false), 0, tt.from)
+			if got := said(t, reply); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
 }

@@ -58,7 +58,7 @@ func (s *Server) serveUDP(ctx context.Context, pc net.PacketConn) error {
 			}
 			continue // an ICMP error of an earlier answer
 		}
-		reply, known := s.answer(buf[:n], 0)
+		reply, known := s.answer(buf[:n], 0, addrOf(from))
 		if known || len(s.Upstreams) == 0 {
 			if reply != nil {
 				pc.WriteTo(reply, from) // a lost answer is asked for again
@@ -79,6 +79,17 @@ func (s *Server) serveUDP(ctx context.Context, pc net.PacketConn) error {
 			pc.WriteTo(reply, from)
 		})
 	}
+}
+
+// addrOf is a client's address; invalid if it has none.
+func addrOf(a net.Addr) netip.Addr {
+	switch a := a.(type) {
+	case *net.UDPAddr:
+		return a.AddrPort().Addr()
+	case *net.TCPAddr:
+		return a.AddrPort().Addr()
+	}
+	return netip.Addr{}
 }
 
 func (s *Server) serveTCP(ctx context.Context, ln net.Listener) error {
@@ -123,7 +134,7 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 		if err != nil {
 			return
 		}
-		reply, known := s.answer(msg, maxMessage)
+		reply, known := s.answer(msg, maxMessage, addrOf(c.RemoteAddr()))
 		if !known && len(s.Upstreams) > 0 {
 			if up := s.ask(ctx, "tcp", msg); up != nil {
 				reply = up

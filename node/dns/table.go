@@ -75,9 +75,16 @@ type Server struct {
 	// Upstreams are asked for names that the table does not hold, in order.
 	// Set before Run.
 	Upstreams []netip.AddrPort
+	// Captured tells whether a sidecar takes the connections of the client at an
+	// address: it is told the names of [Server.SetCaptured] too. nil: nobody is. Set before Run.
+	Captured func(netip.Addr) bool
 
-	current atomic.Pointer[table]
+	current, captured atomic.Pointer[table]
 }
+
+// SetCaptured publishes names that only captured clients are told, in addition
+// to the table's: their addresses mean something to a sidecar alone.
+func (s *Server) SetCaptured(names map[string][]string) { s.captured.Store(newTable(names)) }
 
 // SetTable publishes a table: full name to addresses. Entries that are not
 // IPv4 addresses are left out; the name stays known.
@@ -92,14 +99,28 @@ func (s *Server) Names() []string {
 	return slices.Sorted(maps.Keys(t.names))
 }
 
-// resolve picks the addresses to answer with: in random order when there is
-// more than one, so that plain clients of a headless service spread out.
-func (s *Server) resolve(name string) ([]netip.Addr, bool) {
+// lookup asks the table, and for a captured client before it the names that
+// are for such only.
+func (s *Server) lookup(name string, client netip.Addr) (addrs []netip.Addr, known bool) {
+	if more := s.captured.Load(); more != nil && s.Captured != nil && s.Captured(client.Unmap()) {
+		key := strings.ToLower(strings.TrimSuffix(name, "."))
+		if a, ok := more.names[key]; ok {
+			return a, true
+		}
+		known = more.parents[key]
+	}
 	t := s.current.Load()
 	if t == nil {
-		return nil, false
+		return nil, known
 	}
-	addrs, known := t.lookup(name)
+	addrs, ok := t.lookup(name)
+	return addrs, ok || known
+}
+
+// resolve picks the addresses to answer with: in random order when there is
+// more than one, so that plain clients of a headless service spread out.
+func (s *Server) resolve(name string, client netip.Addr) ([]netip.Addr, bool) {
+	addrs, known := s.lookup(name, client)
 	if len(addrs) > 1 {
 		addrs = slices.Clone(addrs)
 		rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })

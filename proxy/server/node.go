@@ -26,6 +26,9 @@ func (s *Settings) node() *corev3.Node {
 	if s.Role == xds.Sidecar {
 		f["INTERCEPTION_MODE"] = structpb.NewStringValue("REDIRECT")
 	}
+	if s.DNSCapture {
+		f["DNS_CAPTURE"] = structpb.NewStringValue("true")
+	}
 	cluster := s.Labels["app"]
 	if cluster == "" {
 		cluster = s.Workload

@@ -60,6 +60,11 @@ type Settings struct {
 	Admin, Status, Ready, Metrics string
 	// AppMetrics is the URL of the application's metrics for the merged page; "": none.
 	AppMetrics string
+	// DNSServer resolves the names of DNS clusters; zero: the servers of the system.
+	DNSServer netip.AddrPort
+	// DNSCapture tells the control plane that our workload gets its names from the mesh,
+	// so that addresses which it allocates mean something here (Istio's DNS_CAPTURE).
+	DNSCapture bool
 	// Mark is set on sockets to upstreams and control plane; 0: none.
 	Mark int
 	// Drain bounds draining at the end; MinDrain is how long it lasts at least. Zero: the defaults.

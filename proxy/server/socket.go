@@ -50,10 +50,15 @@ func (s *Server) dialControl(ctx context.Context, address string) (net.Conn, err
 	return d.DialContext(ctx, "tcp", address)
 }
 
-// resolver asks the name servers of resolv.conf over marked sockets.
+// resolver asks the name servers of resolv.conf, or ours if one is set, over marked sockets.
 func (s *Server) resolver() *net.Resolver {
 	d := net.Dialer{Timeout: connectTimeout, Control: control(s.set.Mark)}
-	return &net.Resolver{PreferGo: true, Dial: d.DialContext}
+	if !s.set.DNSServer.IsValid() {
+		return &net.Resolver{PreferGo: true, Dial: d.DialContext}
+	}
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return d.DialContext(ctx, network, s.set.DNSServer.String())
+	}}
 }
 
 // readFile reads a file that a resource names.

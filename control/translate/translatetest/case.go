@@ -9,6 +9,7 @@
 //	# mesh: registryOnly, accessLog, json, noAutoMTLS
 //	# types: LDS RDS        (what the golden files show; default all)
 //	# node: sidecar default/productpage-1
+//	# node: sidecar-dns default/productpage-1   (it gets its names from the mesh)
 //	# node: router weft-system/gateway-1
 //	# node: envoy default/productpage-1
 //	# node: grpc default/client-1
@@ -142,7 +143,7 @@ func (c *Case) node(t testing.TB, s string) Node {
 		t.Fatalf("%s: node %q: %v", c.Name, s, err)
 	}
 	ns, name, _ := strings.Cut(ref, "/")
-	n := &xds.Node{Type: xds.Sidecar, Namespace: ns, Name: name, Domain: ns + ".svc.cluster.local", WeftProxy: kind == "sidecar" || kind == "router"}
+	n := &xds.Node{Type: xds.Sidecar, Namespace: ns, Name: name, Domain: ns + ".svc.cluster.local", WeftProxy: kind != "envoy" && kind != "grpc"}
 	n.IP = netip.MustParseAddr("10.244.9.9")
 	if w := c.World.Pod(ns, name); w != nil {
 		if len(w.Addresses) > 0 {
@@ -155,6 +156,8 @@ func (c *Case) node(t testing.TB, s string) Node {
 	switch kind {
 	case "router":
 		n.Type = xds.Router
+	case "sidecar-dns":
+		n.Metadata.DNSCapture = true
 	case "grpc":
 		n.Generator = "grpc"
 	}
