@@ -49,7 +49,7 @@ func (ch *chain) resolve(secrets map[string]*config.Secret) *config.FilterChain 
 	now := pick(secrets, names)
 	if ch.made == nil || !slices.Equal(now, ch.secrets) {
 		o := *ch.base
-		o.TLS = ch.tls.resolve(secrets)
+		o.TLS, o.Origin = ch.tls.resolve(secrets), ch.base
 		ch.made, ch.secrets = &o, now
 	}
 	return ch.made

@@ -80,6 +80,9 @@ type FilterChain struct {
 	HTTP             *HTTPManager
 	TCP              *TCPProxy
 	HandshakeTimeout time.Duration // default 15 s
+	// Origin is what this chain was made of with the secrets of now; nil if it names
+	// none. Chains of one origin differ by their secrets only: connections need not end for that.
+	Origin *FilterChain
 }
 
 // ChainMatch chooses a chain by Envoy's order: destination port, destination

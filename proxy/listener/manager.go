@@ -154,17 +154,22 @@ type compiled struct {
 	chains map[*config.FilterChain]*chain
 }
 
-// chain is the life of a filter chain: it ends when no View has it any more.
+// chain is a filter chain and its life.
 type chain struct {
 	cfg *config.FilterChain
+	*life
+}
 
+// life ends when no View has the chain any more. Chains of one origin share it: new secrets are for
+// new connections (Envoy's SDS), and those that there are go on.
+type life struct {
 	mu sync.Mutex
 	// mu protects the following.
 	drain chan struct{} // closed when it was removed, the proxy drains or relieves; one for many connections, so that watching it is cheap
 	ended bool
 }
 
-func (c *chain) end() {
+func (c *life) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.ended {
@@ -174,7 +179,7 @@ func (c *chain) end() {
 }
 
 // turn tells the connections of now to end after what runs on them; those that come stay.
-func (c *chain) turn() {
+func (c *life) turn() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.ended {
@@ -184,7 +189,7 @@ func (c *chain) turn() {
 }
 
 // draining is what a new connection watches.
-func (c *chain) draining() <-chan struct{} {
+func (c *life) draining() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.drain
@@ -300,9 +305,21 @@ func (m *Manager) compileOne(cfg *config.Listener, prev *compiled) (*compiled, e
 			c.chains[fc] = prev.chains[fc]
 			continue
 		}
-		c.chains[fc] = &chain{cfg: fc, drain: make(chan struct{})}
+		c.chains[fc] = &chain{cfg: fc, life: lifeOf(fc, prev)}
 	}
 	return c, nil
+}
+
+// lifeOf is that of the chain's predecessor with other secrets, or a new one.
+func lifeOf(fc *config.FilterChain, prev *compiled) *life {
+	if prev != nil && fc.Origin != nil {
+		for was, ch := range prev.chains {
+			if was.Origin == fc.Origin {
+				return ch.life
+			}
+		}
+	}
+	return &life{drain: make(chan struct{})}
 }
 
 func (m *Manager) checkChain(fc *config.FilterChain) error {
@@ -374,12 +391,17 @@ func (s *socket) close() {
 
 // retire tells connections whose chain is gone to drain, and cuts them when their time is over.
 func (m *Manager) retire(old, next *table) {
-	var gone []*chain
+	var gone []*life
 	for name, o := range old.byName {
-		n := next.byName[name]
-		for fc, ch := range o.chains {
-			if n == nil || n.chains[fc] != ch {
-				gone = append(gone, ch)
+		stay := map[*life]bool{}
+		if n := next.byName[name]; n != nil {
+			for _, ch := range n.chains {
+				stay[ch.life] = true
+			}
+		}
+		for _, ch := range o.chains {
+			if !stay[ch.life] {
+				gone = append(gone, ch.life)
 			}
 		}
 	}
@@ -399,7 +421,7 @@ func (m *Manager) retire(old, next *table) {
 		select {
 		case <-ctx.Done():
 		case <-t.C:
-			m.conns.cut(func(c *conn) bool { return slices.Contains(gone, c.chain.Load()) })
+			m.conns.cut(func(c *conn) bool { ch := c.chain.Load(); return ch != nil && slices.Contains(gone, ch.life) })
 		}
 	})
 }

@@ -476,6 +476,35 @@ func TestApplyKeepsSocketsAndDrainsWhatIsGone(t *testing.T) {
 	})
 }
 
+func TestNewSecretsDoNotEndConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, listener.Settings{DrainTime: 45 * time.Second})
+		origin := httpChain("origin", config.ChainMatch{})
+		with := func(secret string) *config.FilterChain {
+			fc := *origin
+			fc.Name, fc.Origin = secret, origin
+			return &fc
+		}
+		b.apply(t, bound("a", "0.0.0.0:80", with("one")))
+		onOne, _ := b.dial(t, "10.0.0.1:80", "")
+		b.apply(t, bound("a", "0.0.0.0:80", with("two")))
+		if _, got := b.dial(t, "10.0.0.1:80", ""); got != "http:two" {
+			t.Errorf("served by %q, want the chain with the new secret", got)
+		}
+		time.Sleep(time.Minute)
+		if _, err := io.WriteString(onOne, "still here\n"); err != nil {
+			t.Fatal(err)
+		}
+		if got := line(onOne); got != "still here" {
+			t.Errorf("connection from before the new secret got %q", got)
+		}
+		b.apply(t, bound("a", "0.0.0.0:80", httpChain("other", config.ChainMatch{})))
+		if got := line(onOne); got != "bye" {
+			t.Errorf("connection of a chain that is gone got %q, want to be told to end", got)
+		}
+	})
+}
+
 func TestAFailedApplyChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, listener.Settings{})
