@@ -120,7 +120,9 @@ func (p Protocol) IsHTTP() bool {
 }
 
 // IsHTTP2 tells whether the application speaks HTTP/2.
-func (p Protocol) IsHTTP2() bool { return p == ProtocolHTTP2 || p == ProtocolGRPC }
+func (p Protocol) IsHTTP2() bool {
+	return p == ProtocolHTTP2 || p == ProtocolGRPC || p == ProtocolGRPCWeb
+}
 
 // IsTLS tells whether the application's own TLS passes through.
 func (p Protocol) IsTLS() bool { return p == ProtocolHTTPS || p == ProtocolTLS }

@@ -39,7 +39,7 @@ func (x *exchange) prepareBody() bool {
 		if p, ok := x.srv.BodyBuffered(); ok {
 			b.whole, b.all = p, true
 			x.info.BytesIn = uint64(len(p))
-		} else if n := x.req.ContentLength; n > 0 && n <= maxCollect {
+		} else if n := x.length(); n > 0 && n <= maxCollect {
 			if !x.collect() {
 				return false
 			}
@@ -57,6 +57,14 @@ func (x *exchange) prepareBody() bool {
 		x.requestComplete(time.Now())
 	}
 	return true
+}
+
+// length is how much body the client has announced.
+func (x *exchange) length() int64 {
+	if x.transcoded {
+		return x.announced
+	}
+	return x.req.ContentLength
 }
 
 // sawRequest shows a piece of the request body to the filters that watch.

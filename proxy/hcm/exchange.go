@@ -32,8 +32,9 @@ type exchange struct {
 
 	watches []filter.BodyWatch
 
-	headSent   bool // the final head went downstream
-	transcoded bool // a filter stands between us and the codec
+	headSent   bool  // the final head went downstream
+	transcoded bool  // a filter stands between us and the codec
+	announced  int64 // the length of the body as it came to the filter that transcodes
 	up         upstreamSide
 
 	// What other goroutines (the sweeper) may touch.
@@ -162,9 +163,13 @@ func (x *exchange) run() {
 
 // transcode lets a filter take the codec's place for those behind it.
 func (x *exchange) transcode(t filter.Transcoder) {
+	announced := x.req.ContentLength
 	s := t.Transcode(&x.fs, x.srv)
 	if s == nil {
 		return
+	}
+	if !x.transcoded {
+		x.announced = announced
 	}
 	if w := &x.watch; w.on { // a filter before has slept, and the sweeper looks
 		w.shard.mu.Lock()

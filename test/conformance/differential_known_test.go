@@ -108,4 +108,5 @@ var knownDifferences = map[string]difference{
 	"pipelined requests":                               {why: "Envoy ends a connection when it answers one of several pipelined requests itself; we answer them all", ours: "GET /3 HTTP/1.1"},
 	"a websocket to a dead upstream":                   {why: upgradeNoRetry, ours: "HTTP/1.1 503"},
 	"an upgrade with a body":                           {why: "a request with a body is no upgrade; Envoy keeps the client waiting", ours: `body "hello"`},
+	"gRPC-Web: an answer that is no gRPC":              {why: teIsHop, ours: "connection: te"},
 }

@@ -70,8 +70,8 @@ func (f *Filter) Transcode(s *filter.Stream, srv stream.Server) stream.Server {
 	x.in.on = text
 	x.textOut = isText(fs.Get("accept"))
 	fs.Set("content-type", typeGRPC)
+	fs.Del("content-length")
 	if srv.HasBody() {
-		fs.Del("content-length")
 		s.Req.ContentLength = stream.UnknownLength
 	}
 	s.Req.TETrailers = true
