@@ -481,9 +481,9 @@ func TestNewSecretsDoNotEndConnections(t *testing.T) {
 		b := newBench(t, listener.Settings{DrainTime: 45 * time.Second})
 		origin := httpChain("origin", config.ChainMatch{})
 		with := func(secret string) *config.FilterChain {
-			fc := *origin
-			fc.Name, fc.Origin = secret, origin
-			return &fc
+			fc := httpChain(secret, config.ChainMatch{})
+			fc.Origin = origin
+			return fc
 		}
 		b.apply(t, bound("a", "0.0.0.0:80", with("one")))
 		onOne, _ := b.dial(t, "10.0.0.1:80", "")
