@@ -129,7 +129,7 @@ func unknownBytes(m protoreflect.Message) int {
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case f.IsMap():
-			if f.MapValue().Message() != nil {
+			if d := f.MapValue().Message(); d != nil && d.ParentFile().Package() != "google.protobuf" {
 				v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool { n += unknownBytes(v.Message()); return true })
 			}
 		case f.Message() == nil || f.Message().ParentFile().Package() == "google.protobuf":
