@@ -30,7 +30,11 @@ var (
 // connectError says why a connection could not be made. Nothing was sent, so a retry is safe.
 func connectError(c *Cluster, h *Host, err error) *stream.Error {
 	if e, ok := stream.AsError(err); ok && e.Details != "" && e.Flag != 0 {
-		e.Unsent = true
+		if !e.Unsent { // a connection's error belongs to all its streams, of which some were sent
+			mine := *e
+			mine.Unsent = true
+			e = &mine
+		}
 		return e
 	}
 	e := &stream.Error{Side: stream.Upstream, Op: "connect", Flag: stream.FlagUpstreamConnectFailure, Unsent: true,

@@ -399,3 +399,14 @@ func TestAcquireDoesNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+func TestAConnectionsErrorIsNotChangedForAnotherRequest(t *testing.T) {
+	w := newWorld(t, &fakeNet{}, clusterOf("10.0.0.1:80"))
+	shared := &stream.Error{Side: stream.Upstream, Flag: stream.FlagUpstreamReset, Details: "of the whole connection", Err: errors.New("gone")}
+	if e := connectError(w.c(), nil, shared); !e.Unsent || e.Details != shared.Details {
+		t.Errorf("%+v", e)
+	}
+	if shared.Unsent { // a stream that has sent its request would be retried
+		t.Error("the error that the connection's other streams have says that nothing was sent")
+	}
+}
