@@ -1,15 +1,23 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"sync"
+	"time"
+)
 
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
+// Paths that the backend answers in another way than with h1Response.
+const (
+	headPath = "/head" // the request head that it got
+	bigPath  = "/big"  // bigBody
+	holdPath = "/hold" // after holdTime
+	holdTime = time.Second
+	bigSize  = 1 << 20
 )
 
 var (
@@ -17,8 +25,8 @@ var (
 	h1Response    = h1OK(h1Body)
 	h2RequestBody = fill(h2RequestSize)
 	h2Body        = fill(h2ResponseSize)
-	// headPath makes the backend answer with the request head that it got.
-	headPath = "/head"
+	bigBody       = fill(bigSize)
+	bigResponse   = h1OK(bigBody)
 )
 
 // fill makes n bytes that look like text.
@@ -105,9 +113,9 @@ func (b *backend) close() {
 	b.wg.Wait()
 }
 
-// serveH1 answers requests without bodies.
+// serveH1 answers GETs, and POSTs of the large body.
 func serveH1(c net.Conn) error {
-	buf := make([]byte, 8<<10)
+	buf := make([]byte, 16<<10)
 	for n := 0; ; {
 		m, err := c.Read(buf[n:])
 		if err != nil {
@@ -119,14 +127,18 @@ func serveH1(c net.Conn) error {
 			if i < 0 {
 				break
 			}
-			out := h1Response
-			if bytes.HasPrefix(buf, []byte("GET "+headPath+" ")) {
-				out = h1OK(buf[:i+4])
+			out, used := h1Answer(buf[:i+4]), i+4
+			if bytes.HasPrefix(buf, []byte("POST ")) {
+				rest, err := takeBody(c, buf[:i+4], buf[i+4:n])
+				if err != nil {
+					out = h1Refusal(err)
+				}
+				used += rest
 			}
 			if _, err := c.Write(out); err != nil {
 				return err
 			}
-			n = copy(buf, buf[i+4:n])
+			n = copy(buf, buf[used:n])
 		}
 		if n == len(buf) {
 			return fmt.Errorf("request head above %d bytes", n)
@@ -134,105 +146,45 @@ func serveH1(c net.Conn) error {
 	}
 }
 
-var (
-	h2ResponseHead = []hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"}, {Name: "x-backend", Value: "bench"}}
-	h2Trailers     = []hpack.HeaderField{{Name: "grpc-status", Value: "0"}, {Name: "grpc-message"}}
-)
-
-// serveH2 answers unary calls. It never looks into header blocks.
-func serveH2(c net.Conn) error {
-	br, bw := bufio.NewReaderSize(c, 64<<10), bufio.NewWriterSize(c, 64<<10)
-	if _, err := io.ReadFull(br, make([]byte, len(http2.ClientPreface))); err != nil {
-		return err
+// h1Answer chooses the response by the path.
+func h1Answer(head []byte) []byte {
+	switch {
+	case bytes.HasPrefix(head, []byte("GET "+headPath+" ")):
+		return h1OK(head)
+	case bytes.HasPrefix(head, []byte("GET "+bigPath+" ")):
+		return bigResponse
+	case bytes.HasPrefix(head, []byte("GET "+holdPath+" ")):
+		time.Sleep(holdTime)
 	}
-	s := &h2Server{fr: http2.NewFramer(bw, br), window: 65535}
-	s.enc = hpack.NewEncoder(&s.block)
-	s.fr.SetReuseFrames()
-	s.fr.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1000})
-	s.fr.WriteWindowUpdate(0, h2Window)
-	for {
-		if br.Buffered() == 0 {
-			if err := bw.Flush(); err != nil {
-				return err
-			}
-		}
-		f, err := s.fr.ReadFrame()
+	return h1Response
+}
+
+// takeBody reads a request's body, which must be the large one, and returns how much of it was in the buffer already.
+func takeBody(c net.Conn, head, have []byte) (int, error) {
+	size, err := strconv.Atoi(string(fieldValue(head, "content-length")))
+	if err != nil || size != len(bigBody) {
+		return 0, fmt.Errorf("request body of %d bytes (%v), want %d:\n%s", size, err, len(bigBody), head)
+	}
+	used := min(len(have), size)
+	if !bytes.Equal(have[:used], bigBody[:used]) {
+		return used, errors.New("request body differs")
+	}
+	buf := make([]byte, 64<<10)
+	for at := used; at < size; {
+		n, err := c.Read(buf[:min(len(buf), size-at)])
 		if err != nil {
-			return err
+			return used, err
 		}
-		if err := s.frame(f); err != nil {
-			return err
+		if !bytes.Equal(buf[:n], bigBody[at:at+n]) {
+			return used, errors.New("request body differs")
 		}
+		at += n
 	}
+	return used, nil
 }
 
-type h2Server struct {
-	fr      *http2.Framer
-	enc     *hpack.Encoder
-	block   bytes.Buffer
-	window  int64 // that we may send
-	waiting []uint32
-	taken   int
-}
-
-func (s *h2Server) frame(f http2.Frame) error {
-	switch f := f.(type) {
-	case *http2.DataFrame:
-		if s.taken += len(f.Data()); s.taken >= h2Window/2 {
-			s.fr.WriteWindowUpdate(0, uint32(s.taken))
-			s.taken = 0
-		}
-		if f.StreamEnded() {
-			s.answer(f.StreamID)
-		}
-	case *http2.HeadersFrame:
-		if f.StreamEnded() {
-			s.answer(f.StreamID)
-		}
-	case *http2.SettingsFrame:
-		if v, ok := f.Value(http2.SettingInitialWindowSize); ok && v < h2ResponseSize {
-			return fmt.Errorf("initial window of %d bytes, this backend needs %d", v, h2ResponseSize)
-		}
-		if v, ok := f.Value(http2.SettingHeaderTableSize); ok {
-			s.enc.SetMaxDynamicTableSizeLimit(v)
-		}
-		if !f.IsAck() {
-			return s.fr.WriteSettingsAck()
-		}
-	case *http2.WindowUpdateFrame:
-		if f.StreamID == 0 {
-			s.window += int64(f.Increment)
-			line := s.waiting
-			s.waiting = nil
-			for _, id := range line {
-				s.answer(id)
-			}
-		}
-	case *http2.PingFrame:
-		if !f.IsAck() {
-			return s.fr.WritePing(true, f.Data)
-		}
-	}
-	return nil
-}
-
-func (s *h2Server) answer(id uint32) {
-	if s.window < h2ResponseSize {
-		s.waiting = append(s.waiting, id)
-		return
-	}
-	s.window -= h2ResponseSize
-	s.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: s.encode(h2ResponseHead), EndHeaders: true})
-	s.fr.WriteData(id, false, h2Body)
-	s.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: s.encode(h2Trailers), EndHeaders: true, EndStream: true})
-}
-
-func (s *h2Server) encode(fs []hpack.HeaderField) []byte {
-	s.block.Reset()
-	for _, f := range fs {
-		s.enc.WriteField(f)
-	}
-	return s.block.Bytes()
+func h1Refusal(why error) []byte {
+	return fmt.Appendf(nil, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(why.Error()), why)
 }
 
 // serveTCP echoes or sends without end, as the first byte says.

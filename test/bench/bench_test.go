@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,13 +14,25 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestQuickRun keeps the program working: one short round of everything but
-// idle memory, with weft-proxy built from the tree, next to HAProxy if it is there.
+// TestMain is also the worker process that a run starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == workerArg {
+		if err := work(os.Args[2:], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestQuickRun keeps the program working: one short round of everything,
+// with weft-proxy built from the tree, next to HAProxy if it is there.
 func TestQuickRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and runs proxies")
 	}
-	o, err := parse([]string{"-quick", "-peers", "haproxy", "-cases", "h1,mtls,h2,tcp"}, os.Stderr)
+	o, err := parse([]string{"-quick", "-peers", "haproxy,direct,weft@1"}, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,6 +50,12 @@ func TestQuickRun(t *testing.T) {
 	for _, r := range out.Results {
 		for _, p := range r.Order {
 			rs := r.Rounds[p]
+			if p == directName {
+				if len(rs) != 1 || rs[0].P99 <= 0 {
+					t.Errorf("%s: implausible rounds without a proxy: %+v", r.Workload, rs)
+				}
+				continue
+			}
 			if len(rs) != 1 || rs[0].CPU <= 0 || rs[0].RSS <= 0 || !r.Bulk && (rs[0].Requests == 0 || rs[0].P99 < rs[0].P50) {
 				t.Errorf("%s: %s: implausible rounds %+v", r.Workload, p, rs)
 			}
@@ -46,6 +65,16 @@ func TestQuickRun(t *testing.T) {
 		}
 		if r.Order[0] != "weft" {
 			t.Errorf("%s: first peer is %s, want weft", r.Workload, r.Order[0])
+		}
+	}
+	for _, r := range out.Idle {
+		if r.Why == "" && (r.Start <= 0 || len(r.Ready) == 0 && r.Conns == 0) {
+			t.Errorf("idle: implausible result %+v", r)
+		}
+	}
+	for _, v := range out.verdicts() {
+		if v.Met == "not measured" && !strings.Contains(v.What, "Envoy") {
+			t.Errorf("budget %q was not measured", v.What)
 		}
 	}
 }
@@ -74,8 +103,9 @@ func TestFlagsAreChecked(t *testing.T) {
 		args []string
 		want string // in the error
 	}{
-		{"unknown case", []string{"-cases", "h1,h9"}, `-cases: unknown "h9"; want h1, mtls, h2, tcp, idle`},
-		{"unknown peer", []string{"-peers", "squid"}, `-peers: unknown "squid"; want weft, haproxy, nginx, envoy`},
+		{"unknown case", []string{"-cases", "h1,h9"}, `-cases: unknown "h9"; want h1, mtls, h2, grpc, h1h2, tcp, body, tls, idle`},
+		{"unknown peer", []string{"-peers", "squid"}, `-peers: unknown "squid"; want weft, haproxy, nginx, envoy, caddy, direct, or all; with @2 on two workers`},
+		{"no workers", []string{"-peers", "haproxy@0"}, `-peers: "haproxy@0": want a number of workers from 1 to 64 after the @`},
 		{"no rounds", []string{"-rounds", "0"}, "usage: "},
 		{"rounds that do not end", []string{"-seconds", "3600"}, "usage: "},
 		{"a stray word", []string{"h1"}, "usage: "},
@@ -122,7 +152,7 @@ func TestAWrongAnswerIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.close()
-	l, err := openH1Closed(2)("127.0.0.1:" + strconv.Itoa(b.h1))
+	l, err := openH1Closed(2)(target{addr: "127.0.0.1:" + strconv.Itoa(b.h1)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +165,7 @@ func TestAWrongAnswerIsAnError(t *testing.T) {
 		t.Errorf("a body of the wrong length: %v, want an error", err)
 	}
 	// A backend alone adds no header fields, as a proxy that passes everything on unchanged.
-	if err := verify(kindH1, "127.0.0.1:"+strconv.Itoa(b.h1)); err == nil || !strings.Contains(err.Error(), "did not add x-request-id") {
+	if err := verify(kindH1, target{addr: "127.0.0.1:" + strconv.Itoa(b.h1)}); err == nil || !strings.Contains(err.Error(), "did not add x-request-id") {
 		t.Errorf("verify without a proxy: %v, want an error about x-request-id", err)
 	}
 }

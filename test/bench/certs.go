@@ -19,6 +19,8 @@ const (
 	// Service accounts of the two ends of a pair; also the common names of the peers' certificates.
 	clientAccount = "bench-client"
 	serverAccount = "bench-server"
+	// strangerAccount may not call the server.
+	strangerAccount = "bench-stranger"
 )
 
 func spiffeID(account string) string {
@@ -43,7 +45,7 @@ func writeCerts(dir string) error {
 	if err := writePEM(filepath.Join(dir, "root.crt"), &pem.Block{Type: "CERTIFICATE", Bytes: der}); err != nil {
 		return err
 	}
-	for i, account := range []string{clientAccount, serverAccount} {
+	for i, account := range []string{clientAccount, serverAccount, strangerAccount} {
 		if err := writeLeaf(dir, account, int64(i)+2, root, rootKey); err != nil {
 			return err
 		}

@@ -43,12 +43,12 @@ type h1Conn struct {
 	want []byte         // body that every response must have
 }
 
-func dialH1(addr string) (*h1Conn, error) {
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+func dialH1(at target) (*h1Conn, error) {
+	c, err := at.dial()
 	if err != nil {
 		return nil, err
 	}
-	return &h1Conn{c: c, buf: make([]byte, 16<<10), due: make(chan time.Time, 1), want: h1Body}, nil
+	return &h1Conn{c: c, buf: make([]byte, 8<<10), due: make(chan time.Time, 1), want: h1Body}, nil
 }
 
 func (c *h1Conn) roundTrip(req []byte) error {
@@ -91,7 +91,7 @@ func (c *h1Conn) read() ([]byte, error) {
 			}
 			total = head + size
 		}
-		if n == len(c.buf) || total > len(c.buf) || total >= 0 && n > total {
+		if total > len(c.buf) || total < 0 && n == len(c.buf) || total >= 0 && n > total {
 			return nil, fmt.Errorf("response of %d bytes where %d were expected: %.200q", n, total, c.buf[:n])
 		}
 	}
@@ -103,29 +103,53 @@ func contentLength(head []byte) (int, error) {
 	if !bytes.HasPrefix(head, []byte("HTTP/1.1 200 ")) {
 		return 0, fmt.Errorf("response is not 200: %.200q", head)
 	}
+	v := fieldValue(head, "content-length")
+	if v == nil {
+		return 0, fmt.Errorf("response has no content-length: %.300q", head)
+	}
+	return strconv.Atoi(string(v))
+}
+
+// fieldValue is the first value of a field in a head; nil if there is none.
+func fieldValue(head []byte, field string) []byte {
 	for line := range bytes.Lines(head) {
-		name, value, _ := bytes.Cut(line, []byte{':'})
-		if bytes.EqualFold(name, []byte("content-length")) {
-			return strconv.Atoi(string(bytes.TrimSpace(value)))
+		name, value, ok := bytes.Cut(line, []byte{':'})
+		if ok && bytes.EqualFold(name, []byte(field)) {
+			return bytes.TrimSpace(value)
 		}
 	}
-	return 0, fmt.Errorf("response has no content-length: %.300q", head)
+	return nil
 }
 
 // h1Closed sends the next request on each connection when the answer is there.
-type h1Closed struct{ conns []*h1Conn }
+type h1Closed struct {
+	conns []*h1Conn
+	req   []byte
+}
 
-func openH1Closed(n int) opener {
-	return func(addr string) (load, error) {
-		conns, err := dialMany(addr, n)
-		return &h1Closed{conns}, err
+func openH1Closed(n int) opener { return openH1Request(n, h1Request, h1Body) }
+
+// openH1Request sends one request on n connections; each answer must have the body want.
+func openH1Request(n int, req, want []byte) opener {
+	return func(at target) (load, error) {
+		conns, err := dialMany(at, n)
+		for _, c := range conns {
+			c.want, c.buf = want, make([]byte, len(want)+4<<10)
+		}
+		return &h1Closed{conns, req}, err
 	}
 }
 
-func dialMany(addr string, n int) ([]*h1Conn, error) {
+// h1Post sends the large body.
+func h1Post() []byte {
+	head := bytes.Replace(h1Request, []byte("GET "), []byte("POST "), 1)
+	return append(fmt.Appendf(head[:len(head)-2], "Content-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n", len(bigBody)), bigBody...)
+}
+
+func dialMany(at target, n int) ([]*h1Conn, error) {
 	var conns []*h1Conn
 	for range n {
-		c, err := dialH1(addr)
+		c, err := dialH1(at)
 		if err != nil {
 			closeAll(conns)
 			return nil, err
@@ -153,7 +177,7 @@ func (l *h1Closed) run(ctx context.Context, d time.Duration) (sample, error) {
 		c.c.SetDeadline(end.Add(answerTimeout))
 		wg.Go(func() {
 			for now := time.Now(); now.Before(end) && ctx.Err() == nil; {
-				if errs[i] = c.roundTrip(h1Request); errs[i] != nil {
+				if errs[i] = c.roundTrip(l.req); errs[i] != nil {
 					return
 				}
 				then := time.Now()
@@ -178,8 +202,8 @@ type h1Open struct {
 }
 
 func openH1Rate(n, rate int) opener {
-	return func(addr string) (load, error) {
-		conns, err := dialMany(addr, n)
+	return func(at target) (load, error) {
+		conns, err := dialMany(at, n)
 		if err != nil {
 			return nil, err
 		}

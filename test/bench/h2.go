@@ -55,8 +55,8 @@ type h2Stream struct {
 	bytes int
 }
 
-func dialH2(addr string, done func(*h2Conn, time.Time)) (*h2Conn, error) {
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+func dialH2(at target, done func(*h2Conn, time.Time)) (*h2Conn, error) {
+	c, err := at.dial()
 	if err != nil {
 		return nil, err
 	}
@@ -247,10 +247,10 @@ type h2Load struct {
 
 // openH2 makes a closed loop with rate 0, else an open one.
 func openH2(n, streams, rate int) opener {
-	return func(addr string) (load, error) {
+	return func(at target) (load, error) {
 		l := &h2Load{pacer: newPacer[*h2Conn](rate, n*streams), streams: streams, open: rate > 0}
 		for range n {
-			c, err := dialH2(addr, l.answer)
+			c, err := dialH2(at, l.answer)
 			if err != nil {
 				l.close()
 				return nil, err

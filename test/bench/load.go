@@ -29,7 +29,7 @@ type load interface {
 }
 
 // opener connects a load to a proxy.
-type opener func(addr string) (load, error)
+type opener func(at target) (load, error)
 
 // summary makes a sample from latencies in nanoseconds.
 func summary(lat []int64, elapsed time.Duration) sample {

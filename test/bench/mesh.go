@@ -25,12 +25,13 @@ import (
 // mesh is a control plane for weft-proxy: ADS with fixed resources for each
 // node and a certificate authority, on one mTLS port, as in a real mesh.
 type mesh struct {
-	addr   string
-	roots  string // file with the root certificate
-	tokens *ca.Tokens
-	xds    *xdsserver.Server
-	grpc   *grpc.Server
-	done   sync.WaitGroup
+	addr      string
+	roots     string // file with the root certificate
+	tokens    *ca.Tokens
+	authority *ca.CA
+	xds       *xdsserver.Server
+	grpc      *grpc.Server
+	done      sync.WaitGroup
 
 	mu   sync.Mutex // protects the following
 	snap *fixed
@@ -41,7 +42,7 @@ func startMesh(dir string) (*mesh, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &mesh{roots: filepath.Join(dir, "mesh-root.crt"), snap: &fixed{}}
+	m := &mesh{authority: authority, roots: filepath.Join(dir, "mesh-root.crt"), snap: &fixed{}}
 	if err := os.WriteFile(m.roots, authority.Roots(), 0o644); err != nil {
 		return nil, err
 	}

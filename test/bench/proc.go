@@ -23,8 +23,8 @@ type process struct {
 	done chan struct{} // closed when it ended
 }
 
-// startProcess runs argv; its output goes to dir/name.log. The kernel ends it if we die.
-func startProcess(dir, name string, argv ...string) (*process, error) {
+// startProcess runs argv with more of an environment; its output goes to dir/name.log. The kernel ends it if we die.
+func startProcess(dir, name string, env []string, argv ...string) (*process, error) {
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	f, err := os.Create(p.log)
 	if err != nil {
@@ -32,6 +32,7 @@ func startProcess(dir, name string, argv ...string) (*process, error) {
 	}
 	defer f.Close() // the child has its own
 	p.cmd = exec.Command(argv[0], argv[1:]...)
+	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, f, f
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {

@@ -20,11 +20,17 @@ type output struct {
 	Load     string            `json:"load_average"` // at start and end
 	Took     string            `json:"took"`
 	Versions map[string]string `json:"versions"`
+	Commands map[string]string `json:"commands"` // how each peer was started first
+	Absent   []string          `json:"not_installed,omitempty"`
 	Results  []result          `json:"results"`
 	Idle     []idleResult      `json:"idle,omitempty"`
+	Budgets  []verdict         `json:"budgets"`
 }
 
-func (o *output) json() ([]byte, error) { return json.MarshalIndent(o, "", "  ") }
+func (o *output) json() ([]byte, error) {
+	o.Budgets = o.verdicts()
+	return json.MarshalIndent(o, "", "  ")
+}
 
 func mega(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 func kilo(n int64) string {
@@ -41,22 +47,29 @@ type row struct {
 	peer, cpu, ratio, rate, p50, p99, rss, allocs string
 }
 
+const dash = "–"
+
 func (r *result) row(peer string) row {
 	rs := r.Rounds[peer]
 	cpu := pick(rs, func(x round) time.Duration { return x.CPU })
-	lo, hi := cpu[0], cpu[0]
-	for _, v := range cpu {
-		lo, hi = min(lo, v), max(hi, v)
-	}
-	o := row{peer: peer, allocs: "–", p50: "–", p99: "–", ratio: "–"}
+	lo, hi := slices.Min(cpu), slices.Max(cpu)
+	o := row{peer: peer, allocs: dash, p50: dash, p99: dash, ratio: dash, rss: dash}
 	o.cpu = fmt.Sprintf("%s [%s–%s]", micro(median(cpu)), micro(lo), micro(hi))
 	o.rate = fmt.Sprintf("%.0f", median(pick(rs, func(x round) float64 { return float64(x.Requests) / x.Elapsed.Seconds() })))
-	if r.Bulk {
+	switch {
+	case r.Bulk:
 		o.cpu = fmt.Sprintf("%.3f s/GB [%.3f–%.3f]", median(cpu).Seconds(), lo.Seconds(), hi.Seconds())
 		o.rate = fmt.Sprintf("%.2f GB", median(pick(rs, func(x round) float64 { return float64(x.Bytes) / 1e9 / x.Elapsed.Seconds() })))
-	} else {
+	case r.Handshakes:
+		o.cpu += fmt.Sprintf(", %.0f for a CPU second", 1/median(cpu).Seconds())
+	}
+	if !r.Bulk {
 		o.p50 = micro(median(pick(rs, func(x round) time.Duration { return x.P50 })))
 		o.p99 = micro(median(pick(rs, func(x round) time.Duration { return x.P99 })))
+	}
+	if hi == 0 {
+		o.cpu = dash // no proxy
+		return o
 	}
 	if v := r.ratio(peer, func(x round) float64 { return float64(x.CPU) }); v > 0 {
 		o.ratio = fmt.Sprintf("%.2f", v)
@@ -75,13 +88,19 @@ func progress(r *result) string {
 	for _, p := range r.Order {
 		x := r.row(p)
 		s := fmt.Sprintf("%s %s", p, x.cpu)
-		if x.ratio != "–" && p != base {
+		if p == directName {
+			s = fmt.Sprintf("%s p50 %s p99 %s", p, x.p50, x.p99)
+		}
+		if x.ratio != dash && p != base {
 			s += " ×" + x.ratio
 		}
-		if x.allocs != "–" {
+		if x.allocs != dash {
 			s += " " + x.allocs + " allocs"
 		}
 		parts = append(parts, s)
+	}
+	for _, p := range slices.Sorted(maps.Keys(r.Missing)) {
+		parts = append(parts, p+" – ("+r.Missing[p]+")")
 	}
 	return r.Workload + ": " + strings.Join(parts, "; ")
 }
@@ -93,26 +112,62 @@ func (o *output) markdown() string {
 	for _, p := range slices.Sorted(maps.Keys(o.Versions)) {
 		fmt.Fprintf(&b, "- %s: %s\n", p, o.Versions[p])
 	}
-	b.WriteString("\n| case | proxy | CPU µs/request [least–most] | ratio to HAProxy | rate/s | p50 µs | p99 µs | RSS MB at the end / peak | allocs/request |\n")
+	for _, p := range o.Absent {
+		fmt.Fprintf(&b, "- %s: not installed, not measured\n", p)
+	}
+	b.WriteString("\nHow each was started first (DIR is the run's temporary directory):\n\n```\n")
+	for _, p := range slices.Sorted(maps.Keys(o.Commands)) {
+		fmt.Fprintf(&b, "%s: %s\n", p, o.Commands[p])
+	}
+	b.WriteString("```\n\n### Budgets\n\n")
+	b.WriteString(o.budgetTable())
+	if len(o.Results) > 0 {
+		b.WriteString("\n### All cases\n\n")
+		o.caseTable(&b)
+	}
+	if len(o.Idle) > 0 {
+		b.WriteString("\n### Memory and starts\n\n")
+		o.idleTable(&b)
+	}
+	return b.String()
+}
+
+func (o *output) caseTable(b *strings.Builder) {
+	b.WriteString("| case | proxy | CPU µs/request [least–most] | ratio to HAProxy | rate/s | p50 µs | p99 µs | RSS MB at the end / peak | allocs/request |\n")
 	b.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for i := range o.Results {
 		r := &o.Results[i]
 		name := r.Workload
 		for _, p := range r.Order {
 			x := r.row(p)
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", name, x.peer, x.cpu, x.ratio, x.rate, x.p50, x.p99, x.rss, x.allocs)
+			fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", name, x.peer, x.cpu, x.ratio, x.rate, x.p50, x.p99, x.rss, x.allocs)
+			name = ""
+		}
+		for _, p := range slices.Sorted(maps.Keys(r.Missing)) {
+			fmt.Fprintf(b, "| %s | %s | – (%s) | – | – | – | – | – | – |\n", name, p, r.Missing[p])
 			name = ""
 		}
 	}
-	if len(o.Idle) > 0 {
-		fmt.Fprintf(&b, "\n| without load | proxy | RSS some seconds after start | start to first answer | each of %d idle connections | the same after all were busy at once |\n", idleConns)
-		b.WriteString("| --- | --- | --- | --- | --- | --- |\n")
-		for _, r := range o.Idle {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", map[string]string{kindH1: "one proxy", kindPair: "mTLS pair"}[r.Kind], r.Peer,
-				mega(r.Start), milli(median(r.Ready)), kilo(r.Idle), kilo(r.Burst))
+}
+
+var idleNames = map[string]string{kindH1: "plain HTTP", kindPair: "mTLS pair", kindTLS: "mTLS, server's end alone"}
+
+func (o *output) idleTable(b *strings.Builder) {
+	b.WriteString("| without load | proxy | RSS some seconds after start | start to first answer | idle connections | each of them | 10 s after all were busy at once |\n")
+	b.WriteString("| --- | --- | --- | --- | --- | --- | --- |\n")
+	for _, r := range o.Idle {
+		start, ready, conns, each, burst := mega(r.Start), dash, dash, dash, dash
+		if len(r.Ready) > 0 {
+			ready = milli(median(r.Ready))
 		}
+		if r.Conns > 0 {
+			conns, each, burst = fmt.Sprint(r.Conns), kilo(r.Idle), kilo(r.Burst)
+		}
+		if r.Why != "" {
+			start, each, burst = dash+" ("+r.Why+")", dash, dash
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %s |\n", idleNames[r.Kind], r.Peer, start, ready, conns, each, burst)
 	}
-	return b.String()
 }
 
 // machine names the processor and the kernel, without the host.

@@ -22,18 +22,23 @@ type round struct {
 
 // result is all rounds of one workload.
 type result struct {
-	Workload string             `json:"workload"`
-	Bulk     bool               `json:"bulk,omitempty"`
-	Rounds   map[string][]round `json:"rounds"` // by peer
-	Order    []string           `json:"order"`
+	ID         string             `json:"id"`
+	Workload   string             `json:"workload"`
+	Bulk       bool               `json:"bulk,omitempty"`
+	Handshakes bool               `json:"handshakes,omitempty"`
+	Rounds     map[string][]round `json:"rounds"` // by peer
+	Order      []string           `json:"order"`
+	Missing    map[string]string  `json:"missing,omitempty"` // peer: why it is not here
 }
 
 // bench is one run of the program.
 type bench struct {
 	env      *env
 	peers    []*peer
+	left     []string // peers that are not installed
 	rounds   int
 	seconds  float64
+	quick    bool
 	profiles string    // directory for profiles of weft-proxy; "": none
 	out      io.Writer // progress
 }
@@ -41,8 +46,29 @@ type bench struct {
 // length of a round.
 func (b *bench) length() time.Duration { return time.Duration(b.seconds * float64(time.Second)) }
 
-// kind measures all workloads of a kind; the proxies stay up between them.
-func (b *bench) kind(ctx context.Context, kind string) ([]result, error) {
+// measureCase measures all workloads of a value of -cases; the proxies of a kind stay up between them.
+func (b *bench) measureCase(ctx context.Context, name string) ([]result, error) {
+	var out []result
+	for i := 0; i < len(workloads); {
+		w := workloads[i]
+		j := i + 1
+		for j < len(workloads) && workloads[j].in == w.in && workloads[j].kind == w.kind {
+			j++
+		}
+		if w.in == name {
+			rs, err := b.measureKind(ctx, workloads[i:j])
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, rs...)
+		}
+		i = j
+	}
+	return out, nil
+}
+
+// measureKind runs workloads of one kind over the same processes.
+func (b *bench) measureKind(ctx context.Context, ws []workload) ([]result, error) {
 	var run []*running
 	defer func() {
 		for _, r := range run {
@@ -50,21 +76,17 @@ func (b *bench) kind(ctx context.Context, kind string) ([]result, error) {
 		}
 	}()
 	for _, p := range b.peers {
-		if !slices.Contains(p.kinds, kind) {
-			fmt.Fprintf(b.out, "%s: left out of %s: its configuration here cannot do it\n", p.name, kind)
+		if !slices.ContainsFunc(ws, func(w workload) bool { return w.why(p) == "" }) {
 			continue
 		}
-		r, err := b.env.start(p, kind)
+		r, err := b.env.start(p, ws[0].kind)
 		if err != nil {
 			return nil, err
 		}
 		run = append(run, r)
 	}
 	var out []result
-	for _, w := range workloads {
-		if w.kind != kind {
-			continue
-		}
+	for _, w := range ws {
 		res, err := b.workload(ctx, w, run)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", w.name, err)
@@ -74,18 +96,42 @@ func (b *bench) kind(ctx context.Context, kind string) ([]result, error) {
 	return out, nil
 }
 
+// notMeasured is why a peer is left out of a workload without a word in the table.
+const notMeasured = "-"
+
+// why tells why a peer does not run a workload; "" if it does.
+func (w *workload) why(p *peer) string {
+	switch {
+	case p.program == directName && w.rate == 0, p.variant() && !w.workers:
+		return notMeasured
+	case p.cannot[w.kind] != "":
+		return p.cannot[w.kind]
+	}
+	return w.cannot[p.program]
+}
+
 // workload runs the rounds, every second one in reverse order.
-func (b *bench) workload(ctx context.Context, w workload, run []*running) (result, error) {
-	res := result{Workload: w.name, Bulk: w.bulk, Rounds: map[string][]round{}}
+func (b *bench) workload(ctx context.Context, w workload, all []*running) (result, error) {
+	res := result{ID: w.id, Workload: w.name, Bulk: w.bulk, Handshakes: w.handshakes, Rounds: map[string][]round{}, Missing: map[string]string{}}
+	for _, p := range b.peers {
+		if why := w.why(p); why != "" && why != notMeasured {
+			res.Missing[p.name] = why
+		}
+	}
 	loads := map[*running]load{}
 	defer func() {
 		for _, l := range loads {
 			l.close()
 		}
 	}()
-	for _, r := range run {
+	var order []*running
+	for _, r := range all {
+		if w.why(r.peer) != "" {
+			continue
+		}
+		order = append(order, r)
 		res.Order = append(res.Order, r.peer.name)
-		l, err := w.open(r.addr)
+		l, err := w.open(r.at)
 		if err != nil {
 			return res, fmt.Errorf("%s: %w", r.peer.name, err)
 		}
@@ -94,14 +140,10 @@ func (b *bench) workload(ctx context.Context, w workload, run []*running) (resul
 			return res, fmt.Errorf("%s: %w", r.peer.name, err)
 		}
 	}
-	order := slices.Clone(run)
+	run := slices.Clone(order)
 	for range b.rounds {
 		for _, r := range order {
-			m, err := b.measure(ctx, w, r, loads[r])
-			for try := 1; err == nil && w.starved(m.sample) && try < starvedTries; try++ {
-				fmt.Fprintf(b.out, "%s: %s: repeated, the machine is too busy (%d requests in %v, p50 %v)\n", w.name, r.peer.name, m.Requests, m.Elapsed, m.P50)
-				m, err = b.measure(ctx, w, r, loads[r])
-			}
+			m, err := b.patiently(ctx, w, r, loads[r])
 			if err != nil {
 				return res, fmt.Errorf("%s: %w", r.peer.name, err)
 			}
@@ -121,20 +163,37 @@ func (b *bench) workload(ctx context.Context, w workload, run []*running) (resul
 	return res, nil
 }
 
+// patiently repeats rounds of an open loop that the machine was too busy for,
+// unless the peer has shown that it is the peer.
+func (b *bench) patiently(ctx context.Context, w workload, r *running, l load) (round, error) {
+	m, err := b.measure(ctx, w, r, l)
+	for try := 1; err == nil && w.starved(m.sample) && !r.slow; try++ {
+		if try == starvedTries {
+			r.slow = true
+			break
+		}
+		fmt.Fprintf(b.out, "%s: %s: repeated, the machine is too busy (%d requests in %v, p50 %v)\n", w.name, r.peer.name, m.Requests, m.Elapsed, m.P50)
+		m, err = b.measure(ctx, w, r, l)
+	}
+	return m, err
+}
+
 func (b *bench) measure(ctx context.Context, w workload, r *running, l load) (round, error) {
 	var meter *allocMeter
 	if w.allocs {
 		meter = newAllocMeter(r)
+	}
+	counted, err := r.counted()
+	if err != nil {
+		return round{}, err
 	}
 	meter.start()
 	before := r.cpuTime()
 	s, err := l.run(ctx, b.length())
 	used := r.cpuTime() - before
 	if err != nil {
-		for _, p := range r.procs {
-			if !p.running() {
-				err = fmt.Errorf("%w; %s ended: %s", err, p.name, p.lastWords())
-			}
+		if dead := r.dead(); dead != nil {
+			err = fmt.Errorf("%w; %w", err, dead)
 		}
 		return round{}, err
 	}
@@ -148,5 +207,5 @@ func (b *bench) measure(ctx context.Context, w workload, r *running, l load) (ro
 	default:
 		return m, fmt.Errorf("nothing got through in %v", s.Elapsed)
 	}
-	return m, nil
+	return m, r.checkCounted(counted, s.Requests)
 }

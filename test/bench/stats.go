@@ -28,12 +28,17 @@ func pick[T any](rs []round, f func(round) T) []T {
 
 // ratio is the median of a figure's ratios to base in the same round; 0 without base.
 func (r *result) ratio(peer string, f func(round) float64) float64 {
-	b, mine := r.Rounds[base], r.Rounds[peer]
+	return median(r.ratios(peer, base, f))
+}
+
+// ratios are a peer's figures to another's in the same rounds.
+func (r *result) ratios(peer, to string, f func(round) float64) []float64 {
+	b, mine := r.Rounds[to], r.Rounds[peer]
 	var out []float64
 	for i := range min(len(b), len(mine)) {
 		if d := f(b[i]); d > 0 {
 			out = append(out, f(mine[i])/d)
 		}
 	}
-	return median(out)
+	return out
 }

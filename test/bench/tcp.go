@@ -27,10 +27,10 @@ type tcpLoad struct {
 }
 
 func openTCP(n int, mode byte, round bool, step func(net.Conn, []byte) (int, error)) opener {
-	return func(addr string) (load, error) {
+	return func(at target) (load, error) {
 		l := &tcpLoad{step: step, round: round}
 		for range n {
-			c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+			c, err := at.dial()
 			if err == nil {
 				l.conns = append(l.conns, c)
 				_, err = c.Write([]byte{mode})

@@ -2,62 +2,127 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // mustAdd are fields that every proxy has to add, so that all do the same work.
-var mustAdd = map[string][]string{
-	kindH1:   {"x-request-id", "x-forwarded-proto", "traceparent", "x-envoy-attempt-count"},
-	kindPair: {"x-request-id", "x-forwarded-proto", "traceparent", "x-envoy-attempt-count", "x-forwarded-client-cert"},
-}
+var (
+	mustAdd = []string{"x-request-id", "x-forwarded-proto", "traceparent", "x-envoy-attempt-count"}
+	// certField is what the server's end of a pair adds.
+	certField = "x-forwarded-client-cert"
+	// h2HeadPath makes the backend answer a call with the request head that it got.
+	h2HeadPath = "/bench.Echo/Head"
+)
 
 // verify sends requests through a proxy and checks what arrives and what comes back.
-func verify(kind, addr string) error {
-	switch kind {
-	case kindH2:
-		return verifyH2(addr)
-	case kindTCP:
-		return verifyTCP(addr)
+func verify(kind string, at target) error {
+	if kind == kindTCP {
+		return verifyTCP(at)
 	}
-	c, err := dialH1(addr)
+	var head []byte
+	var err error
+	if downH2(kind) {
+		head, err = headH2(at)
+	} else {
+		head, err = headH1(at)
+	}
 	if err != nil {
 		return err
+	}
+	if err := checkHead(kind, head); err != nil {
+		return err
+	}
+	return ask(kind, at)
+}
+
+// checkHead looks for what the proxies have to add to a request.
+func checkHead(kind string, head []byte) error {
+	have := map[string]string{}
+	for line := range bytes.Lines(head) {
+		name, value, _ := strings.Cut(strings.TrimPrefix(string(line), ":"), ":")
+		have[strings.ToLower(name)] = strings.TrimSpace(value)
+	}
+	want := mustAdd
+	switch {
+	case paired(kind):
+		want = append(want[:len(want):len(want)], certField)
+	case kind == kindTLS:
+		want = []string{certField} // the client is no sidecar
+	}
+	for _, f := range want {
+		if have[f] == "" {
+			return fmt.Errorf("the proxy did not add %s to the request:\n%s", f, head)
+		}
+	}
+	if v := have[certField]; hasServerEnd(kind) && !strings.Contains(v, clientAccount) {
+		return fmt.Errorf("%s is %q, which does not name %s", certField, v, clientAccount)
+	}
+	return nil
+}
+
+func headH1(at target) ([]byte, error) {
+	c, err := dialH1(at)
+	if err != nil {
+		return nil, err
 	}
 	defer c.c.Close()
 	c.c.SetDeadline(time.Now().Add(answerTimeout))
 	if _, err := c.c.Write(h1Get(headPath)); err != nil {
-		return err
+		return nil, err
 	}
-	head, err := c.read()
-	if err != nil {
-		return err
-	}
-	have := map[string]bool{}
-	for line := range bytes.Lines(head) {
-		name, value, _ := bytes.Cut(line, []byte{':'})
-		have[strings.ToLower(string(name))] = len(bytes.TrimSpace(value)) > 0
-	}
-	for _, f := range mustAdd[kind] {
-		if !have[f] {
-			return fmt.Errorf("the proxy did not add %s to the request:\n%s", f, head)
-		}
-	}
-	return c.roundTrip(h1Request)
+	return c.read()
 }
 
-func verifyH2(addr string) error {
-	l, err := openH2(1, 1, 0)(addr)
+// headH2 makes a call with Go's own client, which checks the framing too.
+func headH2(at target) ([]byte, error) {
+	t := &http2.Transport{AllowHTTP: true, DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) { return at.dial() }}
+	defer t.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+benchHost+h2HeadPath, bytes.NewReader(h2RequestBody))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range h2RequestFields[4:] {
+		req.Header.Set(f.Name, f.Value)
+	}
+	resp, err := t.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	head, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != 200 || resp.Trailer.Get("grpc-status") != "0" {
+		return nil, fmt.Errorf("wrong response: %s, trailers %v: %.300q", resp.Status, resp.Trailer, head)
+	}
+	return head, nil
+}
+
+// askH2 makes one call with the load's own client.
+func askH2(at target) error {
+	l, err := openH2(1, 1, 0)(at)
 	if err != nil {
 		return err
 	}
 	h := l.(*h2Load)
 	defer h.close()
 	h.conns[0].c.SetDeadline(time.Now().Add(answerTimeout))
+	h.mu.Lock()
 	h.end, h.left, h.idle = time.Now(), 1, make(chan struct{})
+	h.mu.Unlock()
 	if err := h.conns[0].send(time.Now()); err != nil {
 		return err
 	}
@@ -69,8 +134,8 @@ func verifyH2(addr string) error {
 	}
 }
 
-func verifyTCP(addr string) error {
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+func verifyTCP(at target) error {
+	c, err := at.dial()
 	if err != nil {
 		return err
 	}

@@ -10,51 +10,49 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
-
-	"weft.mesh/weft/xds/canon"
 )
 
-// buildWeft builds weft-proxy from this tree as `make build` does.
+// buildWeft builds weft-proxy from this tree.
 func buildWeft(dir string) (string, error) {
 	bin := filepath.Join(dir, "weft-proxy")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "weft.mesh/weft/cmd/weft-proxy")
+	return bin, build("", bin)
+}
+
+// build builds the weft-proxy of a tree ("" is the current directory's) as `make build` does.
+func build(tree, bin string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", "grpcnotrace", "-o", bin, "weft.mesh/weft/cmd/weft-proxy")
+	cmd.Dir = tree
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build weft-proxy: %w\n%s", err, out)
+		return fmt.Errorf("build weft-proxy: %w\n%s", err, out)
 	}
-	return bin, nil
+	return nil
 }
 
 // weftArgs gives the control plane the node's resources, and the node what it joins with.
 func weftArgs(e *env, bin string, c *conf, file string) ([]string, error) {
-	text, err := os.ReadFile(file)
+	rs, err := translated(c)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("translate: %w", err)
 	}
-	rs, err := canon.Parse(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	node := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+	node := filepath.Base(file)
 	e.mesh.serve(node, rs)
 	token, err := e.mesh.token(e.dir, node, c.Account)
 	if err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(1)
-	if err != nil {
-		return nil, err
-	}
-	c.Admin = ports[0]
-	return []string{
-		bin, "sidecar", "--id", node, "--namespace", "default", "--ip", "127.0.0.1", "--service-account", c.Account,
-		"--label", "app=" + c.Account, "--workload", c.Account, "--cluster", "Kubernetes",
+	argv := []string{
+		bin, "sidecar", "--id", node, "--namespace", "default", "--ip", loopback, "--service-account", c.Account,
+		"--label", "app=" + c.Account, "--label", "version=v1", "--workload", c.Account, "--cluster", "Kubernetes",
 		"--xds", e.mesh.addr, "--ca-root", e.mesh.roots, "--token-file", token, "--state-dir", filepath.Join(e.dir, node),
 		"--trust-domain", trustDomain, "--domain", "cluster.local",
 		"--admin-port", strconv.Itoa(c.Admin), "--status-port", "0", "--ready-port", "0", "--metrics-port", "0", "--drain-duration", "10ms",
-	}, nil
+	}
+	if c.Workers > 0 {
+		argv = append(argv, "--concurrency", strconv.Itoa(c.Workers))
+	}
+	return argv, nil
 }
 
 var (

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// readyTimeout bounds the time from start to the first right answer.
+const readyTimeout = 15 * time.Second
+
+// env is what all processes of a run share.
+type env struct {
+	dir      string // temporary
+	backend  *backend
+	mesh     *mesh
+	bins     map[string]string // by peer
+	starts   int
+	commands map[string]string // by peer: how it was started first
+}
+
+// running is a peer that serves.
+type running struct {
+	peer  *peer
+	kind  string
+	at    target // where the load goes
+	confs []*conf
+	procs []*process // as confs; the entry first
+	admin []string   // weft-proxy's admin addresses
+	ready time.Duration
+	slow  bool // it cannot hold the rate of an open loop
+}
+
+// start runs a peer's processes and waits until a request went through them as it has to.
+func (e *env) start(p *peer, kind string) (*running, error) {
+	return e.startTo(p, kind, map[string]int{kindTCP: e.backend.tcp, kindH2: e.backend.h2, kindGRPC: e.backend.h2, kindH1H2: e.backend.h2}[kind])
+}
+
+// startTo leads to a port; 0 is the backend's for HTTP/1.1.
+func (e *env) startTo(p *peer, kind string, upstream int) (*running, error) {
+	if upstream == 0 {
+		upstream = e.backend.h1
+	}
+	if p.program == directName {
+		return &running{peer: p, kind: kind, at: target{addr: fmt.Sprintf("%s:%d", loopback, upstream)}}, nil
+	}
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	r := &running{peer: p, kind: kind, at: target{addr: fmt.Sprintf("%s:%d", loopback, ports[0])}, confs: plan(kind, ports[0], ports[1], upstream)}
+	if kind == kindTLS {
+		if r.at.tls, err = e.clientTLS(p, clientAccount, kind); err != nil {
+			return nil, err
+		}
+	}
+	begin, err := e.launch(r)
+	if err != nil {
+		r.stop()
+		return nil, fmt.Errorf("%s: %w", p.name, err)
+	}
+	if err := r.await(kind); err != nil {
+		r.stop()
+		return nil, fmt.Errorf("%s: %s: %w", p.name, kind, err)
+	}
+	r.ready = time.Since(begin)
+	if hasServerEnd(kind) {
+		if err := e.proveMTLS(r); err != nil {
+			r.stop()
+			return nil, fmt.Errorf("%s: %s: %w", p.name, kind, err)
+		}
+	}
+	return r, nil
+}
+
+// plan lists the processes of a kind.
+func plan(kind string, entry, mid, upstream int) []*conf {
+	client := &conf{Role: "a", Listen: entry, Upstream: mid, Account: clientAccount, Peer: serverAccount}
+	server := &conf{Role: "b", Listen: mid, Upstream: upstream, Account: serverAccount, Peer: clientAccount}
+	switch {
+	case paired(kind):
+		return []*conf{client, server}
+	case kind == kindTLS:
+		server.Listen = entry
+		return []*conf{server}
+	}
+	client.Role, client.Upstream = "one", upstream
+	return []*conf{client}
+}
+
+// launch prepares all processes of a peer, then starts them.
+func (e *env) launch(r *running) (begin time.Time, err error) {
+	var ready []prepared
+	for _, c := range r.confs {
+		p, err := e.prepare(r, c)
+		if err != nil {
+			return begin, err
+		}
+		ready = append(ready, p)
+	}
+	begin = time.Now()
+	for _, p := range ready {
+		proc, err := startProcess(e.dir, p.name, p.env, p.argv...)
+		if err != nil {
+			return begin, err
+		}
+		r.procs = append(r.procs, proc)
+	}
+	return begin, nil
+}
+
+// prepared is a process that can be started.
+type prepared struct {
+	name      string
+	env, argv []string
+}
+
+func (e *env) prepare(r *running, c *conf) (out prepared, err error) {
+	e.starts++
+	out.name = fmt.Sprintf("%s-%s-%s-%d", r.peer.name, r.kind, c.Role, e.starts)
+	c.fill(e, r.kind)
+	admin, err := freePorts(1)
+	if err != nil {
+		return out, err
+	}
+	c.Admin, c.Workers = admin[0], r.peer.workers
+	file := filepath.Join(e.dir, out.name)
+	if r.peer.config != "" {
+		text, err := render(r.peer.config, c)
+		if err != nil {
+			return out, err
+		}
+		file += filepath.Ext(r.peer.config)
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			return out, err
+		}
+	}
+	if out.argv, err = r.peer.argv(e, e.bins[r.peer.name], c, file); err != nil {
+		return out, err
+	}
+	if r.peer.env != nil {
+		out.env = r.peer.env(c)
+	}
+	if e.commands[r.peer.name] == "" {
+		e.commands[r.peer.name] = c.commandLine(out.argv, out.env)
+	}
+	if r.peer.weft {
+		r.admin = append(r.admin, fmt.Sprintf("%s:%d", loopback, c.Admin))
+	}
+	return out, nil
+}
+
+// await asks until the answer is right. Refused connections and wrong answers are
+// normal before a proxy has its configuration.
+func (r *running) await(kind string) error {
+	deadline := time.Now().Add(readyTimeout)
+	for {
+		err := verify(kind, r.at)
+		if err == nil {
+			return nil
+		}
+		if dead := r.dead(); dead != nil {
+			return dead
+		}
+		if time.Now().After(deadline) {
+			var words []error
+			for _, p := range r.procs {
+				words = append(words, fmt.Errorf("%s wrote: %s", p.name, p.lastWords()))
+			}
+			return errors.Join(fmt.Errorf("no right answer within %v: %w", readyTimeout, err), errors.Join(words...))
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// dead tells which process ended by itself.
+func (r *running) dead() error {
+	for _, p := range r.procs {
+		if !p.running() {
+			return fmt.Errorf("%s ended: %s", p.name, p.lastWords())
+		}
+	}
+	return nil
+}
+
+func (r *running) stop() {
+	for _, p := range slices.Backward(r.procs) {
+		p.stop()
+	}
+}
+
+func (r *running) cpuTime() (sum time.Duration) {
+	for _, p := range r.procs {
+		sum += p.cpuTime()
+	}
+	return sum
+}
+
+func (r *running) memory() (now, peak int64) {
+	for _, p := range r.procs {
+		n, m := p.memory()
+		now, peak = now+n, peak+m
+	}
+	return now, peak
+}
+
+// freePorts finds ports that are free now.
+func freePorts(n int) ([]int, error) {
+	var out []int
+	for range n {
+		l, err := net.Listen("tcp", loopback+":0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() // after all are chosen: no port twice
+		out = append(out, l.Addr().(*net.TCPAddr).Port)
+	}
+	return out, nil
+}
