@@ -31,8 +31,12 @@ lint: ## gofmt and go vet
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
 
-bench: build deps ## proxy benchmarks next to HAProxy and nginx; writes docs/benchmarks.md
-	$(GO) run ./test/bench -write docs/benchmarks.md
+bench: build ## proxy benchmarks next to HAProxy, nginx, Envoy and Caddy; writes docs/benchmarks.md and docs/benchmarks.json
+	test/deps bench
+	$(GO) run ./test/bench -peers all -seconds 0.8 -write docs/benchmarks.md -json docs/benchmarks.json $(BENCH)
+
+bench-gate: ## fail if weft-proxy costs more than at the merge base with main (BASE=commit to choose another)
+	$(GO) run ./test/bench -gate $(or $(BASE),auto) -rounds 9 -seconds 0.7
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	test/fuzz
