@@ -15,6 +15,9 @@ func (x *exchange) deliver(resp *stream.Response) {
 			x.reply(r)
 			return
 		}
+		if resp.Status == 101 || resp.Status/100 == 2 {
+			x.watch.waiting.Store(false) // in a tunnel each side may end before the other
+		}
 	}
 	x.info.Details = "via_upstream"
 	x.tryDone()

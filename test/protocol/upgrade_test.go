@@ -78,6 +78,7 @@ func switching(t testing.TB) http.HandlerFunc {
 		}
 		_ = rw.Flush()
 		_, _ = io.Copy(c, rw)
+		time.Sleep(300 * time.Millisecond) // until proxies have looked for clients that left
 		_, _ = io.WriteString(c, "goodbye")
 	}
 }
