@@ -26,7 +26,7 @@ func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
 		for _, step := range []struct {
 			name       string
 			held, live uint64
-			lasts       time.Duration
+			lasts      time.Duration
 			cpu        float64
 			want       int
 		}{
