@@ -91,17 +91,20 @@ var standardMethods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT"
 // validAuthority accepts the bytes that may stand in a host and port (RFC 3986 section 3.2.2). User information is refused.
 func validAuthority(a []byte) bool {
 	for _, c := range a {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case bytes.IndexByte(authorityPunct, c) >= 0:
-		default:
+		if !inAuthority[c] {
 			return false
 		}
 	}
 	return true
 }
 
-var authorityPunct = []byte("-._~!$&'()*+,;=:[]%")
+var inAuthority = func() (t [256]bool) {
+	for c := range t {
+		b := byte(c)
+		t[c] = 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || bytes.IndexByte([]byte("-._~!$&'()*+,;=:[]%"), b) >= 0
+	}
+	return t
+}()
 
 // stripPort cuts ":port" off.
 func stripPort(a []byte) []byte {

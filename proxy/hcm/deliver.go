@@ -47,22 +47,36 @@ func (x *exchange) deliver(resp *stream.Response) {
 // upstreamHeaders sets what the router owns in a response.
 func (x *exchange) upstreamHeaders(resp *stream.Response) {
 	f := &resp.Fields
-	if x.info.Upgrade { // not over when its head is here
+	if anyEnvoyHeader(f) {
 		f.Del("x-envoy-upstream-service-time")
-	} else {
+		if x.conn.info.Direction != stream.Inbound {
+			f.Del("x-envoy-decorator-operation")
+		}
+	}
+	if !x.info.Upgrade { // which is not over when its head is here
 		start := len(x.buf)
 		x.buf = strconv.AppendInt(x.buf, x.info.ServiceTime.Milliseconds(), 10)
-		f.SetBytes("x-envoy-upstream-service-time", x.buf[start:len(x.buf):len(x.buf)])
-	}
-	if x.conn.info.Direction != stream.Inbound {
-		f.Del("x-envoy-decorator-operation")
+		f.Append(nameServiceTime, x.buf[start:len(x.buf):len(x.buf)])
 	}
 	if x.up.cookie != nil {
 		f.Append(nameSetCookie, x.up.cookie)
 	}
 }
 
-var nameSetCookie = []byte("set-cookie")
+func anyEnvoyHeader(f *stream.Fields) bool {
+	all := f.All()
+	for i := range all {
+		if n := all[i].Name; len(n) > 8 && n[0]|0x20 == 'x' && isEnvoyHeader(all[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	nameSetCookie   = []byte("set-cookie")
+	nameServiceTime = []byte("x-envoy-upstream-service-time")
+)
 
 // stream copies the body and the trailers. p and err are a first result of ReadBody, if it was read already.
 func (x *exchange) stream(resp *stream.Response, c stream.Client, p []byte, err error) {

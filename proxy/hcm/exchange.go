@@ -69,7 +69,8 @@ var exchanges = sync.Pool{New: func() any {
 
 func (x *exchange) begin(c *connection, s stream.Server) {
 	x.conn, x.m, x.srv, x.req = c, c.m, s, s.Request()
-	x.info = stream.Info{Conn: c.info, Start: time.Now(), Req: x.req, GRPCCode: -1, ServiceTime: -1, OrigPath: x.req.Path, Peer: c.info.Peer}
+	i := &x.info // it is empty: clear has seen to that
+	i.Conn, i.Start, i.Req, i.GRPCCode, i.ServiceTime, i.OrigPath, i.Peer = c.info, time.Now(), x.req, -1, -1, x.req.Path, c.info.Peer
 	x.fs.Conn, x.fs.Req, x.fs.Info, x.fs.Sleep, x.fs.Context = c.info, x.req, &x.info, x.sleepFn, x.contextFn
 	if n := len(c.m.cfg.Filters); cap(x.fs.State) < n {
 		x.fs.State = make([]any, n)
@@ -180,12 +181,7 @@ func (x *exchange) transcode(t filter.Transcoder) {
 
 // findRoute looks the route up. Filters run also if there is none.
 func (x *exchange) findRoute() {
-	t := x.m.cfg.Routes
-	if t == nil {
-		if v := x.m.deps.Live.View(); v != nil {
-			t = v.Routes[x.m.cfg.RouteName]
-		}
-	}
+	t := x.m.routes()
 	if t == nil {
 		return
 	}

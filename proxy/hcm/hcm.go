@@ -29,6 +29,7 @@ import (
 	"weft.mesh/weft/proxy/config"
 	"weft.mesh/weft/proxy/filter"
 	"weft.mesh/weft/proxy/netio"
+	"weft.mesh/weft/proxy/route"
 	"weft.mesh/weft/proxy/stream"
 	"weft.mesh/weft/proxy/upstream"
 )
@@ -55,6 +56,7 @@ type Manager struct {
 	upstreams []filter.Upstreamer
 	watchers  []filter.BodyWatcher
 	mirrors   *mirrors
+	table     atomic.Pointer[tableOf] // found last
 
 	Stats Stats
 }
@@ -83,6 +85,29 @@ func New(cfg *config.HTTPManager, d Deps) *Manager {
 		}
 	}
 	return m
+}
+
+// tableOf is a view's route table, so that its name need not be looked up for each request.
+type tableOf struct {
+	view  *config.View
+	table *route.Table
+}
+
+// routes is the current route table; nil if there is none.
+func (m *Manager) routes() *route.Table {
+	if t := m.cfg.Routes; t != nil {
+		return t
+	}
+	v := m.deps.Live.View()
+	if v == nil {
+		return nil
+	}
+	t := m.table.Load()
+	if t == nil || t.view != v {
+		t = &tableOf{v, v.Routes[m.cfg.RouteName]}
+		m.table.Store(t)
+	}
+	return t.table
 }
 
 // connection is one downstream connection.

@@ -2,7 +2,6 @@ package hcm
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"sync/atomic"
@@ -176,21 +175,19 @@ var nameRequestID = []byte("x-request-id")
 
 // appendUUID appends a random UUID (RFC 9562 version 4).
 func appendUUID(b []byte) []byte {
-	var u [16]byte
-	binary.BigEndian.PutUint64(u[:8], rand.Uint64())
-	binary.BigEndian.PutUint64(u[8:], rand.Uint64())
-	u[6] = u[6]&0x0f | 0x40
-	u[8] = u[8]&0x3f | 0x80
-	for i, v := range u {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			b = append(b, '-')
-		}
-		b = append(b, hexDigits[v>>4], hexDigits[v&15])
-	}
-	return b
+	hi, lo := rand.Uint64(), rand.Uint64()
+	var x [32]byte
+	putHex64(x[:16], hi&^0xf000|0x4000)
+	putHex64(x[16:], lo&^(3<<62)|2<<62)
+	var u [36]byte
+	copy(u[0:8], x[0:8])
+	copy(u[9:13], x[8:12])
+	copy(u[14:18], x[12:16])
+	copy(u[19:23], x[16:20])
+	copy(u[24:36], x[20:32])
+	u[8], u[13], u[18], u[23] = '-', '-', '-', '-'
+	return append(b, u[:]...)
 }
-
-const hexDigits = "0123456789abcdef"
 
 // clientCert treats x-forwarded-client-cert. What a caller says of itself counts only on an authenticated connection.
 func (x *exchange) clientCert(cfg *config.HTTPManager) {

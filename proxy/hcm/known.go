@@ -13,7 +13,9 @@ type known struct {
 }
 
 func (k *known) scan(f *stream.Fields) {
-	for _, l := range f.All() {
+	all := f.All()
+	for i := range all {
+		l := &all[i]
 		n := l.Name
 		if len(n) > 8 && (n[0]|0x20) == 'x' && stream.EqualFold(n[:8], "x-envoy-") {
 			k.envoy = true
@@ -59,7 +61,7 @@ func (k *known) scan(f *stream.Fields) {
 }
 
 // first remembers a header's first line.
-func first(to *[]byte, l stream.Field, name string) {
+func first(to *[]byte, l *stream.Field, name string) {
 	if *to == nil && stream.EqualFold(l.Name, name) {
 		*to = l.Value
 		if l.Value == nil {

@@ -61,6 +61,7 @@ func normalise(dst, path []byte, o pathOptions) ([]byte, pathResult) {
 func plainPath(p []byte, o pathOptions) bool {
 	for i, c := range p {
 		switch {
+		case plainByte[c]:
 		case c == '%' || c == '\\' || c < ' ' || c == 0x7f || o.normalise && forbidden(c):
 			return false
 		case c == '.' && i > 0 && p[i-1] == '/' && o.normalise:
@@ -71,6 +72,15 @@ func plainPath(p []byte, o pathOptions) bool {
 	}
 	return true
 }
+
+// plainByte tells the bytes that mean the same whatever the options are and whatever stands beside them.
+var plainByte = func() (t [256]bool) {
+	for c := range t {
+		b := byte(c)
+		t[c] = b > ' ' && b != 0x7f && b != '%' && b != '\\' && b != '.' && b != '/' && !forbidden(b)
+	}
+	return t
+}()
 
 func unescape(dst, p []byte, o pathOptions) (out []byte, slashes, ok bool) {
 	for i := 0; i < len(p); i++ {

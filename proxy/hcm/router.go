@@ -252,9 +252,16 @@ func (x *exchange) introduce(client stream.Client, n int) {
 		}
 	}
 	if x.route.VirtualHost.IncludeAttemptCount {
-		x.req.Fields.SetBytes("x-envoy-attempt-count", strconv.AppendInt(u.count[:0], int64(n), 10))
+		count := strconv.AppendInt(u.count[:0], int64(n), 10)
+		if n == 1 && !x.h.envoy { // there cannot be one
+			x.req.Fields.Append(nameAttemptCount, count)
+		} else {
+			x.req.Fields.SetBytes("x-envoy-attempt-count", count)
+		}
 	}
 }
+
+var nameAttemptCount = []byte("x-envoy-attempt-count")
 
 // readHead waits for the final head and passes informational ones on.
 func (x *exchange) readHead(c stream.Client) (*stream.Response, error) {

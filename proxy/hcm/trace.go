@@ -2,7 +2,6 @@ package hcm
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math/rand/v2"
 
 	"weft.mesh/weft/proxy/config"
@@ -91,15 +90,19 @@ func (x *exchange) traceB3Single(span []byte) bool {
 }
 
 func (x *exchange) newTrace(span []byte, sampled bool) {
+	var v [55]byte // 00-<trace>-<span>-0<sampled>
+	copy(v[:], "00-")
+	putHex64(v[3:19], nonZero())
+	putHex64(v[19:35], rand.Uint64())
+	v[35] = '-'
+	copy(v[36:52], span)
+	copy(v[52:], "-0")
+	v[54] = bit(sampled)[0]
 	start := len(x.buf)
-	x.buf = append(x.buf, "00-"...)
-	x.buf = appendHex64(appendHex64(x.buf, nonZero()), rand.Uint64())
-	id := x.buf[start+3 : len(x.buf) : len(x.buf)]
-	x.buf = append(append(append(x.buf, '-'), span...), "-0"...)
-	x.buf = append(x.buf, bit(sampled)...)
+	x.buf = append(x.buf, v[:]...)
 	f := &x.req.Fields
 	f.Append(nameTraceparent, x.buf[start:len(x.buf):len(x.buf)])
-	f.Append(nameB3Trace, id)
+	f.Append(nameB3Trace, x.buf[start+3:start+35:start+35])
 	f.Append(nameB3Span, span)
 	f.Append(nameB3Sampled, stream.Bytes(bit(sampled)))
 }
@@ -131,13 +134,29 @@ func nonZero() uint64 {
 }
 
 func appendHex64(b []byte, v uint64) []byte {
-	var u [8]byte
-	binary.BigEndian.PutUint64(u[:], v)
-	for _, c := range u {
-		b = append(b, hexDigits[c>>4], hexDigits[c&15])
-	}
-	return b
+	var x [16]byte
+	putHex64(x[:], v)
+	return append(b, x[:]...)
 }
+
+// putHex64 writes 16 hexadecimal digits.
+func putHex64(b []byte, v uint64) {
+	_ = b[15]
+	for i := 14; i >= 0; i -= 2 {
+		p := hexPairs[byte(v)]
+		b[i], b[i+1] = byte(p>>8), byte(p)
+		v >>= 8
+	}
+}
+
+// hexPairs are the two digits of each byte, the first in the upper half.
+var hexPairs = func() (t [256]uint16) {
+	const digits = "0123456789abcdef"
+	for i := range t {
+		t[i] = uint16(digits[i>>4])<<8 | uint16(digits[i&15])
+	}
+	return t
+}()
 
 func allHex(b []byte) bool {
 	for _, c := range b {

@@ -24,13 +24,6 @@ func (x *clientExchange) ReadHead() (*stream.Response, error) {
 			x.readErr = err
 			return nil, err
 		}
-		head := x.cc.in.head.Bytes()[:n]
-		x.resp.Reset()
-		x.ctl = control{}
-		if perr := parseResponse(head, &x.resp, &x.ctl, x.cc.o.MaxHeaders); perr != nil {
-			x.readErr = x.protocolError("read head", perr)
-			return nil, x.readErr
-		}
 		x.cc.in.off = n
 		if x.resp.Status >= 200 || x.resp.Status == 101 {
 			return x.final()
@@ -46,23 +39,31 @@ func (x *clientExchange) ReadHead() (*stream.Response, error) {
 	}
 }
 
-// readHead returns the length of a whole head at the front of the buffer.
+// readHead waits for a whole head at the front of the buffer, parses it and returns its length.
 func (x *clientExchange) readHead() (int, error) {
 	in := &x.cc.in
 	if in.off > 0 { // an informational head was there
 		in.next()
 	}
-	looked := 0
-	for {
+	for looked := 0; ; {
 		if b := in.head.Bytes(); len(b) > 0 {
 			x.gotByte = true
+			if looked == 0 { // nearly always it is all there
+				if n, perr := x.parse(b); n > 0 && n <= x.cc.o.MaxHeaderBytes && perr == nil {
+					return n, nil
+				}
+			}
 			n, perr := headEnd(b, looked)
-			switch {
-			case perr != nil:
+			if perr == nil && n > x.cc.o.MaxHeaderBytes {
+				perr = refuse(502, detailsTooLarge)
+			}
+			if perr == nil && n > 0 {
+				_, perr = x.parse(b[:n])
+			}
+			if perr != nil {
 				return 0, x.protocolError("read head", perr)
-			case n > x.cc.o.MaxHeaderBytes:
-				return 0, x.protocolError("read head", refuse(502, detailsTooLarge))
-			case n > 0:
+			}
+			if n > 0 {
 				return n, nil
 			}
 			looked = len(b)
@@ -74,6 +75,13 @@ func (x *clientExchange) readHead() (int, error) {
 			return 0, x.readError("read head", err)
 		}
 	}
+}
+
+// parse parses the head that b begins with; see parseResponse.
+func (x *clientExchange) parse(b []byte) (int, *protoError) {
+	x.resp.Reset()
+	x.ctl = control{}
+	return parseResponse(b, &x.resp, &x.ctl, x.cc.o.MaxHeaders)
 }
 
 // await flushes and reads. The whole request in the buffer and nothing sent yet: the

@@ -94,35 +94,54 @@ const (
 	detailsConnection  = "http1.connection_header_rejected"
 )
 
-// parseFields parses the lines of a head or of trailers (each ends in CRLF; the empty
-// line is not among them) into f and ctl.
-func parseFields(b []byte, f *stream.Fields, ctl *control, max int) *protoError {
-	for n := 0; len(b) > 0; n++ {
+// parseFields parses the lines of a head or of trailers (each ends in CRLF) into f and ctl, up to and including
+// the empty line: used is their length. Without an empty line used is 0, and f has the lines that are whole.
+func parseFields(b []byte, f *stream.Fields, ctl *control, max int) (used int, err *protoError) {
+	rest := b
+	for n := 0; ; n++ {
+		end := bytes.IndexByte(rest, '\n')
+		if end < 0 {
+			return 0, nil
+		}
+		if end < 1 || rest[end-1] != '\r' {
+			return 0, refuse(400, detailsCodec) // bare LF
+		}
+		line := rest[:end-1]
+		rest = rest[end+1:]
+		if len(line) == 0 {
+			return len(b) - len(rest), nil
+		}
 		if n >= max {
-			return refuse(431, detailsTooMany)
+			return 0, refuse(431, detailsTooMany)
 		}
-		end := bytes.IndexByte(b, '\n')
-		if end < 1 || b[end-1] != '\r' {
-			return refuse(400, detailsCodec) // bare LF
+		if err := parseField(line, f, ctl); err != nil {
+			return 0, err
 		}
-		line := b[:end-1]
-		b = b[end+1:]
-		colon := bytes.IndexByte(line, ':')
-		if colon < 0 {
-			return refuse(400, detailsCodec)
-		}
-		name := line[:colon]
-		value := trimOWS(line[colon+1:])
-		// A folded line or a space before the colon is no token.
-		if !stream.ValidToken(name) || !stream.ValidValue(value) {
-			return refuse(400, detailsCharacters)
-		}
-		if k := lookup(name); k == other || !ctl.take(k, value) {
-			f.Append(name, value)
-		}
-		if ctl.bad != "" {
-			return refuse(400, ctl.bad)
-		}
+	}
+}
+
+func parseField(line []byte, f *stream.Fields, ctl *control) *protoError {
+	colon := stream.TokenLen(line)
+	if colon == len(line) || bytes.IndexByte(line[colon:], ':') < 0 {
+		return refuse(400, detailsCodec)
+	}
+	if colon == 0 || line[colon] != ':' { // a folded line, or a space before the colon
+		return refuse(400, detailsCharacters)
+	}
+	name, value := line[:colon], trimOWS(line[colon+1:])
+	if !stream.ValidValue(value) {
+		return refuse(400, detailsCharacters)
+	}
+	k := lookup(name)
+	switch {
+	case k == other:
+		f.AppendChecked(name, value)
+		return nil
+	case !ctl.take(k, value):
+		f.Append(name, value)
+	}
+	if ctl.bad != "" {
+		return refuse(400, ctl.bad)
 	}
 	return nil
 }
@@ -249,7 +268,7 @@ func parseLength(v []byte) int64 {
 func parseTrailers(b []byte, f *stream.Fields, max int) *protoError {
 	f.Reset()
 	var ctl control
-	if err := parseFields(b, f, &ctl, max); err != nil {
+	if _, err := parseFields(b, f, &ctl, max); err != nil {
 		return err
 	}
 	f.Del("content-length")

@@ -44,29 +44,33 @@ func leadingCRLF(b []byte) int {
 	return n
 }
 
-// parseRequest parses a whole head in place.
-func parseRequest(head []byte, r *stream.Request, ctl *control, maxFields int) *protoError {
-	eol := bytes.IndexByte(head, '\n')
-	if eol < 1 || head[eol-1] != '\r' {
-		return refuse(400, detailsCodec)
+// parseRequest parses the head that b begins with in place and returns its length; 0 without an error: its end is not there.
+func parseRequest(b []byte, r *stream.Request, ctl *control, maxFields int) (int, *protoError) {
+	eol := bytes.IndexByte(b, '\n')
+	if eol < 0 {
+		return 0, nil
 	}
-	if err := parseRequestLine(head[:eol-1], r); err != nil {
-		return err
+	if eol < 1 || b[eol-1] != '\r' {
+		return 0, refuse(400, detailsCodec)
 	}
-	lines := head[eol+1 : len(head)-2]
-	if err := parseFields(lines, &r.Fields, ctl, maxFields); err != nil {
-		return err
+	if err := parseRequestLine(b[:eol-1], r); err != nil {
+		return 0, err
+	}
+	lines := b[eol+1:]
+	n, err := parseFields(lines, &r.Fields, ctl, maxFields)
+	if err != nil || n == 0 {
+		return 0, err
 	}
 	if ctl.robs {
-		return refuse(400, detailsConnection)
+		return 0, refuse(400, detailsConnection)
 	}
 	if ctl.listed {
-		dropListed(lines, &r.Fields)
+		dropListed(lines[:n-2], &r.Fields)
 	}
 	if err := requestHost(r, ctl); err != nil {
-		return err
+		return 0, err
 	}
-	return requestFraming(r, ctl)
+	return eol + 1 + n, requestFraming(r, ctl)
 }
 
 func parseRequestLine(line []byte, r *stream.Request) *protoError {
@@ -199,13 +203,32 @@ func requestFraming(r *stream.Request, ctl *control) *protoError {
 	return nil
 }
 
-// parseResponse parses a whole head in place.
-func parseResponse(head []byte, r *stream.Response, ctl *control, maxFields int) *protoError {
-	eol := bytes.IndexByte(head, '\n')
-	if eol < 1 || head[eol-1] != '\r' {
+// parseResponse is parseRequest for a response.
+func parseResponse(b []byte, r *stream.Response, ctl *control, maxFields int) (int, *protoError) {
+	eol := bytes.IndexByte(b, '\n')
+	if eol < 0 {
+		return 0, nil
+	}
+	if err := parseStatusLine(b[:eol], r); err != nil {
+		return 0, err
+	}
+	lines := b[eol+1:]
+	n, err := parseFields(lines, &r.Fields, ctl, maxFields)
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	if ctl.listed {
+		dropListed(lines[:n-2], &r.Fields)
+	}
+	return eol + 1 + n, responseFraming(r, ctl)
+}
+
+// parseStatusLine parses "HTTP/1.1 200 OK" CR.
+func parseStatusLine(line []byte, r *stream.Response) *protoError {
+	if len(line) < 1 || line[len(line)-1] != '\r' {
 		return refuse(502, detailsCodec)
 	}
-	line := head[:eol-1] // HTTP/1.1 200 OK
+	line = line[:len(line)-1]
 	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[8] != ' ' || len(line) > 12 && line[12] != ' ' || !stream.ValidValue(line) {
 		return refuse(502, detailsCodec)
 	}
@@ -226,13 +249,10 @@ func parseResponse(head []byte, r *stream.Response, ctl *control, maxFields int)
 	if r.Status < 100 {
 		return refuse(502, detailsCodec)
 	}
-	lines := head[eol+1 : len(head)-2]
-	if err := parseFields(lines, &r.Fields, ctl, maxFields); err != nil {
-		return err
-	}
-	if ctl.listed {
-		dropListed(lines, &r.Fields)
-	}
+	return nil
+}
+
+func responseFraming(r *stream.Response, ctl *control) *protoError {
 	switch {
 	case ctl.chunked && ctl.hasLength:
 		return refuse(502, detailsCLAndTE)

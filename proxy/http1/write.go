@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"weft.mesh/weft/proxy/netio"
 	"weft.mesh/weft/proxy/stream"
@@ -120,6 +121,12 @@ func (w *writer) field(name, value []byte) bool {
 	if !stream.ValidToken(name) || !stream.ValidValue(value) {
 		return false
 	}
+	w.line(name, value)
+	return true
+}
+
+// line sends one line as it is.
+func (w *writer) line(name, value []byte) {
 	if n := len(name) + len(value) + 4; w.mem != nil && w.n+n <= len(w.mem) {
 		b := w.mem[w.n:]
 		i := copy(b, name)
@@ -127,23 +134,57 @@ func (w *writer) field(name, value []byte) bool {
 		i += 2 + copy(b[i+2:], value)
 		b[i], b[i+1] = '\r', '\n'
 		w.n += n
-		return true
+		return
 	}
 	w.bytes(name)
 	w.str(": ")
 	w.bytes(value)
 	w.str("\r\n")
+}
+
+// fields sends what is not the codec's own. Lines that a codec has checked and that
+// lie behind one another in its buffer are copied in one go.
+func (w *writer) fields(f *stream.Fields) bool {
+	all := f.All()
+	for i := 0; i < len(all); {
+		l := &all[i]
+		if !l.Checked() {
+			if lookup(l.Name) == other && !w.field(l.Name, l.Value) {
+				return false
+			}
+			i++
+			continue
+		}
+		j := i + 1
+		if tidy(l) {
+			for j < len(all) && all[j].Checked() && follows(&all[j-1], &all[j]) && tidy(&all[j]) {
+				j++
+			}
+			w.bytes(span(l, &all[j-1]))
+			w.str("\r\n")
+		} else {
+			w.line(l.Name, l.Value)
+		}
+		i = j
+	}
 	return true
 }
 
-// fields sends what is not the codec's own.
-func (w *writer) fields(f *stream.Fields) bool {
-	for _, l := range f.All() {
-		if lookup(l.Name) == other && !w.field(l.Name, l.Value) {
-			return false
-		}
-	}
-	return true
+// tidy tells that a checked field stands in its buffer as "name: value".
+func tidy(l *stream.Field) bool {
+	n := len(l.Name)
+	return len(l.Value) > 0 && unsafe.Add(unsafe.Pointer(unsafe.SliceData(l.Name)), n+2) == unsafe.Pointer(unsafe.SliceData(l.Value)) && l.Name[:n+2][n+1] == ' '
+}
+
+// follows tells that b is the next line of the same head: nothing but CRLF lies between.
+func follows(a, b *stream.Field) bool {
+	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(a.Value)), len(a.Value)+2) == unsafe.Pointer(unsafe.SliceData(b.Name))
+}
+
+// span is the memory from a's name to z's value.
+func span(a, z *stream.Field) []byte {
+	from, to := uintptr(unsafe.Pointer(unsafe.SliceData(a.Name))), uintptr(unsafe.Pointer(unsafe.SliceData(z.Value)))
+	return a.Name[:int(to-from)+len(z.Value)]
 }
 
 // trailers sends the last chunk and the trailer lines.

@@ -54,7 +54,7 @@ func (m *Manager) accept(ctx context.Context, nc net.Conn, l *compiled) {
 	c := &conn{c: netio.New(nc), info: &stream.ConnInfo{}, id: m.ids.Add(1), started: time.Now(), cancel: cancel}
 	m.conns.add(c)
 	if ctx.Err() != nil { // Run has cut the others already
-		_ = nc.Close()
+		_ = c.c.Close()
 	}
 	m.work.Go(func() {
 		defer release()

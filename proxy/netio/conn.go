@@ -35,7 +35,7 @@ type Conn struct {
 
 var _ net.Conn = (*Conn)(nil)
 
-// New wraps a connection, which from then on belongs to the Conn.
+// New wraps a connection, which from then on belongs to the Conn: nobody else may close it.
 func New(c net.Conn) *Conn {
 	if nc, ok := c.(*Conn); ok {
 		return nc
@@ -44,7 +44,7 @@ func New(c net.Conn) *Conn {
 	if tcp, ok := c.(*net.TCPConn); ok {
 		if rc, err := tcp.SyscallConn(); err == nil {
 			conn.tcp = tcp
-			conn.raw = newRaw(conn, rc)
+			conn.raw = newRaw(conn, rc) // nil: the plain path tells that it is closed
 		}
 	}
 	return conn
@@ -104,7 +104,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	case c.tls.Load() != nil:
 		n, err = c.tls.Load().Write(p)
 	case c.raw != nil:
-		n, err = c.raw.write(p, nil, nil)
+		n, err = c.raw.writeAll(p)
 	default:
 		n, err = c.nc.Write(p)
 	}
@@ -204,6 +204,14 @@ func (c *Conn) Close() error {
 		_ = t.Close() // closes nc; not being able to say goodbye is no error
 		return nil
 	}
+	return c.shut()
+}
+
+// shut closes what is below.
+func (c *Conn) shut() error {
+	if c.raw != nil {
+		return c.raw.close()
+	}
 	return c.nc.Close()
 }
 
@@ -215,7 +223,7 @@ func (c *Conn) Abort() {
 	if l, ok := c.nc.(interface{ SetLinger(int) error }); ok {
 		_ = l.SetLinger(0) // then it is an ordinary close: all we can do
 	}
-	_ = c.nc.Close()
+	_ = c.shut()
 }
 
 // Closed tells whether Close or Abort was called on our side.

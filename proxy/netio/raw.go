@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -22,6 +23,12 @@ const maxChunk = 64 << 10
 type raw struct {
 	c  *Conn
 	rc syscall.RawConn
+	fd uintptr
+
+	// own is held for a system call that is made without rc, which costs as much as a small one itself.
+	// It keeps the descriptor from being closed, and its number from being used anew, meanwhile.
+	own  sync.Mutex
+	shut bool // guarded by own: fd is not to be used any more
 
 	// reader only
 	fillStep func(fd uintptr) bool
@@ -47,10 +54,43 @@ type raw struct {
 	stalled   bool
 }
 
+// newRaw returns nil if the socket is closed already.
 func newRaw(c *Conn, rc syscall.RawConn) *raw {
 	r := &raw{c: c, rc: rc}
+	if rc.Control(func(fd uintptr) { r.fd = fd }) != nil {
+		return nil
+	}
 	r.fillStep, r.readStep, r.writeStep, r.quietStep = r.doFill, r.doRead, r.doWrite, r.doQuiet
 	return r
+}
+
+// close closes the socket.
+func (r *raw) close() error {
+	r.own.Lock()
+	r.shut = true
+	r.own.Unlock()
+	return r.c.nc.Close()
+}
+
+// writeNow writes as much of p as the kernel takes at once. If that is not all, and there is no error, write must see to the rest.
+func (r *raw) writeNow(p []byte) (int, error) {
+	if len(p) > maxChunk || r.c.writeDue.Load() != 0 { // a deadline that has passed forbids it
+		return 0, nil
+	}
+	r.own.Lock()
+	if r.shut {
+		r.own.Unlock()
+		return 0, nil
+	}
+	n, errno := sysWrite(r.fd, p)
+	r.own.Unlock()
+	switch errno {
+	case 0:
+		return n, nil
+	case syscall.EAGAIN, syscall.EINTR:
+		return 0, nil
+	}
+	return 0, r.opError("write", errno)
 }
 
 // fill writes send, if any, and appends at least one byte to b.
@@ -172,7 +212,20 @@ func (r *raw) tryRaw(fd uintptr, p []byte) (int, error) {
 	}
 }
 
-// write writes the parts whole, below TLS. It waits as long as it must.
+// writeAll writes p whole, below TLS. It waits as long as it must.
+func (r *raw) writeAll(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := r.writeNow(p)
+	if err != nil || n == len(p) {
+		return n, err
+	}
+	m, err := r.write(p[n:], nil, nil)
+	return n + m, err
+}
+
+// write writes the parts whole, below TLS, in as few system calls as possible. It waits as long as it must.
 func (r *raw) write(head, body, tail []byte) (int, error) {
 	r.out[0], r.out[1], r.out[2] = head, body, tail
 	r.wrote, r.writeErr = 0, nil
@@ -287,6 +340,23 @@ func (r *raw) gone() bool {
 
 // quiet: open, and nothing there.
 func (r *raw) quiet() bool {
+	r.own.Lock()
+	if r.shut {
+		r.own.Unlock()
+		return false
+	}
+	_, errno := peekOnce(r.fd)
+	r.own.Unlock()
+	switch {
+	case errno == syscall.EAGAIN:
+		return r.c.shim == nil || !r.c.shim.ahead()
+	case errno == syscall.EINTR:
+	case errno != 0:
+		r.broken.CompareAndSwap(0, uint32(errno))
+		return false
+	case r.c.tls.Load() == nil:
+		return false
+	}
 	r.isQuiet = false
 	err := r.rc.Control(r.quietStep)
 	return err == nil && r.isQuiet

@@ -111,12 +111,12 @@ func (s *shim) Write(p []byte) (int, error) {
 	if s.c.raw == nil {
 		return s.c.nc.Write(p)
 	}
-	return s.c.raw.write(p, nil, nil)
+	return s.c.raw.writeAll(p)
 }
 
 func (s *shim) Close() error {
 	s.c.closed.Store(true)
-	return s.c.nc.Close()
+	return s.c.shut()
 }
 
 func (s *shim) LocalAddr() net.Addr                { return s.c.nc.LocalAddr() }

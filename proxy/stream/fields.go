@@ -4,7 +4,22 @@ import "unsafe"
 
 // Field is one header line. Name keeps the case it came in; both alias memory
 // that belongs to the message and must not be written to or kept.
-type Field struct{ Name, Value []byte }
+type Field struct {
+	Name, Value []byte
+	checked     check
+}
+
+// check is what the codec that read a field vouches for.
+type check uint8
+
+const (
+	checkedName  check = 1 << iota // a token, and no field that concerns the connection or the framing
+	checkedValue                   // as ValidValue says
+)
+
+// Checked tells that the field is as a codec has read it off the wire, and that it
+// found it fit to be sent on in HTTP/1: see [Fields.AppendChecked].
+func (l *Field) Checked() bool { return l.checked == checkedName|checkedValue }
 
 // Fields is an ordered list of header fields. Repeated names stay separate
 // lines in their order. The zero value is empty and ready; Reset keeps memory.
@@ -49,7 +64,16 @@ func (f *Fields) Has(name string) bool {
 }
 
 // Append adds a line whose bytes the caller keeps alive and unchanged for as long as the message.
-func (f *Fields) Append(name, value []byte) { f.list = append(f.list, Field{name, value}) }
+func (f *Fields) Append(name, value []byte) {
+	f.list = append(f.list, Field{Name: name, Value: value})
+}
+
+// AppendChecked is Append for a field whose name is a token that is none of the codecs' own (Connection,
+// Transfer-Encoding…) and whose value is valid ([ValidToken], [ValidValue]), so that whoever sends it need
+// not look again. Only codecs may call it, for what they have parsed; a value that is set later is not checked.
+func (f *Fields) AppendChecked(name, value []byte) {
+	f.list = append(f.list, Field{name, value, checkedName | checkedValue})
+}
 
 // Add adds a line. The strings are aliased, not copied.
 func (f *Fields) Add(name, value string) { f.Append(bytesOf(name), bytesOf(value)) }
@@ -61,7 +85,7 @@ func (f *Fields) Set(name, value string) { f.SetBytes(name, bytesOf(value)) }
 func (f *Fields) SetBytes(name string, value []byte) {
 	for i := range f.list {
 		if EqualFold(f.list[i].Name, name) {
-			f.list[i].Value = value
+			f.SetAt(i, value)
 			f.del(name, i+1)
 			return
 		}
@@ -70,7 +94,10 @@ func (f *Fields) SetBytes(name string, value []byte) {
 }
 
 // SetAt replaces the value of line i by one that the caller keeps alive and unchanged.
-func (f *Fields) SetAt(i int, value []byte) { f.list[i].Value = value }
+func (f *Fields) SetAt(i int, value []byte) {
+	f.list[i].Value = value
+	f.list[i].checked &^= checkedValue
+}
 
 // DelFunc removes the lines that drop says.
 func (f *Fields) DelFunc(drop func(Field) bool) {

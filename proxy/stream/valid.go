@@ -132,17 +132,23 @@ const (
 )
 
 // ValidValue tells whether b may be a field value: no control characters but
-// tab (RFC 9110 section 5.5). It looks at eight bytes at a time.
+// tab (RFC 9110 section 5.5). It looks at eight bytes at a time; the last eight may overlap those before.
 func ValidValue(b []byte) bool {
-	for len(b) >= 8 {
-		x := binary.LittleEndian.Uint64(b)
-		del := x ^ (0x7f * ones)
-		if ((x-0x20*ones)|(del-ones)&^del)&^x&highs != 0 && !validSlow(b[:8]) {
-			return false
-		}
-		b = b[8:]
+	if len(b) < 8 {
+		return validSlow(b)
 	}
-	return validSlow(b)
+	last := binary.LittleEndian.Uint64(b[len(b)-8:])
+	bad := suspicious(last)
+	for i := 0; i < len(b)-8; i += 8 {
+		bad |= suspicious(binary.LittleEndian.Uint64(b[i:]))
+	}
+	return bad == 0 || validSlow(b)
+}
+
+// suspicious is not 0 if one of eight bytes may be a control character; a tab is one.
+func suspicious(x uint64) uint64 {
+	del := x ^ (0x7f * ones)
+	return ((x - 0x20*ones) | (del-ones)&^del) &^ x & highs
 }
 
 func validSlow(b []byte) bool {
@@ -152,4 +158,14 @@ func validSlow(b []byte) bool {
 		}
 	}
 	return true
+}
+
+// TokenLen is the length of the token that b begins with, which may be 0.
+func TokenLen(b []byte) int {
+	for i, c := range b {
+		if class[c]&isToken == 0 {
+			return i
+		}
+	}
+	return len(b)
 }

@@ -1,6 +1,9 @@
 package stream
 
-import "testing"
+import (
+	"bytes"
+	"testing"
+)
 
 func TestValidHost(t *testing.T) {
 	for host, want := range map[string]bool{
@@ -35,6 +38,25 @@ func TestValidProtocol(t *testing.T) {
 	} {
 		if got := ValidProtocol([]byte(proto)); got != want {
 			t.Errorf("%q: %v, want %v", proto, got, want)
+		}
+	}
+}
+
+func TestValidValue(t *testing.T) {
+	for n := range 40 {
+		for at := range n {
+			for _, bad := range []byte{0, '\r', '\n', 0x1f, 0x7f} {
+				b := bytes.Repeat([]byte{'x'}, n)
+				b[n/2] = '\t'
+				b[at] = bad
+				if ValidValue(b) {
+					t.Errorf("%q is valid", b)
+				}
+				b[at] = 0xff
+				if !ValidValue(b) {
+					t.Errorf("%q is not valid", b)
+				}
+			}
 		}
 	}
 }

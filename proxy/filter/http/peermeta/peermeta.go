@@ -105,7 +105,7 @@ func (f *Filter) Request(s *filter.Stream) filter.Verdict {
 	if f.direction == stream.Inbound {
 		f.caller(s, data)
 	}
-	s.Req.Fields.DelFunc(isPeerHeader)
+	drop(&s.Req.Fields)
 	return filter.Continue
 }
 
@@ -125,7 +125,7 @@ func (f *Filter) Upstream(s *filter.Stream, c *stream.ConnInfo) {
 		return
 	}
 	if !c.MutualTLS() {
-		s.Req.Fields.DelFunc(isPeerHeader) // a try before may have gone to a peer
+		drop(&s.Req.Fields) // a try before may have gone to a peer
 		return
 	}
 	f.introduce(&s.Req.Fields)
@@ -148,9 +148,20 @@ func (f *Filter) Response(s *filter.Stream) {
 			s.Info.Peer = w
 		}
 	}
-	h.DelFunc(isPeerHeader)
+	drop(h)
 	if f.direction == stream.Inbound && s.Info.Peer != nil && s.Conn.MutualTLS() {
 		f.introduce(h)
+	}
+}
+
+// drop takes the peer headers out. Most messages have none, which is found out quickly.
+func drop(h *stream.Fields) {
+	all := h.All()
+	for i := range all {
+		if n := all[i].Name; len(n) >= len(headerMetadata) && n[0]|0x20 == 'x' && isPeerHeader(all[i]) {
+			h.DelFunc(isPeerHeader)
+			return
+		}
 	}
 }
 
