@@ -88,9 +88,10 @@ func converse(c net.Conn, br *bufio.Reader, r *rand.Rand, o op) error {
 		}
 		written <- err
 	}()
-	_, err := compare(br, &xorReader{bytes.NewReader(sent), keyOf(o.id)})
+	got, err := compare(br, &xorReader{bytes.NewReader(sent), keyOf(o.id)})
 	if err != nil {
 		_ = c.Close()
+		err = fmt.Errorf("%d of %d bytes: %w", got, len(sent), err)
 	}
 	werr := <-written
 	if o.fault == abort {
