@@ -26,7 +26,7 @@ func (c *connection) serve(nc *netio.Conn, drain <-chan struct{}) error {
 	return http1.ServeConn(c.ctx, nc, http1.ServerOptions{
 		MaxHeaderBytes: cfg.MaxHeaderBytes, MaxHeaders: cfg.MaxHeaders,
 		IdleTimeout: cfg.IdleTimeout, HeaderTimeout: cfg.RequestHeadersTimeout, RequestTimeout: cfg.RequestTimeout,
-		WriteStallTimeout: writeStall, MaxRequests: cfg.MaxRequestsPerConn, AllowHTTP10: cfg.AllowHTTP10,
+		WriteStallTimeout: writeStall, MaxRequests: cfg.MaxRequestsPerConn, AllowHTTP10: cfg.AllowHTTP10, DrainTime: c.m.deps.DrainTime,
 		Drain: drain, OnProtocolError: c.protocolError,
 	}, c.handle)
 }
@@ -52,17 +52,17 @@ func (c *connection) speaksHTTP2(nc *netio.Conn, drain <-chan struct{}) (bool, e
 // peek waits for the first bytes, for as long as an idle or a draining connection may, or until it is cut.
 // No HTTP/1 request is shorter than the beginning of the preface, and none begins so.
 func (c *connection) peek(nc *netio.Conn, drain <-chan struct{}) ([]byte, error) {
-	wake := func() { _ = nc.SetReadDeadline(past) }
+	w := &waiting{nc: nc}
 	if idle := c.m.cfg.IdleTimeout; idle > 0 {
-		_ = nc.SetReadDeadline(time.Now().Add(idle))
+		w.until(time.Now().Add(idle))
 	}
-	defer netio.OnClose(c.ctx.Done(), wake)()
+	defer netio.OnClose(c.ctx.Done(), func() { w.until(past) })()
 	if drain != nil {
-		defer netio.OnClose(drain, func() { _ = nc.SetReadDeadline(time.Now().Add(http1.DefaultDrainIdle)) })()
+		defer netio.OnClose(drain, func() { w.until(time.Now().Add(c.m.drainIdle())) })()
 	}
 	p, err := nc.Peek(len(prefaceStart))
 	if err == nil {
-		err = nc.SetReadDeadline(time.Time{})
+		err = w.over()
 	}
 	return p, err
 }
@@ -70,7 +70,7 @@ func (c *connection) peek(nc *netio.Conn, drain <-chan struct{}) ([]byte, error)
 func (c *connection) serveHTTP2(nc *netio.Conn, drain <-chan struct{}) error {
 	cfg := c.m.cfg
 	return http2.ServeConn(c.ctx, nc, http2.ServerOptions{
-		MaxHeaderBytes: cfg.MaxHeaderBytes, MaxHeaders: cfg.MaxHeaders, MaxConcurrentStreams: cfg.MaxConcurrentStreams,
+		MaxHeaderBytes: cfg.MaxHeaderBytes, MaxHeaders: cfg.MaxHeaders, MaxConcurrentStreams: cfg.MaxConcurrentStreams, DrainTime: c.m.deps.DrainTime,
 		StreamWindow: cfg.InitialStreamWindow, ConnWindow: cfg.InitialConnWindow, IdleTimeout: cfg.IdleTimeout,
 		HeaderTimeout: cfg.RequestHeadersTimeout, WriteStallTimeout: writeStall, MaxRequests: cfg.MaxRequestsPerConn,
 		Drain: drain, OnProtocolError: c.protocolError,

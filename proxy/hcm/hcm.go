@@ -40,6 +40,9 @@ type Deps struct {
 	Upstreams *upstream.Manager
 	// Drain, when closed, ends connections after what runs on them (Connection: close, GOAWAY).
 	Drain <-chan struct{}
+	// DrainTime is asked when Drain is closed: how long connections may be ended gently, see the
+	// options of http1 and http2. Nil: at once.
+	DrainTime func() time.Duration
 	// Sweeper watches over waiting exchanges; one is shared by all managers. Its Run must be running.
 	Sweeper *Sweeper
 	// Admission turns requests away when too much runs; nil: all are admitted.

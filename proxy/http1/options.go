@@ -22,6 +22,9 @@ type ServerOptions struct {
 
 	// MaxRequests on a connection, after which it is closed; 0: no bound (max_requests_per_connection).
 	MaxRequests uint32
+	// DrainTime is asked when Drain is closed, and is DrainIdle if it is longer; nil: zero. A drain
+	// that has time (a hot restart) need not close a connection before its next request came.
+	DrainTime func() time.Duration
 	// AllowHTTP10 accepts HTTP/1.0; otherwise it is answered with 426 as Envoy does.
 	AllowHTTP10 bool
 	// DrainBody is how much of a request body that nobody read is read and dropped so that the

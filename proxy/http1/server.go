@@ -63,7 +63,11 @@ type serverConn struct {
 
 // onDrain runs on another goroutine.
 func (sc *serverConn) onDrain() {
-	by := time.Now().Add(sc.o.DrainIdle)
+	idle := sc.o.DrainIdle
+	if sc.o.DrainTime != nil {
+		idle = max(idle, sc.o.DrainTime())
+	}
+	by := time.Now().Add(idle)
 	sc.draining.Store(by.UnixNano())
 	sc.mu.Lock()
 	defer sc.mu.Unlock()

@@ -24,6 +24,9 @@ type ServerOptions struct {
 	HeaderTimeout     time.Duration // for the preface, SETTINGS, and an unfinished header block; 0: none
 	WriteStallTimeout time.Duration // while the client takes nothing; 0: DefaultWriteStall
 
+	// DrainTime is asked when Drain is closed: GOAWAY is sent at a random moment within it, so that clients do
+	// not all come back at once. Nil: zero.
+	DrainTime func() time.Duration
 	// MaxRequests on a connection, after which it is drained; 0: no bound (max_requests_per_connection).
 	MaxRequests uint32
 	// Drain, when closed, announces the end with GOAWAY, lets streams finish and ends the connection.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -334,10 +335,23 @@ func (sc *serverConn) leave() {
 
 var drainPing = []byte("weftbye!")
 
-// drain begins a graceful end: it runs on a goroutine of its own.
+// drain begins a graceful end, now or soon: it runs on a goroutine of its own.
 func (sc *serverConn) drain() {
+	if sc.o.DrainTime != nil {
+		if d := sc.o.DrainTime(); d > 0 {
+			time.AfterFunc(rand.N(d), sc.drainNow) // nothing is left to do if the connection has ended by then
+			return
+		}
+	}
+	sc.drainNow()
+}
+
+func (sc *serverConn) drainNow() {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
+	if sc.err != nil {
+		return
+	}
 	sc.startDrain()
 	sc.conn.flush(false)
 }
