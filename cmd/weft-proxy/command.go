@@ -38,6 +38,10 @@ type options struct {
 	maxConnections                              int
 	maxStreams                                  int64
 	memoryLimit                                 string
+	hotRestart                                  bool
+	hotRestartTimeout                           time.Duration
+	parentDrain, parentShutdown                 time.Duration
+	notifyFD                                    int
 }
 
 // getenv reads the environment; this package is the only place that does.
@@ -66,7 +70,8 @@ func proxyCommand(role xds.NodeType, env getenv) *cobra.Command {
 		Use:   use,
 		Short: short,
 		Long: short + ".\n\nIt takes its configuration and certificates from the control plane at --xds, keeps both in --state-dir,\n" +
-			"and serves from there while the control plane is away. SIGTERM drains, a second one ends it at once.",
+			"and serves from there while the control plane is away. SIGTERM drains, a second one ends it at once.\n" +
+			"SIGUSR2 starts its file again, which takes over the listening sockets (--hot-restart); then this process drains and ends.",
 		Example: "  weft-proxy " + use + " --id reviews-1 --namespace default --ip 10.0.0.7 --service-account reviews \\\n" +
 			"    --label app=reviews --label version=v1 --xds weft.weft-system.svc:15012 \\\n" +
 			"    --ca-root /etc/weft/root-cert.pem --token-file /run/weft/token --state-dir /var/lib/weft-proxy",
@@ -75,6 +80,9 @@ func proxyCommand(role xds.NodeType, env getenv) *cobra.Command {
 			level := new(slog.LevelVar)
 			set, err := o.settings(role, level, cmd.ErrOrStderr())
 			if err != nil {
+				return err
+			}
+			if set.Serving, err = notify(o.notifyFD); err != nil {
 				return err
 			}
 			set.MemoryLimit = server.Tune(server.Tuning{Concurrency: o.concurrency, MemoryLimit: set.MemoryLimit})
@@ -119,6 +127,11 @@ func (o *options) register(c *cobra.Command, env getenv) {
 	f.IntVar(&o.maxConnections, "max-connections", 0, "bound on open connections of clients, others are closed at once; 0: half of the descriptors")
 	f.Int64Var(&o.maxStreams, "max-requests", 0, "bound on requests that run at once, others are answered with 503; 0: none")
 	f.StringVar(&o.memoryLimit, "memory-limit", "", "bytes, with Ki, Mi or Gi if you like, above which requests and then connections are turned away (default: the cgroup's limit)")
+	f.BoolVar(&o.hotRestart, "hot-restart", false, "take the listening sockets over from the weft-proxy that runs with the same --state-dir, which then drains and ends; start as usual if there is none")
+	f.DurationVar(&o.hotRestartTimeout, "hot-restart-timeout", server.DefaultHotRestartTimeout, "with --hot-restart: end, and leave the service to the running one, if not ready by then")
+	f.DurationVar(&o.parentDrain, "parent-drain-duration", server.DefaultParentDrain, "with --hot-restart: how long the one before ends connections gently")
+	f.DurationVar(&o.parentShutdown, "parent-shutdown-duration", server.DefaultParentShutdown, "with --hot-restart: when the one before cuts what is left")
+	f.IntVar(&o.notifyFD, "notify-fd", 0, `descriptor to write the line "serving" to when connections are accepted; it is closed then`)
 	o.appMetrics = env("WEFT_APP_METRICS")
 }
 
@@ -153,6 +166,7 @@ func (o *options) settings(role xds.NodeType, level *slog.LevelVar, stderr io.Wr
 		TrustDomain: o.trustDomain, Domain: o.domain, Cluster: o.cluster, XDS: o.xds, StateDir: o.stateDir, AccessLogFile: o.accessLog,
 		Status: port(o.statusPort), Ready: port(o.readyPort), Metrics: port(o.metricsPort),
 		AppMetrics: o.appMetrics, Drain: o.drain, MinDrain: min(server.DefaultMinDrain, o.drain),
+		HotRestart: o.hotRestart, HotRestartTimeout: o.hotRestartTimeout, ParentDrain: o.parentDrain, ParentShutdown: o.parentShutdown,
 		Log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})), Level: level,
 	}
 	if s.MemoryLimit, err = parseBytes(o.memoryLimit); err != nil {

@@ -21,19 +21,27 @@ func run(args []string) error {
 	cmd.SetArgs(args)
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
-	go signals(stop) // ends with the process
+	go signals(stop, newSuccessor(args, os.Stdout, os.Stderr)) // ends with the process
 	return cmd.ExecuteContext(ctx)
 }
 
-// signals drains on the first SIGTERM or SIGINT and ends the process on the second.
-func signals(stop context.CancelCauseFunc) {
-	c := make(chan os.Signal, 2)
-	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT)
-	s := <-c
-	stop(fmt.Errorf("%s", s))
-	<-c
-	fmt.Fprintln(os.Stderr, "weft-proxy: second signal, exiting at once")
-	os.Exit(exitCode(s))
+// signals drains on the first SIGTERM or SIGINT and ends the process on the second. SIGUSR2 starts a successor.
+func signals(stop context.CancelCauseFunc, next *successor) {
+	c := make(chan os.Signal, 4)
+	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
+	ending := false
+	for s := range c {
+		switch {
+		case s == syscall.SIGUSR2:
+			next.start()
+		case !ending:
+			ending = true
+			stop(fmt.Errorf("%s", s))
+		default:
+			fmt.Fprintln(os.Stderr, "weft-proxy: second signal, exiting at once")
+			os.Exit(exitCode(s))
+		}
+	}
 }
 
 // exitCode is the shell's for a signal.

@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"weft.mesh/weft/proxy/config"
@@ -53,13 +54,17 @@ type Metrics interface{ WriteText(w io.Writer) error }
 
 // Info is what /server_info says.
 type Info struct {
-	Version    string
-	NodeID     string
-	Cluster    string
-	Role       string // sidecar or router
-	Started    time.Time
-	Config     any // further details of the control plane connection, as JSON
-	Connection string
+	Version string
+	NodeID  string
+	Cluster string
+	Role    string // sidecar or router
+	Started time.Time
+	// Epoch counts hot restarts; FirstStarted is when the first process of the line started.
+	Epoch        uint32
+	HotRestart   string // the versions of the hot restart protocol, or disabled
+	FirstStarted time.Time
+	Config       any // further details of the control plane connection, as JSON
+	Connection   string
 }
 
 // Settings of a [Server]. Functions are called on request goroutines and must be safe for concurrent use.
@@ -104,6 +109,7 @@ type Server struct {
 	set     Settings
 	servers []*http.Server
 	socks   []net.Listener
+	byAddr  map[string]net.Listener // by configured address
 }
 
 // New opens the sockets; nothing is served before [Server.Run].
@@ -119,7 +125,7 @@ func New(s Settings) (*Server, error) {
 			return nil, err
 		}
 	}
-	srv := &Server{set: s}
+	srv := &Server{set: s, byAddr: map[string]net.Listener{}}
 	for _, x := range []struct {
 		addr    string
 		handler http.Handler
@@ -135,6 +141,7 @@ func New(s Settings) (*Server, error) {
 			return nil, fmt.Errorf("admin: %w", err)
 		}
 		srv.socks = append(srv.socks, ln)
+		srv.byAddr[x.addr] = ln
 		srv.servers = append(srv.servers, &http.Server{
 			Handler: x.handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: 30 * time.Second, WriteTimeout: writeTimeout,
 			IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
@@ -161,6 +168,12 @@ func (s *Server) Addrs() []net.Addr {
 		out = append(out, l.Addr())
 	}
 	return out
+}
+
+// Socket is the socket of a configured address, for a process that takes over from this one; nil: there is none.
+func (s *Server) Socket(addr string) syscall.Conn {
+	c, _ := s.byAddr[addr].(syscall.Conn)
+	return c
 }
 
 // Close closes the sockets of a server that was never run.

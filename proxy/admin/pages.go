@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -176,12 +177,18 @@ func (s *Server) memory(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) serverInfo(w http.ResponseWriter, _ *http.Request) {
 	i := s.set.Info()
-	up := fmt.Sprintf("%ds", int64(time.Since(i.Started).Seconds()))
+	if i.FirstStarted.IsZero() {
+		i.FirstStarted = i.Started
+	}
+	if i.HotRestart == "" {
+		i.HotRestart = "disabled"
+	}
+	since := func(t time.Time) string { return fmt.Sprintf("%ds", int64(time.Since(t).Seconds())) }
 	writeJSON(w, map[string]any{
-		"version": i.Version, "state": s.set.State(), "uptime_current_epoch": up, "uptime_all_epochs": up,
-		"hot_restart_version": "disabled", "node": map[string]string{"id": i.NodeID, "cluster": i.Cluster, "user_agent_name": "weft-proxy"},
-		"command_line_options": map[string]any{"service_node": i.NodeID, "service_cluster": i.Cluster, "concurrency": runtime.GOMAXPROCS(0)},
-		"weft":                 map[string]any{"role": i.Role, "control_plane": i.Config},
+		"version": i.Version, "state": s.set.State(), "uptime_current_epoch": since(i.Started), "uptime_all_epochs": since(i.FirstStarted),
+		"hot_restart_version": i.HotRestart, "node": map[string]string{"id": i.NodeID, "cluster": i.Cluster, "user_agent_name": "weft-proxy"},
+		"command_line_options": map[string]any{"service_node": i.NodeID, "service_cluster": i.Cluster, "concurrency": runtime.GOMAXPROCS(0), "restart_epoch": i.Epoch},
+		"weft":                 map[string]any{"role": i.Role, "pid": os.Getpid(), "control_plane": i.Config},
 	})
 }
 

@@ -98,6 +98,7 @@ type Manager struct {
 	run     context.Context // nil before Run
 	work    sync.WaitGroup  // accept loops and connections
 	stopped bool
+	handed  bool // the sockets are another process's
 }
 
 // New makes a manager without sockets.
@@ -109,7 +110,7 @@ func New(set Settings) *Manager {
 		set.DrainTime = DefaultDrainTime
 	}
 	if set.Listen == nil {
-		set.Listen = listenTCP
+		set.Listen = ListenTCP
 	}
 	if set.OriginalDst == nil {
 		set.OriginalDst = originalDst
@@ -122,7 +123,8 @@ func New(set Settings) *Manager {
 	return m
 }
 
-func listenTCP(a netip.AddrPort) (net.Listener, error) {
+// ListenTCP is the usual Listen of [Settings].
+func ListenTCP(a netip.AddrPort) (net.Listener, error) {
 	network := "tcp4"
 	if a.Addr().Is6() {
 		network = "tcp6" // IPV6_V6ONLY: [::] and 0.0.0.0 are two listeners (Envoy's ipv4_compat is off)
@@ -221,6 +223,9 @@ func (m *Manager) Apply(v *config.View) error {
 	defer m.mu.Unlock()
 	if m.stopped {
 		return errors.New("listener: manager has stopped")
+	}
+	if m.handed {
+		return errors.New("listener: another process serves instead of this one")
 	}
 	old := m.cur.Load()
 	next, err := m.compile(v, old)
@@ -473,7 +478,7 @@ func (m *Manager) start(s *socket) {
 // set, nothing is accepted any more; sockets close at the latest when Drain returns.
 func (m *Manager) Drain(ctx context.Context) error {
 	m.StartDrain()
-	if m.set.AcceptWhileDraining && m.set.MinDrain > 0 {
+	if m.set.AcceptWhileDraining && m.set.MinDrain > 0 && !m.handedOver() {
 		t := time.NewTimer(m.set.MinDrain)
 		defer t.Stop()
 		select {

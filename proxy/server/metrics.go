@@ -43,6 +43,8 @@ func (s *Server) register() {
 	r.CounterFunc("weft_proxy_xds_nacks_total", "Responses refused, at least in part.", func() float64 { return float64(s.xds.Status().NACKs) })
 	r.CounterFunc("weft_proxy_xds_streams_total", "Streams opened to the control plane.", func() float64 { return float64(s.xds.Status().Streams) })
 	s.registerOverload()
+	r.GaugeFunc("envoy_server_hot_restart_epoch", "Hot restarts since the first process of the line started.", func() float64 { return float64(s.hot.lineage.Epoch) })
+	r.GaugeFunc("envoy_server_hot_restart_generation", "Processes of the line so far, this one included.", func() float64 { return float64(s.hot.lineage.Epoch) + 1 })
 	r.Collect(s.writeClusters)
 	r.Collect(s.writeHTTP)
 }

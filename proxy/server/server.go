@@ -51,6 +51,7 @@ type Server struct {
 	memory    *memory
 	overload  *overload.Manager
 
+	hot      hot
 	draining atomic.Bool
 	quit     chan struct{} // closed by Quit
 	quitOnce sync.Once
@@ -63,6 +64,7 @@ func New(set Settings) (*Server, error) {
 	}
 	s := &Server{set: set, started: time.Now(), live: &config.Live{}, registry: telemetry.NewRegistry(), sweeper: hcm.NewSweeper(),
 		memory: newMemory(), quit: make(chan struct{})}
+	s.hot.begin(s.started)
 	if s.set.Mark != 0 && !canMark(s.set.Mark) {
 		set.Log.Warn("sockets cannot be marked (CAP_NET_ADMIN is missing): capture must exclude this proxy by its user ID")
 		s.set.Mark = 0
@@ -72,8 +74,9 @@ func New(set Settings) (*Server, error) {
 			return nil, fmt.Errorf("state directory: %w", err)
 		}
 	}
-	for _, step := range []func() error{s.makeIdentity, s.makeDataPath, s.makeConfiguration, s.makeAdmin} {
+	for _, step := range []func() error{s.meetParent, s.makeIdentity, s.makeDataPath, s.makeConfiguration, s.makeAdmin} {
 		if err := step(); err != nil {
+			s.hot.leave()
 			return nil, err
 		}
 	}
@@ -113,13 +116,13 @@ func (s *Server) makeDataPath() error {
 	s.upstreams = upstream.NewManager(upstream.Settings{Dialer: dialer{d}, Resolver: s.resolver()})
 	s.makeOverload()
 	s.servers = &servers{
-		deps:     hcm.Deps{Live: s.live, Upstreams: s.upstreams, Sweeper: s.sweeper, Admission: s.overload},
+		deps:     hcm.Deps{Live: s.live, Upstreams: s.upstreams, Sweeper: s.sweeper, Admission: s.overload, DrainTime: s.hot.drainTime},
 		tcp:      tcp.Deps{Upstreams: upstreams{s.upstreams, maphash.MakeSeed()}, Exchange: node},
 		managers: map[managerKey]*hcm.Manager{},
 	}
 	s.listeners = listener.New(listener.Settings{
 		HTTP: s.servers, TCP: s.servers, Inherited: s.set.Inherited, AcceptWhileDraining: true, MinDrain: s.set.MinDrain,
-		AllowDirect: s.set.AllowDirect, Log: s.set.Log, MaxConnections: s.maxConnections(), Refuse: s.overload.Refuse,
+		AllowDirect: s.set.AllowDirect, Log: s.set.Log, MaxConnections: s.maxConnections(), Refuse: s.overload.Refuse, Listen: s.listen(),
 		TLS: transport.NewServer(transport.ServerSettings{Identity: s.identity, Secret: func(name string) *config.Secret { return s.live.View().Secrets[name] }}),
 	})
 	return nil
@@ -227,32 +230,42 @@ func (s *Server) Run(ctx context.Context) error {
 	defer s.logs.Flush() // what the last connections wrote
 	defer wg.Wait()
 	defer stop()
+	control, stopControl := context.WithCancel(run) // what another process does instead after a hot restart
+	defer stopControl()
 	failed := make(chan error, 16)
-	start := func(name string, f func(context.Context) error) {
+	start := func(ctx context.Context, name string, f func(context.Context) error) {
 		wg.Go(func() {
-			if err := f(run); err != nil && run.Err() == nil {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
 				failed <- fmt.Errorf("%s: %w", name, err)
 			}
 		})
 	}
 	fromDisk := s.xds.Load()
-	start("admin", s.admin.Run)
-	start("listeners", s.listeners.Run)
-	start("upstreams", s.upstreams.Run)
-	start("sweeper", s.sweeper.Run)
-	start("access logs", s.logs.Run)
-	start("configuration", func(ctx context.Context) error { s.conf.run(ctx); return nil })
-	start("memory", s.memory.run)
-	start("overload", s.overload.Run)
+	start(run, "upstreams", s.upstreams.Run)
+	start(run, "sweeper", s.sweeper.Run)
+	start(run, "access logs", s.logs.Run)
+	start(run, "memory", s.memory.run)
+	start(run, "overload", s.overload.Run)
+	start(control, "configuration", func(ctx context.Context) error { s.conf.run(ctx); return nil })
 	if s.set.Identity == nil {
-		start("identity", s.identity.Run)
+		start(control, "identity", s.identity.Run)
 	}
-	start("xds", s.runXDS)
-	s.set.Log.Info("proxy started", "node", s.set.nodeID(), "version", version.Get().Version, "last_good", fromDisk)
+	start(control, "xds", s.runXDS)
+	if err := s.awaitReady(ctx, failed); err != nil {
+		return err
+	}
+	start(control, "admin", s.admin.Run)
+	start(run, "listeners", s.listeners.Run)
+	start(control, "hot restart", s.hotRestart)
+	s.set.Log.Info("proxy started", "node", s.set.nodeID(), "version", version.Get().Version, "last_good", fromDisk, "restart_epoch", s.hot.lineage.Epoch)
 	var err error
 	select {
 	case <-ctx.Done():
 	case <-s.quit:
+	case t := <-s.hot.handed:
+		stopControl()
+		s.endAsParent(ctx, run, t)
+		return nil
 	case err = <-failed:
 		s.set.Log.Error("proxy fails", "cause", err)
 	}
@@ -286,7 +299,7 @@ func (s *Server) makeAdmin() error {
 		Admin: s.set.Admin, Status: s.set.Status, Ready: s.set.Ready, Metrics: s.set.Metrics,
 		Resources: s.conf.resources, Refused: s.conf.refusals, View: s.live.View, Clusters: s.upstreams.Snapshot,
 		Listeners: s.listenerList, Identity: s.identity, Registry: s.registry, Info: s.info, Healthy: s.Ready, State: s.state,
-		Level: s.set.Level, Drain: s.drainNow, Quit: s.Quit, AppMetrics: s.set.AppMetrics, Log: s.set.Log,
+		Level: s.set.Level, Drain: s.drainNow, Quit: s.Quit, AppMetrics: s.set.AppMetrics, Log: s.set.Log, Listen: s.listenAdmin(),
 	})
 	return err
 }
@@ -308,7 +321,8 @@ func (s *Server) listenerList() []admin.Listener {
 }
 
 func (s *Server) info() admin.Info {
-	i := admin.Info{Version: version.Get().Version, NodeID: s.set.nodeID(), Cluster: s.set.node().GetCluster(), Role: string(s.set.Role), Started: s.started}
+	i := admin.Info{Version: version.Get().Version, NodeID: s.set.nodeID(), Cluster: s.set.node().GetCluster(), Role: string(s.set.Role), Started: s.started,
+		Epoch: s.hot.lineage.Epoch, FirstStarted: s.hot.lineage.Started, HotRestart: s.hotRestartVersion()}
 	st := s.xds.Status()
 	i.Config = map[string]any{"address": s.set.XDS, "connected": st.Connected, "since": st.Since, "streams": st.Streams, "updates": st.Updates,
 		"nacks": st.NACKs, "last_nack": st.LastNACK, "last_error": st.LastError, "from_disk": st.FromDisk}

@@ -32,6 +32,10 @@ const (
 const (
 	DefaultDrain    = 5 * time.Second // Istio's terminationDrainDuration
 	DefaultMinDrain = 2 * time.Second
+
+	DefaultHotRestartTimeout = time.Minute
+	DefaultParentDrain       = 45 * time.Second // Istio's drainDuration
+	DefaultParentShutdown    = time.Minute      // Istio's parentShutdownDuration
 )
 
 // Settings of a [Server].
@@ -65,6 +69,16 @@ type Settings struct {
 	// DNSCapture tells the control plane that our workload gets its names from the mesh,
 	// so that addresses which it allocates mean something here (Istio's DNS_CAPTURE).
 	DNSCapture bool
+	// HotRestart takes the listening sockets over from the proxy that runs with the same StateDir, if there is one;
+	// without it such a proxy is an error. HotRestartTimeout is how long we may take to become ready, after which the
+	// other goes on and Run fails; zero: [DefaultHotRestartTimeout].
+	HotRestart        bool
+	HotRestartTimeout time.Duration
+	// ParentDrain is how long the one before us may end connections gently, ParentShutdown when it cuts the
+	// rest: Istio's drainDuration and parentShutdownDuration. Zero: the defaults.
+	ParentDrain, ParentShutdown time.Duration
+	// Serving is called once, when Run accepts connections and, after a hot restart, nobody else does; nil: not.
+	Serving func()
 	// Mark is set on sockets to upstreams and control plane; 0: none.
 	Mark int
 	// Drain bounds draining at the end; MinDrain is how long it lasts at least. Zero: the defaults.
@@ -104,6 +118,21 @@ func (s *Settings) complete() error {
 	}
 	if s.MinDrain <= 0 {
 		s.MinDrain = DefaultMinDrain
+	}
+	if s.HotRestartTimeout <= 0 {
+		s.HotRestartTimeout = DefaultHotRestartTimeout
+	}
+	if s.ParentDrain <= 0 {
+		s.ParentDrain = DefaultParentDrain
+	}
+	if s.ParentShutdown <= 0 {
+		s.ParentShutdown = DefaultParentShutdown
+	}
+	if s.ParentShutdown < s.ParentDrain {
+		return fmt.Errorf("settings: the parent's shutdown duration %v is shorter than its drain duration %v", s.ParentShutdown, s.ParentDrain)
+	}
+	if s.HotRestart && s.StateDir == "" {
+		return errors.New("settings: a hot restart needs a state directory: the running proxy is found there")
 	}
 	s.MinDrain = min(s.MinDrain, s.Drain)
 	if s.Log == nil {
