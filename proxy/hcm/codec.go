@@ -2,12 +2,14 @@ package hcm
 
 import (
 	"bytes"
+	"context"
 	"time"
 
 	"weft.mesh/weft/proxy/config"
 	"weft.mesh/weft/proxy/http1"
 	"weft.mesh/weft/proxy/http2"
 	"weft.mesh/weft/proxy/netio"
+	"weft.mesh/weft/proxy/stream"
 )
 
 // writeStall is how long a client may take nothing of what is sent to it.
@@ -20,16 +22,40 @@ func (c *connection) serve(nc *netio.Conn, drain <-chan struct{}) error {
 		return err
 	}
 	if h2 {
-		return c.serveHTTP2(nc, drain)
+		return c.serveHTTP2(nc, drain, nil)
 	}
 	cfg := c.m.cfg
-	return http1.ServeConn(c.ctx, nc, http1.ServerOptions{
+	o := http1.ServerOptions{
 		MaxHeaderBytes: cfg.MaxHeaderBytes, MaxHeaders: cfg.MaxHeaders,
 		IdleTimeout: cfg.IdleTimeout, HeaderTimeout: cfg.RequestHeadersTimeout, RequestTimeout: cfg.RequestTimeout,
 		WriteStallTimeout: writeStall, MaxRequests: cfg.MaxRequestsPerConn, AllowHTTP10: cfg.AllowHTTP10, DrainTime: c.m.deps.DrainTime,
 		Drain: drain, OnProtocolError: c.protocolError,
-	}, c.handle)
+	}
+	if cfg.Codec == config.CodecAuto {
+		o.H2C = func(r *stream.Request, settings []byte) func(context.Context, *netio.Conn) error {
+			return c.turnsH2C(r, settings, drain)
+		}
+	}
+	return http1.ServeConn(c.ctx, nc, o, c.handle)
 }
+
+// turnsH2C takes a client's offer to go on with HTTP/2, unless a proxy before us has let it through: that one
+// thinks that it still sees requests of HTTP/1.1, and what comes then would pass it unseen.
+func (c *connection) turnsH2C(r *stream.Request, settings []byte, drain <-chan struct{}) func(context.Context, *netio.Conn) error {
+	for _, l := range r.Fields.All() {
+		if listed(signsOfProxies, l.Name) {
+			return nil
+		}
+	}
+	up := http2.NewUpgrade(r, settings)
+	if up == nil {
+		return nil
+	}
+	return func(_ context.Context, nc *netio.Conn) error { return c.serveHTTP2(nc, drain, up) }
+}
+
+// signsOfProxies are what proxies add to requests.
+var signsOfProxies = []string{"via", "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "x-envoy-external-address"}
 
 // speaksHTTP2 decides by configuration, by what TLS negotiated, or by the first bytes.
 func (c *connection) speaksHTTP2(nc *netio.Conn, drain <-chan struct{}) (bool, error) {
@@ -67,13 +93,13 @@ func (c *connection) peek(nc *netio.Conn, drain <-chan struct{}) ([]byte, error)
 	return p, err
 }
 
-func (c *connection) serveHTTP2(nc *netio.Conn, drain <-chan struct{}) error {
+func (c *connection) serveHTTP2(nc *netio.Conn, drain <-chan struct{}, up *http2.Upgrade) error {
 	cfg := c.m.cfg
 	return http2.ServeConn(c.ctx, nc, http2.ServerOptions{
 		MaxHeaderBytes: cfg.MaxHeaderBytes, MaxHeaders: cfg.MaxHeaders, MaxConcurrentStreams: cfg.MaxConcurrentStreams, DrainTime: c.m.deps.DrainTime,
 		StreamWindow: cfg.InitialStreamWindow, ConnWindow: cfg.InitialConnWindow, IdleTimeout: cfg.IdleTimeout,
 		HeaderTimeout: cfg.RequestHeadersTimeout, WriteStallTimeout: writeStall, MaxRequests: cfg.MaxRequestsPerConn,
-		Drain: drain, OnProtocolError: c.protocolError,
+		Drain: drain, OnProtocolError: c.protocolError, Upgrade: up,
 	}, c.handle)
 }
 

@@ -13,6 +13,7 @@
 // holds no buffer.
 //
 // Not supported, and refused or dropped: pipelined execution (pipelined
-// requests are served one after the other), upgrade to h2c (ignored, as the RFC
-// allows), transfer codings other than chunked.
+// requests are served one after the other), transfer codings other than chunked.
+// An upgrade to h2c is the owner's to take ([ServerOptions].H2C); otherwise it is
+// ignored, as the RFC allows, and never passed on.
 package http1

@@ -18,7 +18,8 @@ const (
 	fieldContentLength
 	fieldTransferEncoding
 	fieldUpgrade
-	fieldKeepAlive // and Proxy-Connection and HTTP2-Settings: dropped
+	fieldKeepAlive // and Proxy-Connection: dropped
+	fieldH2Settings
 	fieldExpect
 )
 
@@ -42,7 +43,7 @@ func lookup(name []byte) known {
 		if k := pick(name, "content-length", fieldContentLength); k != other {
 			return k
 		}
-		return pick(name, "http2-settings", fieldKeepAlive) // one connection's, whether Connection names it or not (RFC 7540 section 3.2.1)
+		return pick(name, "http2-settings", fieldH2Settings) // one connection's, whether Connection names it or not (RFC 7540 section 3.2.1)
 	case 16:
 		return pick(name, "proxy-connection", fieldKeepAlive)
 	case 17:
@@ -69,6 +70,9 @@ type control struct {
 	keepAlive     bool
 	upgradeListed bool
 	upgrade       []byte
+	h2Listed      bool // Connection names HTTP2-Settings
+	h2Count       uint8
+	h2Settings    []byte
 	expect        bool // 100-continue
 	badExpect     bool
 	teTrailers    bool
@@ -168,6 +172,9 @@ func (c *control) take(k known, v []byte) bool {
 		c.connection(v)
 	case fieldUpgrade:
 		c.upgrade = v
+	case fieldH2Settings:
+		c.h2Count = min(c.h2Count+1, 2)
+		c.h2Settings = v
 	case fieldExpect:
 		if stream.EqualFold(v, "100-continue") {
 			c.expect = true
@@ -196,6 +203,8 @@ func (c *control) connection(v []byte) {
 			c.keepAlive = true
 		case stream.EqualFold(t, "upgrade"):
 			c.upgradeListed = true
+		case lookup(t) == fieldH2Settings:
+			c.h2Listed = true
 		case protected(t):
 			c.robs = true
 		case lookup(t) == other:

@@ -1,6 +1,12 @@
 package http1
 
-import "time"
+import (
+	"context"
+	"time"
+
+	"weft.mesh/weft/proxy/netio"
+	"weft.mesh/weft/proxy/stream"
+)
 
 // Defaults, Envoy's where it has one.
 const (
@@ -36,6 +42,11 @@ type ServerOptions struct {
 	// DrainIdle is how long a draining connection waits for a request that may be on its way: closing
 	// at once would lose it, and only a client knows whether it may be sent again. 0: DefaultDrainIdle.
 	DrainIdle time.Duration
+	// H2C, if set, is asked about a request that may become the first of an HTTP/2 connection ("Upgrade: h2c", RFC
+	// 7540 section 3.2): on plain TCP, over HTTP/1.1, without a body, with one HTTP2-Settings, and Connection names
+	// both. The value is not decoded. It returns what serves the rest of the connection, after our 101 and
+	// from the client's preface on, or nil: then the request is served as it came. It may not keep the request.
+	H2C func(r *stream.Request, settings []byte) func(ctx context.Context, c *netio.Conn) error
 	// OnProtocolError is told of a request that the codec itself has refused:
 	// the status it answered and why, in the words of Envoy's response code details.
 	OnProtocolError func(status int, details string)

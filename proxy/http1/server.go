@@ -320,6 +320,11 @@ func (sc *serverConn) one(ctx context.Context, x *exchange, h func(context.Conte
 	sc.in.off = n
 	sc.served++
 	x.accept()
+	if x.ctl.h2Count == 1 && sc.o.H2C != nil && x.mayTurnH2C() {
+		if serve := sc.o.H2C(&x.req, x.ctl.h2Settings); serve != nil {
+			return false, sc.turnH2C(ctx, x, serve)
+		}
+	}
 	h(ctx, x)
 	return x.finish()
 }

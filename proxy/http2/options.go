@@ -31,6 +31,8 @@ type ServerOptions struct {
 	MaxRequests uint32
 	// Drain, when closed, announces the end with GOAWAY, lets streams finish and ends the connection.
 	Drain <-chan struct{}
+	// Upgrade is the request that came before the preface, nil if none did.
+	Upgrade *Upgrade
 	// OnProtocolError is told of a request that the codec itself has refused:
 	// the status it answered (400 also when it could only reset the stream) and why, as Envoy's response code details.
 	// It runs on the reader and must neither wait nor call into the connection.

@@ -73,8 +73,16 @@ func (sc *serverConn) preface() error {
 	}
 	c.mu.Lock()
 	c.hello()
+	var err error
+	if sc.o.Upgrade != nil {
+		err = sc.adopt(sc.o.Upgrade)
+		sc.o.Upgrade = nil
+	}
 	c.flushAside()
 	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	for have := 0; have < len(preface); have = min(c.in.Len(), len(preface)) {
 		if err := c.need(have + 1); err != nil {
 			return err

@@ -177,6 +177,14 @@ func (c *Conn) Peek(n int) ([]byte, error) {
 	return c.peek.Bytes(), nil
 }
 
+// Unread gives back what b holds: it will be read again, before anything else. It is for whoever passes the
+// connection on after having read too far; nothing may be peeked at already.
+func (c *Conn) Unread(b *Buffer) {
+	if b.Len() > 0 {
+		_ = c.peek.take(b) // into an empty buffer always fits
+	}
+}
+
 // Buffered is the number of bytes that Peek has read ahead.
 func (c *Conn) Buffered() int { return c.peek.Len() }
 

@@ -108,5 +108,6 @@ var knownDifferences = map[string]difference{
 	"pipelined requests":                               {why: "Envoy ends a connection when it answers one of several pipelined requests itself; we answer them all", ours: "GET /3 HTTP/1.1"},
 	"a websocket to a dead upstream":                   {why: upgradeNoRetry, ours: "HTTP/1.1 503"},
 	"an upgrade with a body":                           {why: "a request with a body is no upgrade; Envoy keeps the client waiting", ours: `body "hello"`},
+	"an upgrade to h2c":                                {why: "HTTP/2 by upgrade is taken (RFC 7540 section 3.2); Envoy ignores it", ours: "HTTP/1.1 101"},
 	"gRPC-Web: an answer that is no gRPC":              {why: teIsHop, ours: "connection: te"},
 }

@@ -31,6 +31,15 @@ func dial(port int) (net.Conn, error) {
 	return c, c.SetDeadline(time.Now().Add(30 * time.Second))
 }
 
+// dialTLS connects to the TLS port and offers one protocol.
+func (r *rig) dialTLS(alpn string) (net.Conn, error) {
+	c, err := dial(r.tls)
+	if err != nil {
+		return nil, err
+	}
+	return tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpn}, MinVersion: tls.VersionTLS13}), nil
+}
+
 // dialH2 connects with prior knowledge, or by ALPN on the TLS port, and sends preface and SETTINGS.
 func (r *rig) dialH2(port int, settings ...http2.Setting) (*h2conn, error) {
 	c, err := dial(port)
