@@ -29,6 +29,7 @@ type exchange struct {
 	buf   []byte          // arena of header values made here
 	local stream.Response // a reply of our own
 	env   route.Env
+	codec stream.Server // what runs the exchange; srv may stand before it
 
 	watches []filter.BodyWatch
 
@@ -49,6 +50,10 @@ type exchange struct {
 	// Set once for the life of the value.
 	sleepFn   func(time.Duration) bool
 	contextFn func() context.Context
+	resumeFn  func()
+	kept      bool // the codec's stream keeps it
+
+	admitted bool // counted by the manager's Admission
 }
 
 // cut says why an exchange was ended from outside.
@@ -68,7 +73,10 @@ var exchanges = sync.Pool{New: func() any {
 }}
 
 func (x *exchange) begin(c *connection, s stream.Server) {
-	x.conn, x.m, x.srv, x.req = c, c.m, s, s.Request()
+	if x.resumeFn == nil {
+		x.resumeFn = x.resume
+	}
+	x.conn, x.m, x.srv, x.codec, x.req = c, c.m, s, s, s.Request()
 	i := &x.info // it is empty: clear has seen to that
 	i.Conn, i.Start, i.Req, i.GRPCCode, i.ServiceTime, i.OrigPath, i.Peer = c.info, time.Now(), x.req, -1, -1, x.req.Path, c.info.Peer
 	x.fs.Conn, x.fs.Req, x.fs.Info, x.fs.Sleep, x.fs.Context = c.info, x.req, &x.info, x.sleepFn, x.contextFn
@@ -79,6 +87,35 @@ func (x *exchange) begin(c *connection, s stream.Server) {
 	}
 	x.random = fresh()
 	x.watch.begin = x.watch.progress.Load()
+}
+
+// finish ends the exchange and gives it back to the pool.
+func (x *exchange) finish() {
+	m, kept := x.m, x.kept
+	if x.admitted {
+		x.admitted = false
+		m.deps.Admission.End()
+	}
+	x.end()
+	m.Stats.RqActive.Add(-1)
+	if !kept {
+		exchanges.Put(x)
+	}
+}
+
+// exchangeOf finds the exchange that the codec's stream had before, or takes one from the pool.
+func exchangeOf(s stream.Server) *exchange {
+	k, ok := s.(stream.Keeper)
+	if !ok {
+		return exchanges.Get().(*exchange)
+	}
+	x, ok := k.Kept().(*exchange)
+	if !ok {
+		x = exchanges.Get().(*exchange)
+		x.kept = true
+		k.Keep(x)
+	}
+	return x
 }
 
 // end tells those who want to know, and lets go of everything.
@@ -109,7 +146,7 @@ func (x *exchange) clear() {
 	state, local, buf := x.fs.State, x.local, x.buf
 	clear(state)
 	x.fs = filter.Stream{State: state[:0]}
-	x.conn, x.m, x.srv, x.req = nil, nil, nil, nil
+	x.conn, x.m, x.srv, x.codec, x.req = nil, nil, nil, nil, nil
 	x.info = stream.Info{}
 	x.h = known{}
 	x.table, x.route, x.choice = nil, nil, nil
@@ -137,29 +174,44 @@ func (x *exchange) clear() {
 // maxArena is how much memory for header values a pooled exchange may keep.
 const maxArena = 16 << 10
 
-// run takes the request from its head to the end of its response.
-func (x *exchange) run() {
+// run takes the request from its head to the end of its response. With false the exchange awaits
+// its upstream: it belongs to resume and must not be touched any more.
+func (x *exchange) run() (done bool) {
 	x.h.scan(&x.req.Fields)
 	x.info.GRPC = route.IsGRPC(x.h.contentType)
 	if r := x.check(); r != nil {
 		x.reply(r)
-		return
+		return true
 	}
 	x.requestHeaders()
 	x.findRoute()
 	for _, f := range x.m.cfg.Filters {
 		if v := f.Request(&x.fs); v.Reply != nil {
 			x.reply(v.Reply)
-			return
+			return true
 		}
 		if x.gone() {
-			return
+			return true
 		}
 		if t, ok := f.(filter.Transcoder); ok {
 			x.transcode(t)
 		}
 	}
-	x.act()
+	return x.act()
+}
+
+// resume goes on when there is a response to read.
+func (x *exchange) resume() {
+	if x.settle(x.answer(nil)) || x.attempts() {
+		x.finish()
+	}
+}
+
+// block tells the codec that this goroutine is about to wait.
+func (x *exchange) block() {
+	if b, ok := x.codec.(stream.Blocker); ok {
+		b.Block()
+	}
 }
 
 // transcode lets a filter take the codec's place for those behind it.
@@ -203,7 +255,7 @@ func (x *exchange) findRoute() {
 }
 
 // act does what the route says.
-func (x *exchange) act() {
+func (x *exchange) act() (done bool) {
 	switch r := x.route; {
 	case r == nil && x.req.Upgrade == nil && string(x.req.Method) == "CONNECT":
 		x.reply(&replyUpgrade) // a tunnel needs a route that says so
@@ -214,8 +266,9 @@ func (x *exchange) act() {
 	case r.Direct != nil:
 		x.reply(&filter.Reply{Status: r.Direct.Status, Body: r.Direct.Body, Details: "direct_response"})
 	default:
-		x.forward(r.Forward)
+		return x.forward(r.Forward)
 	}
+	return true
 }
 
 // gone tells whether the exchange was ended from outside, and if so finishes it.
@@ -280,6 +333,7 @@ func (x *exchange) setClient(c stream.Client) {
 
 // context is made when a filter or a slow path asks for it. It ends with the exchange or when the client goes.
 func (x *exchange) context() context.Context {
+	x.block() // nobody asks for it who does not wait
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.ctx == nil {

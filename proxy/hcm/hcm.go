@@ -178,19 +178,18 @@ func (c *connection) handle(_ context.Context, s stream.Server) {
 	m := c.m
 	m.Stats.RqTotal.Add(1)
 	m.Stats.RqActive.Add(1)
-	x := exchanges.Get().(*exchange)
+	x := exchangeOf(s)
 	x.begin(c, s)
-	if a := m.deps.Admission; a == nil {
-		x.run()
-	} else if a.Begin() {
-		x.run()
-		a.End()
-	} else {
-		x.shed()
+	if a := m.deps.Admission; a != nil {
+		if x.admitted = a.Begin(); !x.admitted {
+			x.shed()
+			x.finish()
+			return
+		}
 	}
-	x.end()
-	m.Stats.RqActive.Add(-1)
-	exchanges.Put(x)
+	if x.run() {
+		x.finish()
+	} // else it goes on in resume
 }
 
 // fresh is a random number for routing decisions.

@@ -54,18 +54,18 @@ func (x *exchange) aim(f *route.Forward) {
 	}
 }
 
-// forward sends the request to its cluster and the response back.
-func (x *exchange) forward(f *route.Forward) {
+// forward sends the request to its cluster and the response back, as run does.
+func (x *exchange) forward(f *route.Forward) (done bool) {
 	u := &x.up
 	u.forward = f
 	if u.cluster == nil {
 		x.reply(&replyNoCluster)
-		return
+		return true
 	}
 	if u := x.wantsUpgrade(); u != nil {
 		if !listed(f.Upgrades, u) && !listed(x.m.cfg.Upgrades, u) {
 			x.reply(&replyUpgrade)
-			return
+			return true
 		}
 		x.info.Upgrade = true
 	}
@@ -89,10 +89,10 @@ func (x *exchange) forward(f *route.Forward) {
 		}
 	}
 	if !x.prepareBody() {
-		return
+		return true
 	}
 	x.mirror(f)
-	x.attempts()
+	return x.attempts()
 }
 
 // decorate tells the next hop how the operation is called in traces.
@@ -179,30 +179,41 @@ type outcome struct {
 	err  *stream.Error
 }
 
-// attempts tries until there is something to tell the client.
-func (x *exchange) attempts() {
-	for n := 1; ; n++ {
-		out := x.attempt(n)
-		if x.cutReason() != notCut {
-			x.dropClient()
-			x.gone()
-			return
-		}
-		if !x.again(&out) {
-			if out.err != nil {
-				x.fail(out.err)
-			} else {
-				x.deliver(out.resp)
+// attempts tries until there is something to tell the client, as run does.
+func (x *exchange) attempts() (done bool) {
+	for {
+		client, out := x.attempt(x.info.Attempts + 1)
+		if client != nil {
+			err := x.dispatch(client)
+			if err == nil && x.awaits(client) {
+				return false
 			}
-			return
+			out = x.answer(err)
 		}
-		if !x.backOff() {
-			return
+		if x.settle(out) {
+			return true
 		}
 	}
 }
 
-func (x *exchange) attempt(n int) outcome {
+// settle deals with the outcome of an attempt; false: there is to be another one.
+func (x *exchange) settle(out outcome) (done bool) {
+	switch {
+	case x.cutReason() != notCut:
+		x.dropClient()
+		x.gone()
+	case x.again(&out):
+		return !x.backOff()
+	case out.err != nil:
+		x.fail(out.err)
+	default:
+		x.deliver(out.resp)
+	}
+	return true
+}
+
+// attempt begins an exchange with an upstream; nil if none could be had.
+func (x *exchange) attempt(n int) (stream.Client, outcome) {
 	u, q := &x.up, &x.up.req
 	x.info.Attempts = n
 	q.Random, q.Conn, q.Proto, q.Authority, q.Slow = fresh(), x.conn.info, x.req.Proto, x.req.Authority, x.contextFn
@@ -221,14 +232,41 @@ func (x *exchange) attempt(n int) outcome {
 		u.tried = append(u.tried, host)
 	}
 	if err != nil {
-		return failed(err)
+		return nil, failed(err)
 	}
 	u.client = client
 	x.setClient(client)
 	x.introduce(client, n)
 	x.setDeadline()
-	err = x.send(client)
-	resp, rerr := x.readHead(client)
+	return client, outcome{}
+}
+
+// dispatch sends the request. The goroutine may be a codec's reader only as long as nothing is waited for.
+func (x *exchange) dispatch(c stream.Client) error {
+	if a, ok := c.(stream.Awaiter); ok && x.up.body.all {
+		a.Join(x.codec)
+	} else {
+		x.block()
+	}
+	return x.send(c)
+}
+
+// awaits lets the upstream's codec call resume, if it can.
+func (x *exchange) awaits(c stream.Client) bool {
+	a, ok := c.(stream.Awaiter)
+	if !ok || !x.up.body.all {
+		return false
+	}
+	if a.Await(x.resumeFn) {
+		return true
+	}
+	x.block()
+	return false
+}
+
+// answer waits for the response's head. err is what sending ended with.
+func (x *exchange) answer(err error) outcome {
+	resp, rerr := x.readHead(x.up.client)
 	if rerr != nil {
 		if err == nil {
 			err = rerr
@@ -238,7 +276,7 @@ func (x *exchange) attempt(n int) outcome {
 		return x.judge(err)
 	}
 	x.info.ServiceTime = x.serviceTime()
-	host.Report(outlier.Result{Status: healthStatus(resp)})
+	x.up.host.Report(outlier.Result{Status: healthStatus(resp)})
 	return outcome{resp: resp}
 }
 

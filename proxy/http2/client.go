@@ -19,6 +19,16 @@ type ClientConn struct {
 	o     ClientOptions
 	ended chan struct{}
 	used  atomic.Bool
+
+	// What the pool asks for each exchange, without the lock; written by tell.
+	active atomic.Int32 // running
+	takes  atomic.Bool  // room1
+	dead   atomic.Bool  // err is set
+
+	// guarded by conn.mu
+	free    []*clientStream
+	ready   []*clientStream // whose exchange the reader will resume…
+	readyAt int             // …from here on
 }
 
 // NewClientConn takes over a connection: it sends the preface and starts the reader goroutine,
@@ -40,17 +50,23 @@ func NewClientConn(ctx context.Context, nc *netio.Conn, info *msg.ConnInfo, o Cl
 	c.mu.Lock()
 	c.wbuf = append(c.out(), preface...)
 	c.hello()
+	cc.tell()
 	c.mu.Unlock()
-	go cc.read() // its first wait sends the preface, unless a stream does before
+	go cc.read(&turn{c: c}) // its first wait sends the preface, unless a stream does before
 	return cc, nil
 }
 
-func (cc *ClientConn) read() {
+// read reads until the connection ends or the turn is passed on.
+func (cc *ClientConn) read(t *turn) {
+	err := cc.loop(t)
+	if err == errPassed {
+		return
+	}
 	defer close(cc.ended)
-	err := cc.loop()
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
+	cc.resumeRest()
 	cc.end(err)
 }
 
@@ -62,23 +78,26 @@ func (cc *ClientConn) Done() <-chan struct{} { return cc.ended }
 
 // Err is why the connection ended, nil while it has not.
 func (cc *ClientConn) Err() error {
+	if !cc.dead.Load() {
+		return nil
+	}
 	cc.mu.Lock()
 	defer cc.mu.Unlock()
 	return cc.err
 }
 
 // Streams is the number of exchanges that were started and not closed.
-func (cc *ClientConn) Streams() int {
-	cc.mu.Lock()
-	defer cc.mu.Unlock()
-	return cc.running
-}
+func (cc *ClientConn) Streams() int { return int(cc.active.Load()) }
 
 // CanTakeStream tells whether Start would succeed now.
-func (cc *ClientConn) CanTakeStream() bool {
-	cc.mu.Lock()
-	defer cc.mu.Unlock()
-	return cc.room1()
+func (cc *ClientConn) CanTakeStream() bool { return cc.takes.Load() }
+
+// tell publishes what changed. mu is held.
+func (cc *ClientConn) tell() {
+	cc.active.Store(int32(cc.running))
+	if ok := cc.room1(); ok != cc.takes.Load() {
+		cc.takes.Store(ok)
+	}
 }
 
 func (cc *ClientConn) room1() bool {
@@ -96,11 +115,12 @@ func (cc *ClientConn) Start() (msg.Client, error) {
 	if !cc.room1() {
 		return nil, upstreamError("start", errFull, false, false)
 	}
-	s := clientStreams.Get().(*clientStream)
+	s := cc.newStream()
 	s.renew(cc.conn, 0)
 	s.resp.Reset()
 	s.state = clientState{fresh: !cc.used.Swap(true)}
 	cc.running++
+	cc.tell()
 	return s, nil
 }
 
@@ -109,6 +129,7 @@ func (cc *ClientConn) Shut() {
 	cc.mu.Lock()
 	defer cc.mu.Unlock()
 	cc.draining = drainLast
+	cc.tell()
 	cc.leaveIfDone()
 }
 
@@ -123,15 +144,11 @@ var errClosed = errors.New("connection closed by its pool")
 
 // leaveIfDone closes the connection if nothing runs and nothing may come. mu is held.
 func (cc *ClientConn) leaveIfDone() {
-	if cc.maybeEnd() == nil || cc.err != nil {
+	if cc.maybeEnd() == nil || cc.err != nil || cc.leaving {
 		return
 	}
 	cc.wbuf = appendGoAway(cc.out(), 0, codeNo, "")
-	cc.conn.flush(false)
-	for cc.flushing && cc.err == nil {
-		cc.conn.room.Wait()
-	}
-	cc.fail(errClosed)
+	cc.leave()
 }
 
 // headers deals with a header block of the upstream. mu is held.
@@ -166,6 +183,9 @@ type clientStream struct {
 	interims []*msg.Response
 	infos    int
 	closed   bool
+	resume   func()        // Await's; nil when nobody awaits the response, or it is being run
+	queued   bool          // in ClientConn.ready
+	down     *serverStream // the other side of the exchange that awaits
 }
 
 // clientState is what the exchange's owner knows.
@@ -189,6 +209,8 @@ var clientStreams = sync.Pool{New: func() any {
 var (
 	_ msg.Client  = (*clientStream)(nil)
 	_ msg.Readier = (*clientStream)(nil)
+	_ msg.Awaiter = (*clientStream)(nil)
+	_ msg.Keeper  = (*clientStream)(nil)
 )
 
 // maxInterims bounds how many 1xx heads one response may have.
@@ -241,7 +263,7 @@ func (s *clientStream) interim() error {
 		r.Fields.Append(f.Name, f.Value)
 	}
 	s.interims = append(s.interims, r)
-	s.cond.Broadcast()
+	s.wake()
 	return nil
 }
 
@@ -262,7 +284,7 @@ func (s *clientStream) final(k *headSink, end bool) {
 	if end {
 		s.c.endRemote(&s.stream)
 	}
-	s.cond.Broadcast()
+	s.wake()
 }
 
 // Conn implements [msg.Client].
@@ -279,6 +301,13 @@ func (s *clientStream) SetDeadline(t time.Time) {
 	if s.waiting > 0 {
 		s.cond.Broadcast()
 	}
+	if s.resume != nil && !t.IsZero() {
+		if time.Now().Before(t) {
+			s.c.arm(t)
+		} else {
+			s.resumeAside()
+		}
+	}
 }
 
 // Close implements [msg.Client]. The stream's memory is reused: no other goroutine may be in, or
@@ -293,11 +322,14 @@ func (s *clientStream) Close() {
 	s.closed = true
 	s.abort(codeCancel, "closed early")
 	s.discard()
-	cc.running--
+	if cc.running--; cc.running == 0 {
+		cc.mayRest()
+	}
+	cc.tell()
 	if cc.maybeEnd() != nil {
 		cc.leaveIfDone()
 	} else {
-		cc.conn.flush(true)
+		s.push(true)
 	}
 	if s.busy == 0 {
 		s.recycle()
@@ -311,6 +343,11 @@ func (s *clientStream) Close() {
 func (s *clientStream) recycle() {
 	s.resp.Reset()
 	s.headDone, s.interims, s.infos, s.closed = false, nil, 0, false
+	s.turn, s.down = nil, nil
 	s.state = clientState{}
-	clientStreams.Put(s)
+	if cc := s.c.client; len(cc.free) < maxFree {
+		cc.free = append(cc.free, s)
+	} else {
+		clientStreams.Put(s)
+	}
 }

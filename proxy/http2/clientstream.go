@@ -80,7 +80,7 @@ func (s *clientStream) writeHead(r *msg.Request, end bool) error {
 	c.encodeRequest(s.id, r, end)
 	if end {
 		s.localEnd = true
-		c.flush(true)
+		s.push(true)
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ func (s *clientStream) awaitConnect() error {
 		c.early = slices.DeleteFunc(c.early, func(o *stream) bool { return o == &s.stream })
 	}()
 	for !c.peer.received && s.dead() == nil {
-		c.flush(true)
+		s.send()
 		if c.peer.received {
 			break
 		}
@@ -181,7 +181,7 @@ func (s *clientStream) cut(cd code) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	s.abort(cd, "aborted")
-	s.c.flush(false)
+	s.push(false)
 }
 
 // Flush implements [msg.Client].
@@ -219,7 +219,7 @@ func (s *clientStream) readHead() (*msg.Response, error) {
 			return nil, err
 		}
 		if len(c.wbuf) > 0 && !c.flushing {
-			c.flush(true)
+			s.send()
 			continue
 		}
 		if err := s.wait(); err != nil {

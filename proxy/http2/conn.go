@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"runtime"
 	"sync"
 	"time"
 
@@ -29,19 +28,23 @@ type conn struct {
 	client *ClientConn
 	lim    limits
 	done   chan struct{} // closed when the connection has failed or ended
+	// canWriteNow: there is a socket, so that nobody but flushOn waits for the peer to take bytes.
+	canWriteNow bool // set at creation
 
-	// reader only
-	in       netio.Buffer
-	dec      decoder
-	head     header // of the frame being read
-	sink     headSink
-	block    []byte // a header block that CONTINUATION goes on with
-	blockOf  header // its HEADERS frame; stream 0: none
-	conts    int
-	taken    bool // the payload of the DATA frame being read belongs to its stream
-	settled  bool // the peer's first SETTINGS have come
-	guard    guard
-	deadline time.Time // the read deadline that is set
+	// reader only: whoever has the turn
+	in        netio.Buffer
+	dec       decoder
+	head      header // of the frame being read
+	sink      headSink
+	block     []byte // a header block that CONTINUATION goes on with
+	blockOf   header // its HEADERS frame; stream 0: none
+	conts     int
+	begun     bool // head is of a frame of which more is to come
+	left, pad int  // of a DATA frame's payload and padding
+	taken     bool // the payload of the DATA frame being read belongs to its stream
+	settled   bool // the peer's first SETTINGS have come
+	guard     guard
+	deadline  time.Time // the read deadline that is set
 
 	mu sync.Mutex
 	// mu protects the following.
@@ -49,6 +52,8 @@ type conn struct {
 	wbuf     []byte
 	spare    []byte
 	flushing bool
+	leaving  bool      // to be closed when the output is out
+	dirty    *turn     // the last turn that will flush this connection
 	room     sync.Cond // wbuf has been taken to be written
 	streams  map[uint32]*stream
 	running  int    // server: handlers; client: streams not closed
@@ -67,6 +72,9 @@ type conn struct {
 	goneAway bool // the peer's GOAWAY has come
 	timer    *time.Timer
 	timerAt  time.Time
+	rest     *time.Timer // looks whether the connection idles
+	resting  bool        // rest is armed
+	quiet    bool        // nothing ran since rest was armed
 }
 
 // peerSettings are the peer's limits.
@@ -86,15 +94,9 @@ const (
 	drainLast             // GOAWAY with the last ID that we take
 )
 
-// maxBuffered bounds what waits to be written, in bytes: data waits for room above it.
-const maxBuffered = 64 << 10
-
-// maxControl bounds it when the peer makes us answer faster than it reads.
-const maxControl = 512 << 10
-
 func newConn(nc *netio.Conn, lim limits) *conn {
 	c := &conn{
-		nc: nc, lim: lim, done: make(chan struct{}),
+		nc: nc, lim: lim, done: make(chan struct{}), canWriteNow: nc.CanWriteNow(),
 		dec: newDecoder(defaultTableSize), enc: newEncoder(),
 		streams: make(map[uint32]*stream),
 		peer:    peerSettings{maxFrame: minMaxFrame, window: initialWindow, maxStreams: defaultPeerStreams},
@@ -103,97 +105,6 @@ func newConn(nc *netio.Conn, lim limits) *conn {
 	c.room.L = &c.mu
 	c.guard.init()
 	return c
-}
-
-// out returns the buffer to append frames to. mu is held.
-func (c *conn) out() []byte {
-	if c.wbuf == nil {
-		if c.spare != nil {
-			c.wbuf, c.spare = c.spare, nil
-		} else {
-			c.wbuf = netio.Get()[:0]
-		}
-	}
-	return c.wbuf
-}
-
-// flush writes what has been appended. If somebody else is about to, or
-// writes already, it will do it for us. With yield other goroutines may run first, so that the frames of
-// streams that are just being served leave in the same write. mu is held, and released in between.
-func (c *conn) flush(yield bool) {
-	if c.flushing || len(c.wbuf) == 0 || c.err != nil {
-		return
-	}
-	c.flushing = true
-	if yield {
-		c.mu.Unlock()
-		runtime.Gosched()
-		c.mu.Lock()
-	}
-	for rounds := 0; len(c.wbuf) > 0 && c.err == nil; rounds++ {
-		if rounds == 4 {
-			go c.flushOn() // do not keep this stream busy for the others for ever
-			return
-		}
-		c.writeOut()
-	}
-	c.idleBuffers()
-	c.flushing = false
-	c.room.Broadcast()
-}
-
-// flushOn goes on with a flush; it ends when nothing is left or the connection fails.
-func (c *conn) flushOn() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for len(c.wbuf) > 0 && c.err == nil {
-		c.writeOut()
-	}
-	c.idleBuffers()
-	c.flushing = false
-	c.room.Broadcast()
-}
-
-// flushAside flushes on a goroutine of its own: the reader must not wait for a peer that waits for it.
-func (c *conn) flushAside() {
-	if c.flushing || len(c.wbuf) == 0 || c.err != nil {
-		return
-	}
-	c.flushing = true
-	go c.flushOn()
-}
-
-func (c *conn) writeOut() {
-	b := c.wbuf
-	c.wbuf = nil
-	c.mu.Unlock()
-	_, err := c.nc.Write(b)
-	c.mu.Lock()
-	if cap(b) <= 2*maxBuffered && c.spare == nil {
-		c.spare = b[:0]
-	}
-	if err != nil {
-		c.fail(err)
-	}
-	c.room.Broadcast()
-}
-
-// idleBuffers gives memory back when nothing waits.
-func (c *conn) idleBuffers() {
-	if len(c.wbuf) == 0 && c.wbuf != nil {
-		c.putBuffer(c.wbuf)
-		c.wbuf = nil
-	}
-	if c.spare != nil {
-		c.putBuffer(c.spare)
-		c.spare = nil
-	}
-}
-
-func (c *conn) putBuffer(b []byte) {
-	if cap(b) == netio.BufferSize { // else it has grown, and is the collector's
-		netio.Put((*[netio.BufferSize]byte)(b[:netio.BufferSize]))
-	}
 }
 
 // fail marks the connection as dead and wakes everybody. mu is held.
@@ -205,14 +116,22 @@ func (c *conn) fail(err error) {
 		err = io.ErrUnexpectedEOF // to a stream it is not the end of a body
 	}
 	c.err = err
+	if c.client != nil {
+		c.client.dead.Store(true)
+		c.client.tell()
+	}
 	for _, s := range c.streams {
 		s.gone()
 		s.cond.Broadcast()
+		s.resumeAside()
 	}
 	c.wakeEarly()
 	c.room.Broadcast()
 	if c.timer != nil {
 		c.timer.Stop()
+	}
+	if c.rest != nil {
+		c.rest.Stop()
 	}
 	close(c.done)
 	// The reader, and a write that waits, must end too. After an orderly end
@@ -346,7 +265,8 @@ func (c *conn) tick() {
 		case s.deadline.IsZero():
 		case !s.deadline.After(now):
 			s.cond.Broadcast()
-		case s.waiting > 0 && (next.IsZero() || s.deadline.Before(next)):
+			s.resumeAside()
+		case s.waits() && (next.IsZero() || s.deadline.Before(next)):
 			next = s.deadline
 		}
 	}

@@ -1,67 +1,86 @@
 package http2
 
-import (
-	"errors"
-	"io"
-)
+// data handles what has come of a DATA frame.
+func (c *conn) data() (more bool, err error) {
+	h := c.head
+	if c.left < 0 {
+		if !h.has(flagPadded) && h.stream != 0 && c.in.Len() >= h.len {
+			return false, c.dataWhole(h)
+		}
+		if more, err := c.dataStart(h); more || err != nil {
+			return more, err
+		}
+	}
+	for c.left > 0 {
+		p := c.in.Bytes()
+		if len(p) == 0 {
+			return true, nil
+		}
+		p = p[:min(len(p), c.left)]
+		c.left -= len(p)
+		c.mu.Lock()
+		err := c.dataPiece(h, p, c.left == 0)
+		c.mu.Unlock()
+		if err != nil {
+			return false, err
+		}
+		c.in.Consume(len(p))
+	}
+	if c.pad > 0 {
+		n := min(c.pad, c.in.Len())
+		c.in.Consume(n)
+		if c.pad -= n; c.pad > 0 {
+			return true, nil
+		}
+	}
+	c.begun = false
+	return false, nil
+}
 
-// data handles a DATA frame piece by piece as it arrives.
-func (c *conn) data(h header) error {
+// dataWhole handles a frame that is there whole, as nearly all are.
+func (c *conn) dataWhole(h header) error {
+	c.begun = false
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.dataHead(h, h.len); err != nil {
+		return err
+	}
+	var err error
+	if h.len > 0 {
+		err = c.dataPiece(h, c.in.Bytes()[:h.len], true)
+	}
+	c.in.Consume(h.len)
+	return err
+}
+
+// dataStart looks at what precedes the payload, and sets left and pad.
+func (c *conn) dataStart(h header) (more bool, err error) {
 	if h.stream == 0 {
-		return connErr(codeProtocol, "DATA without stream")
+		return false, connErr(codeProtocol, "DATA without stream")
 	}
 	left, pad := h.len, 0
 	if h.has(flagPadded) {
 		if left == 0 {
-			return connErr(codeFrameSize, "padded DATA of no size")
+			return false, connErr(codeFrameSize, "padded DATA of no size")
 		}
-		if err := c.need(1); err != nil {
-			return err
+		if c.in.Len() == 0 {
+			return true, nil
 		}
 		pad = int(c.in.Bytes()[0])
 		c.in.Consume(1)
 		left--
 		if pad > left {
-			return connErr(codeProtocol, "padding too long")
+			return false, connErr(codeProtocol, "padding too long")
 		}
 	}
-	if err := c.dataHead(h, left-pad); err != nil {
-		return err
-	}
-	for left -= pad; left > 0; {
-		if err := c.need(1); err != nil {
-			return eofInFrame(err)
-		}
-		p := c.in.Bytes()
-		p = p[:min(len(p), left)]
-		left -= len(p)
-		if err := c.dataPiece(h, p, left == 0); err != nil {
-			return err
-		}
-		c.in.Consume(len(p))
-	}
-	for pad > 0 {
-		if err := c.need(1); err != nil {
-			return eofInFrame(err)
-		}
-		n := min(pad, c.in.Len())
-		c.in.Consume(n)
-		pad -= n
-	}
-	return nil
-}
-
-func eofInFrame(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-// dataHead checks a DATA frame before its payload: state, windows, length.
-func (c *conn) dataHead(h header, n int) error {
+	c.left, c.pad = left-pad, pad
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return false, c.dataHead(h, left-pad)
+}
+
+// dataHead checks a DATA frame before its payload: state, windows, length. mu is held.
+func (c *conn) dataHead(h header, n int) error {
 	c.taken = false
 	if c.err != nil {
 		return c.err
@@ -128,10 +147,8 @@ func (c *conn) strayed(id uint32) error {
 	return c.control(appendRST(c.out(), id, codeStreamClosed))
 }
 
-// dataPiece gives a piece of the payload to the stream, if that still takes it.
+// dataPiece gives a piece of the payload to the stream, if that still takes it. mu is held.
 func (c *conn) dataPiece(h header, p []byte, last bool) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	s := c.streams[h.stream]
 	if !c.taken || s == nil { // refused by dataHead, which has given it back, or gone since
 		if c.taken {
@@ -155,6 +172,7 @@ func (c *conn) endRemote(s *stream) {
 		return
 	}
 	s.remoteEnd = true
-	s.maybeClosed()
-	s.cond.Broadcast()
+	if !s.maybeClosed() {
+		s.wake()
+	}
 }

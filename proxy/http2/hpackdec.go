@@ -47,7 +47,7 @@ func (d *decoder) decode(b []byte, sink fieldSink, most int) error {
 			name, value, b, err = d.indexed(b)
 		case c&0xc0 == 0x40:
 			if name, value, b, err = d.literal(b, 6); err == nil {
-				d.table.add(name, value, 0, 0)
+				d.table.add(name, value)
 			}
 		case c&0xe0 == 0x20:
 			if !first { // RFC 7541 section 4.2: at the beginning of a block only

@@ -1,18 +1,24 @@
 package http2
 
-import "hash/maphash"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // encoder encodes header blocks. It indexes a field when it sees it for the second
 // time, so that values that are different each time do not push out those that come again. Strings
 // are sent as they are: Huffman coding costs more CPU than the bytes it saves between neighbours.
+//
+// What is in the table is found by hash in arrays where the latest wins. Who makes fields collide only
+// makes their encoding longer.
 type encoder struct {
 	table  table
-	update bool       // the next block begins with a size update (RFC 7541 section 4.2)
-	seen   [64]uint32 // hashes of fields that were sent once
-	lower  []byte     // scratch
+	update bool        // the next block begins with a size update (RFC 7541 section 4.2)
+	seen   [64]uint32  // hashes of fields that were sent once
+	fields [128]uint32 // by hash: the number of the entry, see table.total
+	names  [64]uint32  // the same by hash of the name
+	lower  []byte      // scratch
 }
-
-var hashSeed = maphash.MakeSeed()
 
 func newEncoder() encoder { return encoder{table: table{max: defaultTableSize}} }
 
@@ -41,51 +47,82 @@ func (e *encoder) begin(b []byte) []byte {
 
 // field appends one field; its name is lower-cased.
 func (e *encoder) field(b, name, value []byte) []byte {
-	name = e.lowered(name)
-	static, both := staticFind(name, value)
+	if hasUpper(name) {
+		name = e.lowered(name)
+	}
+	nameHash := hashOf(name, 0)
+	static, both := staticFind(name, value, nameHash)
 	if both {
 		return appendInt(b, 0x80, 7, static)
+	}
+	hash := hashOf(value, nameHash)
+	slot := &e.fields[hash%uint64(len(e.fields))]
+	if i := e.table.index(*slot); i != 0 {
+		if n, v := e.table.at(i); string(v) == string(value) && string(n) == string(name) {
+			return appendInt(b, 0x80, 7, staticLen+i)
+		}
 	}
 	if sensitive(name) {
 		return e.literal(b, 0x10, 4, static, name, value)
 	}
-	nameHash := maphash.Bytes(hashSeed, name)
-	hash := nameHash*31 + maphash.Bytes(hashSeed, value)
-	index, both := e.find(name, value, hash, nameHash, static == 0)
-	if both {
-		return appendInt(b, 0x80, 7, index)
+	index := static
+	if index == 0 {
+		index = e.findName(name, nameHash)
 	}
-	if static != 0 {
-		index = static
-	}
-	slot := &e.seen[hash%uint64(len(e.seen))]
-	if *slot != uint32(hash>>32) || len(name)+len(value)+entryOverhead > e.table.max/4 {
-		*slot = uint32(hash >> 32)
+	seen := &e.seen[hash%uint64(len(e.seen))]
+	if *seen != uint32(hash>>32) || len(name)+len(value)+entryOverhead > e.table.max/4 {
+		*seen = uint32(hash >> 32)
 		return e.literal(b, 0, 4, index, name, value)
 	}
 	b = e.literal(b, 0x40, 6, index, name, value)
-	e.table.add(name, value, hash, nameHash)
+	if e.table.add(name, value) {
+		*slot = e.table.total
+		e.names[nameHash%uint64(len(e.names))] = e.table.total
+	}
 	return b
 }
 
-// find looks in the dynamic table, the newest first.
-func (e *encoder) find(name, value []byte, hash, nameHash uint64, wantName bool) (index int, both bool) {
-	t := &e.table
-	for i := len(t.ents) - 1; i >= t.head; i-- {
-		c := &t.ents[i]
-		if c.hash == hash {
-			n, v := t.at(len(t.ents) - i)
-			if string(n) == string(name) && string(v) == string(value) {
-				return staticLen + len(t.ents) - i, true
-			}
-		}
-		if wantName && index == 0 && c.nameHash == nameHash {
-			if n, _ := t.at(len(t.ents) - i); string(n) == string(name) {
-				index = staticLen + len(t.ents) - i
-			}
+// findName looks for an entry of the dynamic table with this name; 0: none.
+func (e *encoder) findName(name []byte, hash uint64) int {
+	if i := e.table.index(e.names[hash%uint64(len(e.names))]); i != 0 {
+		if n, _ := e.table.at(i); string(n) == string(name) {
+			return staticLen + i
 		}
 	}
-	return index, false
+	return 0
+}
+
+// hashOf mixes b into seed. It need not withstand attacks.
+func hashOf(b []byte, seed uint64) uint64 {
+	const k = 0x9e3779b97f4a7c15
+	h := seed ^ uint64(len(b))*k
+	for ; len(b) >= 8; b = b[8:] {
+		h = bits.RotateLeft64((h^binary.LittleEndian.Uint64(b))*k, 29)
+	}
+	var w uint64
+	for i, c := range b {
+		w |= uint64(c) << (8 * i)
+	}
+	h = (h ^ w) * k
+	return h ^ h>>32
+}
+
+// hasUpper tells whether b has an upper-case letter. It looks at eight bytes at a time.
+func hasUpper(b []byte) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for ; len(b) >= 8; b = b[8:] {
+		x := binary.LittleEndian.Uint64(b)
+		low := x &^ highs
+		if (low+(0x80-'A')*ones)&^(low+(0x7f-'Z')*ones)&^x&highs != 0 {
+			return true
+		}
+	}
+	for _, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			return true
+		}
+	}
+	return false
 }
 
 // sensitive fields are never indexed, here or further on (RFC 7541 section 7.1.3).
@@ -98,18 +135,13 @@ func sensitive(name []byte) bool {
 }
 
 func (e *encoder) lowered(name []byte) []byte {
-	for i, c := range name {
+	e.lower = append(e.lower[:0], name...)
+	for i, c := range e.lower {
 		if 'A' <= c && c <= 'Z' {
-			e.lower = append(e.lower[:0], name...)
-			for ; i < len(e.lower); i++ {
-				if c := e.lower[i]; 'A' <= c && c <= 'Z' {
-					e.lower[i] = c + 'a' - 'A'
-				}
-			}
-			return e.lower
+			e.lower[i] = c + 'a' - 'A'
 		}
 	}
-	return name
+	return e.lower
 }
 
 func (e *encoder) literal(b []byte, first byte, prefix uint, index int, name, value []byte) []byte {

@@ -67,25 +67,37 @@ var staticFields = [...][2]string{
 
 const staticLen = len(staticFields)
 
-// staticNames finds a name's first index.
-var staticNames = func() map[string]int {
-	m := make(map[string]int, staticLen)
-	for i := staticLen - 1; i >= 0; i-- {
-		m[staticFields[i][0]] = i + 1
+// staticSlots finds a name's first index by the hash of the name; collisions go to the next slot.
+var staticSlots = func() (t [256]uint8) {
+	for i := range staticFields {
+		name := stringBytes(staticFields[i][0])
+		if i > 0 && staticFields[i][0] == staticFields[i-1][0] {
+			continue
+		}
+		at := hashOf(name, 0) % 256
+		for t[at] != 0 {
+			at = (at + 1) % 256
+		}
+		t[at] = uint8(i + 1)
 	}
-	return m
+	return t
 }()
 
-// staticFind returns the index of name (0: none) and whether value matches too.
-func staticFind(name, value []byte) (int, bool) {
-	first := staticNames[string(name)]
-	if first == 0 {
-		return 0, false
-	}
-	for i := first; i <= staticLen && staticFields[i-1][0] == staticFields[first-1][0]; i++ {
-		if staticFields[i-1][1] == string(value) {
-			return i, true
+// staticFind returns the index of name (0: none) and whether value matches too. hash is hashOf(name, 0).
+func staticFind(name, value []byte, hash uint64) (int, bool) {
+	for at := hash % 256; ; at = (at + 1) % 256 {
+		first := int(staticSlots[at])
+		if first == 0 {
+			return 0, false
 		}
+		if staticFields[first-1][0] != string(name) {
+			continue
+		}
+		for i := first; i <= staticLen && staticFields[i-1][0] == staticFields[first-1][0]; i++ {
+			if staticFields[i-1][1] == string(value) {
+				return i, true
+			}
+		}
+		return first, false
 	}
-	return first, false
 }

@@ -10,14 +10,10 @@ type table struct {
 	head  int
 	size  int // as the RFC counts
 	max   int
-	total uint64 // entries ever added: names an entry across evictions
+	total uint32 // number of the newest entry: numbers name entries across evictions
 }
 
-type entry struct {
-	off, name, value int
-	hash             uint64 // of name and value; encoder only
-	nameHash         uint64
-}
+type entry struct{ off, name, value int }
 
 func (t *table) len() int { return len(t.ents) - t.head }
 
@@ -25,6 +21,14 @@ func (t *table) len() int { return len(t.ents) - t.head }
 func (t *table) at(i int) (name, value []byte) {
 	e := &t.ents[len(t.ents)-i]
 	return t.data[e.off : e.off+e.name], t.data[e.off+e.name : e.off+e.name+e.value]
+}
+
+// index is the dynamic index of the entry with a number; 0 if it is gone, or for 0.
+func (t *table) index(number uint32) int {
+	if i := t.total - number; number != 0 && i < uint32(t.len()) {
+		return int(i) + 1
+	}
+	return 0
 }
 
 func (t *table) resize(max int) {
@@ -44,20 +48,23 @@ func (t *table) evict(need int) {
 	}
 }
 
-// add appends an entry, whose bytes must not lie in the table. One that is larger than the table empties it.
-func (t *table) add(name, value []byte, hash, nameHash uint64) {
+// add appends an entry, whose bytes must not lie in the table. One that is larger than the table empties it, and is not added.
+func (t *table) add(name, value []byte) bool {
 	n := len(name) + len(value)
 	t.evict(n + entryOverhead)
 	if n+entryOverhead > t.max {
-		return
+		return false
 	}
 	if len(t.data)+n > cap(t.data) || t.head > 64 {
 		t.compact(n)
 	}
-	t.ents = append(t.ents, entry{off: len(t.data), name: len(name), value: len(value), hash: hash, nameHash: nameHash})
+	t.ents = append(t.ents, entry{off: len(t.data), name: len(name), value: len(value)})
 	t.data = append(append(t.data, name...), value...)
 	t.size += n + entryOverhead
-	t.total++
+	if t.total++; t.total == 0 {
+		t.total = 1 // 0 names no entry; a number that comes again is compared by content
+	}
+	return true
 }
 
 // compact moves what is alive to the front and makes sure that n bytes fit behind it.

@@ -8,16 +8,44 @@ import (
 	"weft.mesh/weft/proxy/netio"
 )
 
-// loop is the frame loop. It returns when the connection has ended, never with nil.
-func (c *conn) loop() error {
+// loop is the frame loop of whoever has the turn. It returns when the connection has ended or
+// the turn was passed on (errPassed), never with nil. Between two looks at the socket it handles all
+// frames that are there, then runs what they made possible, then sends what came of that.
+func (c *conn) loop(t *turn) error {
 	for {
-		if err := c.frame(); err != nil {
+		more, err := c.frame()
+		if err != nil {
+			return err
+		}
+		if !more {
+			continue
+		}
+		if err := c.work(t); err != nil {
+			return err
+		}
+		if err := c.fill(); err != nil {
+			if err == io.EOF && (c.in.Len() > 0 || c.begun) {
+				err = io.ErrUnexpectedEOF
+			}
 			return err
 		}
 	}
 }
 
-// need waits until n bytes are there. What we owe the peer goes out before.
+// fill waits for more input.
+func (c *conn) fill() error {
+	for {
+		err := c.nc.Fill(&c.in)
+		if err == nil || !netio.IsTimeout(err) {
+			return err
+		}
+		if err := c.timedOut(); err != nil {
+			return err
+		}
+	}
+}
+
+// need waits until n bytes are there, for the preface. What we owe the peer goes out before.
 func (c *conn) need(n int) error {
 	for c.in.Len() < n {
 		c.mu.Lock()
@@ -27,12 +55,7 @@ func (c *conn) need(n int) error {
 		if err != nil {
 			return err
 		}
-		if err := c.nc.Fill(&c.in); err != nil {
-			if netio.IsTimeout(err) {
-				if err = c.timedOut(); err == nil {
-					continue
-				}
-			}
+		if err := c.fill(); err != nil {
 			return err
 		}
 	}
@@ -55,32 +78,34 @@ func (c *conn) setDeadline(t time.Time) {
 	}
 }
 
-// frame reads and handles one frame.
-func (c *conn) frame() error {
-	if err := c.need(frameHeader); err != nil {
-		if err == io.EOF && c.in.Len() > 0 {
-			err = io.ErrUnexpectedEOF
+// frame handles what has come of the next frame; more tells that it cannot go on without further bytes.
+func (c *conn) frame() (more bool, err error) {
+	if !c.begun {
+		if c.in.Len() < frameHeader {
+			return true, nil
 		}
-		return err
+		h := parseHeader(c.in.Bytes())
+		if h.len > minMaxFrame { // we never announce more
+			return false, connErr(codeFrameSize, "frame too long")
+		}
+		if err := c.order(h); err != nil {
+			return false, err
+		}
+		c.in.Consume(frameHeader)
+		c.head, c.begun = h, true
+		c.left, c.pad = -1, 0
 	}
-	h := parseHeader(c.in.Bytes())
-	if h.len > minMaxFrame { // we never announce more
-		return connErr(codeFrameSize, "frame too long")
+	if c.head.typ == frameData {
+		return c.data()
 	}
-	if err := c.order(h); err != nil {
-		return err
+	n := c.head.len
+	if c.in.Len() < n {
+		return true, nil
 	}
-	c.in.Consume(frameHeader)
-	c.head = h
-	if h.typ == frameData {
-		return c.data(h)
-	}
-	if err := c.need(h.len); err != nil {
-		return err
-	}
-	err := c.handle(h, c.in.Bytes()[:h.len])
-	c.in.Consume(h.len)
-	return err
+	c.begun = false
+	err = c.handle(c.head, c.in.Bytes()[:n])
+	c.in.Consume(n)
+	return false, err
 }
 
 // order checks what may come now, by header alone.
@@ -254,6 +279,7 @@ func (c *conn) goAwayFrame(h header, p []byte) error {
 	if c.client == nil {
 		return nil // we never open streams there
 	}
+	c.client.tell()
 	last := binary.BigEndian.Uint32(p) & maxStreamID
 	cd := code(binary.BigEndian.Uint32(p[4:]))
 	for id, s := range c.streams {

@@ -13,9 +13,6 @@ import (
 	msg "weft.mesh/weft/proxy/stream"
 )
 
-// maxIdleWorkers is how many handler goroutines of a connection wait for the next stream.
-const maxIdleWorkers = 8
-
 // serverConn is the server's side of a connection.
 type serverConn struct {
 	*conn
@@ -24,9 +21,16 @@ type serverConn struct {
 	h   func(context.Context, msg.Server)
 
 	workers sync.WaitGroup
+	over    chan struct{} // closed when nobody reads any more
+	overErr error         // set before over is closed
+
+	// reader only
+	runs  []*serverStream // whose handlers are to be run…
+	runAt int             // …from here on
 
 	// guarded by conn.mu
-	idlers    []chan *serverStream
+	free      []*serverStream
+	idlers    []chan job
 	served    uint32
 	quietFrom time.Time // when the last stream ended
 	lastTimer *time.Timer
@@ -47,20 +51,24 @@ func ServeConn(ctx context.Context, nc *netio.Conn, o ServerOptions, h func(ctx 
 		maxStreams:   int(orDefault(o.MaxConcurrentStreams, DefaultMaxStreams)),
 		headTimeout:  o.HeaderTimeout,
 	})
-	sc := &serverConn{conn: c, o: &o, ctx: ctx, h: h, quietFrom: time.Now()}
+	sc := &serverConn{conn: c, o: &o, ctx: ctx, h: h, quietFrom: time.Now(), over: make(chan struct{})}
 	c.server = sc
 	nc.SetWriteStall(orDefault(o.WriteStallTimeout, DefaultWriteStall))
 	if ctx.Done() != nil {
 		defer context.AfterFunc(ctx, nc.Abort)()
 	}
-	err := sc.preface()
-	if err == nil {
+	if err := sc.preface(); err != nil {
+		sc.finish(err)
+	} else {
 		defer netio.OnClose(o.Drain, sc.drain)()
-		err = c.loop()
+		sc.serve(job{turn: &turn{c: c}})
+		<-sc.over
 	}
-	c.end(err)
-	sc.finish()
-	return sc.outcome(err)
+	sc.workers.Wait()
+	sc.mu.Lock()
+	sc.idleBuffers()
+	sc.mu.Unlock()
+	return sc.outcome(sc.overErr)
 }
 
 // preface says hello first, as the RFC allows, and reads the client's.
@@ -131,8 +139,14 @@ func (sc *serverConn) timedOut() error {
 	return connErr(codeNo, "idle")
 }
 
-// finish waits for all handlers; the connection has failed, so they end soon.
-func (sc *serverConn) finish() {
+// finish is the end of the frame loop: handlers end soon, as the connection has failed.
+func (sc *serverConn) finish(err error) {
+	sc.mu.Lock()
+	for ; sc.runAt < len(sc.runs); sc.runAt++ {
+		sc.dispatch(sc.runs[sc.runAt]) // they came before what ended the connection
+	}
+	sc.mu.Unlock()
+	sc.end(err)
 	sc.mu.Lock()
 	for _, w := range sc.idlers {
 		close(w)
@@ -142,10 +156,8 @@ func (sc *serverConn) finish() {
 		sc.lastTimer.Stop()
 	}
 	sc.mu.Unlock()
-	sc.workers.Wait()
-	sc.mu.Lock()
-	sc.idleBuffers()
-	sc.mu.Unlock()
+	sc.overErr = err
+	close(sc.over)
 }
 
 func (sc *serverConn) outcome(err error) error {
@@ -211,7 +223,7 @@ func (sc *serverConn) refuse(id uint32, block []byte) (bool, error) {
 // open starts a stream with its request.
 func (sc *serverConn) open(id uint32, block []byte, end, selfDependent bool) error {
 	c := sc.conn
-	s := serverStreams.Get().(*serverStream)
+	s := sc.newStream()
 	s.renew(c, id)
 	s.server = serverState{}
 	s.req.Reset()
@@ -246,7 +258,7 @@ func (sc *serverConn) open(id uint32, block []byte, end, selfDependent bool) err
 	if n := sc.o.MaxRequests; n > 0 && sc.served >= n {
 		sc.startDrain()
 	}
-	sc.dispatch(s)
+	sc.runs = append(sc.runs, s)
 	return nil
 }
 
@@ -273,39 +285,6 @@ func (sc *serverConn) reject(s *serverStream, k *headSink) error {
 	return c.guard.reset(time.Now())
 }
 
-// dispatch gives a stream to a waiting worker, or a new one. mu is held.
-func (sc *serverConn) dispatch(s *serverStream) {
-	if n := len(sc.idlers); n > 0 {
-		w := sc.idlers[n-1]
-		sc.idlers = sc.idlers[:n-1]
-		w <- s // has room: only idle workers are in the list
-		return
-	}
-	sc.workers.Add(1)
-	go sc.work(s)
-}
-
-// work runs handlers until the connection ends or enough others wait.
-func (sc *serverConn) work(s *serverStream) {
-	defer sc.workers.Done()
-	var next chan *serverStream
-	for s != nil {
-		sc.h(sc.ctx, s)
-		sc.mu.Lock()
-		sc.close(s)
-		if sc.err != nil || len(sc.idlers) >= maxIdleWorkers {
-			sc.mu.Unlock()
-			return
-		}
-		if next == nil {
-			next = make(chan *serverStream, 1)
-		}
-		sc.idlers = append(sc.idlers, next)
-		sc.mu.Unlock()
-		s = <-next
-	}
-}
-
 // close ends a stream whose handler has returned. mu is held.
 func (sc *serverConn) close(s *serverStream) {
 	c := sc.conn
@@ -319,26 +298,14 @@ func (sc *serverConn) close(s *serverStream) {
 	c.running--
 	if c.running == 0 {
 		sc.quietFrom = time.Now()
+		c.mayRest()
 	}
 	if c.maybeEnd() != nil {
-		sc.leave()
-		return
+		c.leave()
+	} else {
+		s.push(false)
 	}
 	s.recycle()
-	c.flush(false)
-}
-
-// leave ends a drained connection from outside the reader: what waits goes out first.
-func (sc *serverConn) leave() {
-	c := sc.conn
-	c.flush(false)
-	for c.flushing && c.err == nil {
-		c.room.Wait()
-	}
-	c.fail(errEnded)
-	_ = sc.nc.CloseWrite()
-	// The client closes when it has read everything; wake the reader if it does not.
-	_ = sc.nc.SetReadDeadline(time.Now().Add(time.Second))
 }
 
 var drainPing = []byte("weftbye!")
@@ -361,7 +328,7 @@ func (sc *serverConn) drainNow() {
 		return
 	}
 	sc.startDrain()
-	sc.conn.flush(false)
+	sc.conn.flushAside()
 }
 
 // startDrain announces the end. Streams that are on their way are still served: the last ID
@@ -396,7 +363,7 @@ func (sc *serverConn) endDrain() {
 	c.draining = drainLast
 	c.wbuf = appendGoAway(c.out(), c.lastPeer, codeNo, "")
 	if c.maybeEnd() != nil {
-		sc.leave()
+		c.leave()
 		return
 	}
 	c.flushAside()

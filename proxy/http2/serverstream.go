@@ -31,13 +31,19 @@ var serverStreams = sync.Pool{New: func() any {
 var (
 	_ msg.Server  = (*serverStream)(nil)
 	_ msg.Readier = (*serverStream)(nil)
+	_ msg.Blocker = (*serverStream)(nil)
+	_ msg.Keeper  = (*serverStream)(nil)
 )
 
-// recycle gives the stream back; nobody has it any more.
+// recycle gives the stream back; nobody has it any more. mu is held.
 func (s *serverStream) recycle() {
 	s.recv.drop()
 	s.req.Reset()
-	serverStreams.Put(s)
+	if sc := s.c.server; len(sc.free) < maxFree {
+		sc.free = append(sc.free, s)
+	} else {
+		serverStreams.Put(s)
+	}
 }
 
 // Request implements [msg.Server].
@@ -85,7 +91,7 @@ func (s *serverStream) proceed() {
 	b, start := c.beginBlock()
 	b = c.enc.field(b, stringBytes(":status"), stringBytes("100"))
 	c.endBlock(b, start, s.id, false)
-	c.flush(false)
+	s.push(false)
 }
 
 // ReadReady implements [msg.Readier].
@@ -162,7 +168,7 @@ func (s *serverStream) writeHead(r *msg.Response, code int, end bool) error {
 	case end:
 		s.finishSend()
 	case code < 200:
-		c.flush(false)
+		s.push(false)
 	}
 	return nil
 }
@@ -226,8 +232,11 @@ func (s *serverStream) Abort() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	s.abort(codeInternal, "aborted")
-	s.c.flush(false)
+	s.c.flushAside()
 }
+
+// Block implements [msg.Blocker].
+func (s *serverStream) Block() { s.turn.pass() }
 
 // Gone implements [msg.Server].
 func (s *serverStream) Gone() bool {

@@ -44,6 +44,9 @@ func (c *conn) setting(id uint16, v uint32) error {
 		}
 	case settingMaxStreams:
 		c.peer.maxStreams = int(min(v, maxStreamID))
+		if c.client != nil {
+			c.client.tell()
+		}
 	case settingWindow:
 		if v > maxWindow {
 			return connErr(codeFlowControl, "invalid INITIAL_WINDOW_SIZE")

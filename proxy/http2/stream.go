@@ -33,12 +33,15 @@ type stream struct {
 	refused   bool  // the peer will not have processed it: GOAWAY, REFUSED_STREAM
 	waiting   int   // goroutines in wait
 	busy      int   // goroutines inside a call that may wait
+	turn      *turn // of the reader that runs the exchange now, nil if none does; the exchange's goroutine only
 	blocked   bool  // waits for the connection's window
 	deadline  time.Time
 
 	arena    []byte // bytes of heads and trailers
 	cookies  []byte
 	trailers msg.Fields
+
+	kept any // see [msg.Keeper]
 
 	over     chan struct{} // Done; made when asked for, kept while it is open
 	overShut bool
@@ -57,10 +60,16 @@ func (s *stream) renew(c *conn, id uint32) {
 		over = nil
 	}
 	trailers.Reset()
-	*s = stream{c: c, id: id, recv: s.recv, srv: s.srv, cli: s.cli, arena: arena, cookies: cookies, trailers: trailers, over: over,
+	*s = stream{c: c, id: id, recv: s.recv, kept: s.kept, srv: s.srv, cli: s.cli, arena: arena, cookies: cookies, trailers: trailers, over: over,
 		recvWin: c.lim.streamWindow, sendWin: c.peer.window, declare: -1}
 	s.cond.L = &c.mu
 }
+
+// Kept implements [msg.Keeper].
+func (s *stream) Kept() any { return s.kept }
+
+// Keep implements [msg.Keeper].
+func (s *stream) Keep(v any) { s.kept = v }
 
 // gone marks Done. mu is held.
 func (s *stream) gone() {
@@ -92,6 +101,9 @@ func (s *stream) dead() error {
 
 // wait sleeps until something happened. The caller checks its condition again. mu is held.
 func (s *stream) wait() error {
+	if s.passTurn() {
+		return nil
+	}
 	if !s.deadline.IsZero() {
 		if !time.Now().Before(s.deadline) {
 			return os.ErrDeadlineExceeded
@@ -103,6 +115,57 @@ func (s *stream) wait() error {
 	s.waiting--
 	return nil
 }
+
+// passTurn gives the right to read away before a wait. true: mu, which is held, was released
+// in between, so that the condition to wait for must be looked at again.
+func (s *stream) passTurn() bool {
+	t := s.turn
+	if !t.on() {
+		return false
+	}
+	s.c.mu.Unlock()
+	t.pass()
+	s.c.mu.Lock()
+	return true
+}
+
+// push sends what was appended: at once, or at the end of the turn in which the exchange runs. mu is held.
+func (s *stream) push(yield bool) {
+	if t := s.turn; t.on() {
+		t.mark(s.c)
+		return
+	}
+	s.c.flush(yield)
+}
+
+// send sends at once. mu is held, and released in between.
+func (s *stream) send() {
+	if s.turn.on() {
+		s.c.flushAside()
+		return
+	}
+	s.c.flush(true)
+}
+
+// wake tells whoever waits for the stream. mu is held; for the reader.
+func (s *stream) wake() {
+	if s.waiting > 0 {
+		s.cond.Broadcast()
+	}
+	if s.cli != nil && s.cli.resume != nil {
+		s.c.client.queue(s.cli)
+	}
+}
+
+// resumeAside is wake for others than the reader. mu is held.
+func (s *stream) resumeAside() {
+	if s.cli != nil && s.cli.resume != nil {
+		s.c.client.resumeAside(s.cli)
+	}
+}
+
+// waits tells whether anybody would be woken. mu is held.
+func (s *stream) waits() bool { return s.waiting > 0 || s.cli != nil && s.cli.resume != nil }
 
 // abort resets the stream from our side. mu is held.
 func (s *stream) abort(cd code, why string) {
@@ -130,14 +193,16 @@ func (s *stream) ended() {
 		s.blocked = false
 		c.blocked--
 	}
-	s.cond.Broadcast()
+	s.wake()
 }
 
 // maybeClosed ends the stream when both sides have. mu is held.
-func (s *stream) maybeClosed() {
+func (s *stream) maybeClosed() bool {
 	if s.localEnd && s.remoteEnd {
 		s.ended()
+		return true
 	}
+	return false
 }
 
 // waitRoom waits like wait for something that concerns the whole connection. mu is held.
@@ -165,7 +230,7 @@ func (s *stream) readBody() ([]byte, error) {
 			return nil, err
 		}
 		if len(c.wbuf) > 0 && !c.flushing {
-			c.flush(true)
+			s.send()
 			continue
 		}
 		if err := s.wait(); err != nil {
@@ -193,7 +258,7 @@ func (s *stream) credit(n int) {
 		due = true
 	}
 	if c.giveBack(n) || due {
-		c.flush(false)
+		s.push(false)
 	}
 }
 
@@ -261,7 +326,7 @@ func (s *stream) writeBody(p []byte, end bool) error {
 		c.wbuf = appendHeader(c.out(), 0, frameData, flagEndStream, s.id)
 		s.finishSend()
 	} else if len(c.wbuf) >= maxBuffered/2 {
-		c.flush(false)
+		s.send()
 	}
 	return nil
 }
@@ -270,7 +335,10 @@ func (s *stream) writeBody(p []byte, end bool) error {
 func (s *stream) waitSend(window bool) error {
 	c := s.c
 	if len(c.wbuf) > 0 && !c.flushing {
-		c.flush(false)
+		s.send()
+		return nil
+	}
+	if s.passTurn() {
 		return nil
 	}
 	if !window {
@@ -293,7 +361,7 @@ func (s *stream) waitSend(window bool) error {
 func (s *stream) finishSend() {
 	s.localEnd = true
 	s.maybeClosed()
-	s.c.flush(true)
+	s.push(true)
 }
 
 // writeTrailers ends the message with a header block.
@@ -325,7 +393,7 @@ func (s *stream) flush() error {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.flush(true)
+	s.push(true)
 	return s.dead()
 }
 

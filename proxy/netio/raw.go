@@ -52,6 +52,13 @@ type raw struct {
 	wrote     int
 	writeErr  error
 	stalled   bool
+	noWait    atomic.Bool // WriteNow is running
+
+	// what WriteNow kept; guarded by the descriptor's write lock, which steps hold
+	kept     []byte
+	keeps    atomic.Int64 // len(kept)
+	keptStep func(fd uintptr) bool
+	keptErr  error // of WriteKept's caller
 }
 
 // newRaw returns nil if the socket is closed already.
@@ -60,7 +67,7 @@ func newRaw(c *Conn, rc syscall.RawConn) *raw {
 	if rc.Control(func(fd uintptr) { r.fd = fd }) != nil {
 		return nil
 	}
-	r.fillStep, r.readStep, r.writeStep, r.quietStep = r.doFill, r.doRead, r.doWrite, r.doQuiet
+	r.fillStep, r.readStep, r.writeStep, r.quietStep, r.keptStep = r.doFill, r.doRead, r.doWrite, r.doQuiet, r.doKept
 	return r
 }
 
@@ -74,7 +81,7 @@ func (r *raw) close() error {
 
 // writeNow writes as much of p as the kernel takes at once. If that is not all, and there is no error, write must see to the rest.
 func (r *raw) writeNow(p []byte) (int, error) {
-	if len(p) > maxChunk || r.c.writeDue.Load() != 0 { // a deadline that has passed forbids it
+	if len(p) > maxChunk || r.c.writeDue.Load() != 0 || r.keeps.Load() > 0 { // a deadline that has passed forbids it
 		return 0, nil
 	}
 	r.own.Lock()
@@ -242,7 +249,11 @@ func (r *raw) write(head, body, tail []byte) (int, error) {
 
 func (r *raw) doWrite(fd uintptr) bool {
 	for {
-		n, errno := r.writeOnce(fd)
+		errno := r.writeOutKept(fd)
+		n := 0
+		if errno == 0 {
+			n, errno = r.writeOnce(fd)
+		}
 		switch errno {
 		case 0:
 			if r.advance(n) {
@@ -252,6 +263,9 @@ func (r *raw) doWrite(fd uintptr) bool {
 		case syscall.EAGAIN:
 			if r.c.shim != nil && r.c.shim.closing.Load() {
 				r.writeErr = errWouldBlock // a goodbye does not wait
+				return true
+			}
+			if r.keep() {
 				return true
 			}
 			r.armStall()

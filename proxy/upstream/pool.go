@@ -151,14 +151,16 @@ func (p *pool) release(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c.Multiplexed() {
-		c.last = time.Now()
 		if c.gone {
 			return
 		}
-		if c.Streams() == 0 && (p.draining || !c.Usable() || worn(c, cfg)) {
-			p.remove(c)
-			p.drop(c)
-			return
+		if c.Streams() == 0 {
+			c.last = time.Now()
+			if p.draining || !c.Usable() || worn(c, cfg) {
+				p.remove(c)
+				p.drop(c)
+				return
+			}
 		}
 		p.wakeOne(nil)
 		return
@@ -311,21 +313,45 @@ func (l *lease) ReadReady() bool {
 	return ok && r.ReadReady()
 }
 
+// Join implements [stream.Awaiter], as the HTTP/2 codec does.
+func (l *lease) Join(s stream.Server) {
+	if a, ok := l.Client.(stream.Awaiter); ok {
+		a.Join(s)
+	}
+}
+
+// Await implements [stream.Awaiter]: false with HTTP/1.
+func (l *lease) Await(resume func()) bool {
+	a, ok := l.Client.(stream.Awaiter)
+	return ok && a.Await(resume)
+}
+
 func (l *lease) Close() {
-	c := l.conn
-	l.Client.Close()
+	x, c := l.Client, l.conn
 	l.Client = nil
+	if l != &c.lease {
+		l.conn = nil // it goes with x to another exchange
+	}
+	x.Close()
 	h := c.pool.host
 	h.Stats.RqActive.Add(-1)
 	h.cluster.requests.Add(-1)
-	if l != &c.lease { // of a shared connection
-		l.conn = nil
-		leases.Put(l)
-	}
 	c.pool.release(c)
 }
 
-var leases = sync.Pool{New: func() any { return new(lease) }}
+// leaseOf finds the lease that a stream of a shared connection had before, or makes one.
+func leaseOf(x stream.Client) *lease {
+	k, ok := x.(stream.Keeper)
+	if !ok {
+		return new(lease)
+	}
+	l, ok := k.Kept().(*lease)
+	if !ok {
+		l = new(lease)
+		k.Keep(l)
+	}
+	return l
+}
 
 // start begins an exchange; the request has been counted already.
 func (c *conn) start() (stream.Client, error) {
@@ -337,7 +363,7 @@ func (c *conn) start() (stream.Client, error) {
 	c.pool.host.Stats.RqTotal.Add(1)
 	l := &c.lease
 	if c.Multiplexed() {
-		l = leases.Get().(*lease)
+		l = leaseOf(x)
 	}
 	l.Client, l.conn = x, c
 	return l, nil

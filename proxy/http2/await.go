@@ -1,0 +1,127 @@
+package http2
+
+import (
+	"slices"
+	"time"
+
+	msg "weft.mesh/weft/proxy/stream"
+)
+
+// Join implements [msg.Awaiter].
+func (s *clientStream) Join(srv msg.Server) {
+	if d, ok := srv.(*serverStream); ok {
+		s.down, s.turn = d, d.turn
+	}
+}
+
+// Await implements [msg.Awaiter].
+func (s *clientStream) Await(resume func()) bool {
+	d, c := s.down, s.c
+	if d == nil || !d.turn.on() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.headDone || len(s.interims) > 0 || s.dead() != nil || !s.localEnd {
+		return false
+	}
+	if !s.deadline.IsZero() {
+		if !time.Now().Before(s.deadline) {
+			return false
+		}
+		c.arm(s.deadline)
+	}
+	d.c.server.workers.Add(1)
+	d.turn.parked = true
+	d.turn, s.turn = nil, nil
+	s.resume = resume
+	return true
+}
+
+// queue notes a stream whose exchange can go on. mu is held.
+func (cc *ClientConn) queue(s *clientStream) {
+	if !s.queued {
+		s.queued = true
+		cc.ready = append(cc.ready, s)
+	}
+}
+
+// next takes the first of the queue. mu is held.
+func (cc *ClientConn) next() *clientStream {
+	if cc.readyAt == len(cc.ready) {
+		return nil
+	}
+	s := cc.ready[cc.readyAt]
+	cc.ready[cc.readyAt] = nil
+	if cc.readyAt++; cc.readyAt == len(cc.ready) {
+		cc.ready, cc.readyAt = cc.ready[:0], 0
+	}
+	s.queued = false
+	return s
+}
+
+// resumeAll goes on with the exchanges whose response has come: here if it is whole, else,
+// as it will have to be waited for, on a goroutine of its own.
+func (cc *ClientConn) resumeAll(t *turn) {
+	for !t.passed {
+		cc.mu.Lock()
+		s := cc.next()
+		if s == nil {
+			cc.mu.Unlock()
+			return
+		}
+		f := s.taken()
+		whole := s.remoteEnd || s.dead() != nil
+		cc.mu.Unlock()
+		if whole {
+			s.carryOn(t, f)
+		} else {
+			go s.carryOn(nil, f)
+		}
+	}
+}
+
+// resumeRest goes on with what is queued when nobody reads any more.
+func (cc *ClientConn) resumeRest() {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	for s := cc.next(); s != nil; s = cc.next() {
+		go s.carryOn(nil, s.taken())
+	}
+}
+
+// resumeAside goes on with one exchange: its time is over, or the connection has failed. mu is held.
+func (cc *ClientConn) resumeAside(s *clientStream) {
+	if s.queued {
+		s.queued = false
+		i := slices.Index(cc.ready, s)
+		cc.ready = slices.Delete(cc.ready, i, i+1)
+	}
+	go s.carryOn(nil, s.taken())
+}
+
+// taken takes what Await was given. mu is held.
+func (s *clientStream) taken() func() {
+	f := s.resume
+	s.resume = nil
+	return f
+}
+
+// carryOn runs the rest of an exchange, up to its end or its next Await. The goroutine without a turn is
+// one of the downstream connection's workers, which waits for it.
+func (s *clientStream) carryOn(t *turn, f func()) {
+	d := s.down
+	d.turn, s.turn = t, t
+	if t != nil {
+		t.parked = false
+	}
+	f()
+	if t != nil && t.parked {
+		return
+	}
+	sc := d.c.server
+	sc.mu.Lock()
+	sc.close(d)
+	sc.mu.Unlock()
+	sc.workers.Done()
+}

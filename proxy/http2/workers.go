@@ -1,0 +1,94 @@
+package http2
+
+// maxIdleWorkers is how many goroutines of a connection wait for the next job.
+const maxIdleWorkers = 8
+
+// job is what a worker does: to run the handler of a stream, or to read the connection.
+type job struct {
+	s    *serverStream
+	turn *turn
+}
+
+// runAll runs the handlers of requests that have come whole. Others, who will wait for the rest, go to workers.
+func (sc *serverConn) runAll(t *turn) {
+	for !t.passed && sc.runAt < len(sc.runs) {
+		s := sc.runs[sc.runAt]
+		sc.runs[sc.runAt] = nil
+		if sc.runAt++; sc.runAt == len(sc.runs) {
+			sc.runs, sc.runAt = sc.runs[:0], 0
+		}
+		sc.mu.Lock()
+		whole := s.remoteEnd || s.dead() != nil
+		if !whole {
+			sc.dispatch(s)
+		}
+		sc.mu.Unlock()
+		if whole {
+			sc.run(s, t)
+		}
+	}
+}
+
+// run runs a handler, up to the end of the exchange or until it awaits its upstream.
+func (sc *serverConn) run(s *serverStream, t *turn) {
+	s.turn = t
+	if t != nil {
+		t.parked = false
+	}
+	sc.h(sc.ctx, s)
+	if t != nil && t.parked {
+		return
+	}
+	sc.mu.Lock()
+	sc.close(s)
+	sc.mu.Unlock()
+}
+
+// dispatch lets a worker run a handler. mu is held.
+func (sc *serverConn) dispatch(s *serverStream) { sc.give(job{s: s}) }
+
+// give gives a job to a waiting worker, or a new one. mu is held.
+func (sc *serverConn) give(j job) {
+	if n := len(sc.idlers); n > 0 {
+		w := sc.idlers[n-1]
+		sc.idlers = sc.idlers[:n-1]
+		w <- j // has room: only idle workers are in the list
+		return
+	}
+	sc.workers.Add(1)
+	go func() {
+		defer sc.workers.Done()
+		sc.serve(j)
+	}()
+}
+
+// readElsewhere lets a worker read.
+func (sc *serverConn) readElsewhere(t *turn) {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	sc.give(job{turn: t})
+}
+
+// serve does jobs until the connection ends or enough others wait.
+func (sc *serverConn) serve(j job) {
+	var next chan job
+	for ok := true; ok; {
+		if j.turn == nil {
+			sc.run(j.s, nil)
+		} else if err := sc.loop(j.turn); err != errPassed {
+			sc.finish(err)
+			return
+		}
+		sc.mu.Lock()
+		if sc.err != nil || len(sc.idlers) >= maxIdleWorkers {
+			sc.mu.Unlock()
+			return
+		}
+		if next == nil {
+			next = make(chan job, 1)
+		}
+		sc.idlers = append(sc.idlers, next)
+		sc.mu.Unlock()
+		j, ok = <-next
+	}
+}
