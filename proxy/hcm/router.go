@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"io"
+	"math"
 	"strconv"
 	"time"
 
@@ -159,7 +160,7 @@ func (x *exchange) expectWithin(f *route.Forward, t time.Duration) {
 	}
 }
 
-// grpcTimeout parses 1 to 8 digits and a unit (gRPC over HTTP/2, Timeout).
+// grpcTimeout parses 1 to 8 digits and a unit (gRPC over HTTP/2, Timeout). What no Duration can hold is the longest there is.
 func grpcTimeout(v []byte) (time.Duration, bool) {
 	if len(v) < 2 || len(v) > 9 {
 		return 0, false
@@ -170,6 +171,9 @@ func grpcTimeout(v []byte) (time.Duration, bool) {
 	}
 	units := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': 1}
 	unit, ok := units[v[len(v)-1]]
+	if unit > 0 && time.Duration(n) > math.MaxInt64/unit {
+		return math.MaxInt64, true
+	}
 	return time.Duration(n) * unit, ok
 }
 
