@@ -42,6 +42,7 @@ func TestAGRPCDeadlineReachesTheUpstream(t *testing.T) {
 		"the bound, if the caller has none":    {"0S", 0, 3 * time.Second, "3000m", 3 * time.Second},
 		"the route's, if the caller is silent": {"", 5 * time.Second, 0, "5000m", 5 * time.Second},
 		"the route's, if the caller errs":      {"soon", 5 * time.Second, 0, "5000m", 5 * time.Second},
+		"a bound of days, if it is shorter":    {"99999999S", 0, 48 * time.Hour, "172800S", 0},
 		"nobody's":                             {"", 0, 0, "", 0},
 		"one that never comes":                 {"99999999H", 5 * time.Second, 0, "99999999H", 0},
 	} {

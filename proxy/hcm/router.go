@@ -154,8 +154,12 @@ func (x *exchange) expectWithin(f *route.Forward, t time.Duration) {
 	x.buf = strconv.AppendInt(x.buf, t.Milliseconds(), 10)
 	end := len(x.buf)
 	x.req.Fields.SetBytes("x-envoy-expected-rq-timeout-ms", x.buf[start:end:end])
-	if x.info.GRPC && f.UseGRPC && t.Milliseconds() < 1e8 { // 8 digits: gRPC over HTTP/2, TimeoutValue
-		x.buf = append(append(x.buf, x.buf[start:end]...), 'm')
+	if x.info.GRPC && f.UseGRPC && t < 1e8*time.Second {
+		if ms := t.Milliseconds(); ms < 1e8 { // 8 digits: gRPC over HTTP/2, TimeoutValue
+			x.buf = append(append(x.buf, x.buf[start:end]...), 'm')
+		} else {
+			x.buf = append(strconv.AppendInt(x.buf, ms/1000, 10), 'S')
+		}
 		x.req.Fields.SetBytes("grpc-timeout", x.buf[end:len(x.buf):len(x.buf)])
 	}
 }
@@ -169,12 +173,27 @@ func grpcTimeout(v []byte) (time.Duration, bool) {
 	if err != nil {
 		return 0, false
 	}
-	units := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': 1}
-	unit, ok := units[v[len(v)-1]]
-	if unit > 0 && time.Duration(n) > math.MaxInt64/unit {
+	var unit time.Duration
+	switch v[len(v)-1] {
+	case 'H':
+		unit = time.Hour
+	case 'M':
+		unit = time.Minute
+	case 'S':
+		unit = time.Second
+	case 'm':
+		unit = time.Millisecond
+	case 'u':
+		unit = time.Microsecond
+	case 'n':
+		unit = time.Nanosecond
+	default:
+		return 0, false
+	}
+	if time.Duration(n) > math.MaxInt64/unit {
 		return math.MaxInt64, true
 	}
-	return time.Duration(n) * unit, ok
+	return time.Duration(n) * unit, true
 }
 
 // outcome of one attempt: a response head, or an error.
