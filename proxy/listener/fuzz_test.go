@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -306,9 +307,11 @@ func FuzzProxyProtocol(f *testing.F) {
 	f.Add([]byte("PROXY UNKNOWN what ever\r\n"))
 	f.Add([]byte(proxyV2Signature + "\x21\x11\x00\x0c\x0a\x00\x00\x01\x0a\x00\x00\x02\x0f\xa0\x00\x50"))
 	f.Add([]byte(proxyV2Signature + "\x20\x00\x00\x03\x04\x00\x00rest"))
+	f.Add([]byte(proxyV2Signature + "\x21\x11\x00\x13\x0a\x00\x00\x01\x0a\x00\x00\x02\x0f\xa0\x00\x50\x03\x00\x04\x00\x00\x00\x00"))
+	f.Add([]byte(proxyV2Signature + "\x21\x11\x00\x10\x0a\x00\x00\x01\x0a\x00\x00\x02\x0f\xa0\x00\x50\x04\x00\x01x"))
 	f.Add([]byte(proxyV2Signature + "\x21\x21\x00\x24" + strings.Repeat("\xfd\x00", 18)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, need, err := parseProxy(b)
+		h, need, err := readProxy(b)
 		if err != nil && !errors.Is(err, errProxy) {
 			t.Fatalf("an error of its own: %v", err)
 		}
@@ -327,7 +330,7 @@ func FuzzProxyProtocol(f *testing.F) {
 			t.Fatalf("%+v, the reference reads %+v", h, want)
 		}
 		for n := range h.size {
-			if _, need, err := parseProxy(b[:n]); err != nil || need == 0 || need > h.size {
+			if _, need, err := readProxy(b[:n]); err != nil || need == 0 || need > h.size {
 				t.Fatalf("with %d of %d bytes it asks for %d, %v", n, h.size, need, err)
 			}
 		}
@@ -344,6 +347,15 @@ func FuzzProxyProtocol(f *testing.F) {
 			}
 		}
 	})
+}
+
+// readProxy is the parser with the check of what follows the addresses, as for a connection.
+func readProxy(b []byte) (h proxyHeader, need int, err error) {
+	h, need, err = parseProxy(b)
+	if err == nil && need == 0 && b[0] == proxyV2Signature[0] && !h.local {
+		err = checkTLVs(b[:h.size])
+	}
+	return h, need, err
 }
 
 var (
@@ -409,6 +421,11 @@ func slowProxyV2(b []byte) (h proxyHeader, verdict string) {
 		return h, "more"
 	}
 	h.size = size
+	defer func() {
+		if verdict == "taken" && !h.local && !slowTLVs(b[:size], size-tlvBytes(b[:size])) {
+			verdict = "malformed"
+		}
+	}()
 	switch what := fmt.Sprintf("%02x %02x", fixed.Command, fixed.Family); {
 	case fixed.Command == 0x20 || what == "21 00":
 		h.local = true
@@ -435,4 +452,31 @@ func slowProxyV2(b []byte) (h proxyHeader, verdict string) {
 		return h, "malformed"
 	}
 	return h, "taken"
+}
+
+// tlvBytes is how many bytes follow the addresses.
+func tlvBytes(header []byte) int {
+	return len(header) - map[byte]int{0x11: 28, 0x21: 52}[header[13]]
+}
+
+// slowTLVs reads the vectors (section 2.2) and checks a checksum (2.2.4).
+func slowTLVs(header []byte, at int) bool {
+	for r := bytes.NewReader(header[at:]); r.Len() > 0; {
+		kind, _ := r.ReadByte()
+		v, err := slowVec(r, 2)
+		if err != nil {
+			return false
+		}
+		if kind == 3 {
+			zeroed := bytes.Clone(header)
+			if len(v) != 4 {
+				return false
+			}
+			copy(zeroed[len(header)-r.Len()-4:], "\x00\x00\x00\x00")
+			if crc32.Checksum(zeroed, crc32.MakeTable(crc32.Castagnoli)) != binary.BigEndian.Uint32(v) {
+				return false
+			}
+		}
+	}
+	return true
 }
