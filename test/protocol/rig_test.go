@@ -61,6 +61,7 @@ type rig struct {
 	tls   int // the same over TLS, by ALPN
 	admin int
 	pid   int
+	args  []string
 	log   proxytest.SafeBuffer
 	dir   string // of its files: access.log
 }
@@ -170,7 +171,7 @@ func startRig(t testing.TB, o rigOptions) *rig {
 		return s
 	}
 	var text strings.Builder
-	err := template.Must(template.New("rig").Option("missingkey=error").Parse(rigConfig + o.more())).Execute(&text, map[string]any{
+	err := template.Must(template.New("rig").Option("missingkey=error").Parse(rigConfig+o.more())).Execute(&text, map[string]any{
 		"App": o.app, "Plain": r.plain, "TLS": r.tls, "H2C": r.h2c,
 		"HeadersTimeout": or(o.headersTimeout, "0s"), "RequestTimeout": or(o.requestTimeout, "0s"), "StreamIdle": or(o.streamIdle, "300s"), "Idle": or(o.idle, "3600s"),
 	})
@@ -220,6 +221,7 @@ func (r *rig) start(xds, roots string, o rigOptions) {
 		"--xds", xds, "--ca-root", filepath.Join(dir, "root.pem"), "--token-file", filepath.Join(dir, "token"), "--state-dir", filepath.Join(dir, "state"),
 		"--admin-port", strconv.Itoa(r.admin), "--status-port", "0", "--ready-port", "0", "--metrics-port", "0",
 		"--access-log-file", filepath.Join(dir, "access.log"), "--drain-duration", "100ms", "--log-level", "warning"}, o.args...)
+	r.args = args
 	cmd := exec.Command(binary, args...)
 	cmd.Env = append(os.Environ(), o.env...)
 	cmd.Stderr = &r.log
