@@ -72,6 +72,7 @@ type Mesh struct {
 	ConnectTimeout  time.Duration // default 10 s
 	TraceSampling   float64       // percent, default 1
 	ClusterID       string        // default Kubernetes
+	LocalityLB      *LocalityLB   // of destinations that set none; nil: nearest first where there is outlier detection
 	ServiceCIDR     netip.Prefix  // for services without an address, default 10.96.0.0/16
 }
 
@@ -373,7 +374,27 @@ type LoadBalancer struct {
 	Hash                               *ConsistentHash
 	Warmup                             time.Duration
 	WarmupMinPercent, WarmupAggression float64
+	Locality                           *LocalityLB // nil: the mesh's
 }
+
+// LocalityLB says which endpoints a client prefers by where they are. Localities
+// are region/zone/subzone; later parts may be missing or "*".
+type LocalityLB struct {
+	Disabled   bool
+	Distribute []Distribute
+	// Failover and FailoverPriority order endpoints by nearness, which has an effect with outlier detection only.
+	Failover         []Failover
+	FailoverPriority []string // labels, "key" or "key=value", the most important first
+}
+
+// Distribute spreads the traffic of clients in From over localities, by weights that sum to 100.
+type Distribute struct {
+	From string
+	To   map[string]uint32
+}
+
+// Failover names the region that takes over for a region.
+type Failover struct{ From, To string }
 
 // ConsistentHash settings. Exactly one of Header, Cookie, SourceIP and Query is set.
 type ConsistentHash struct {

@@ -93,6 +93,7 @@ type Node struct {
 	Namespace string
 	Domain    string // DNS domain: default.svc.cluster.local
 	Cluster   string
+	Locality  string // region/zone/subzone, what the proxy says itself
 	Metadata  Metadata
 	// Generator is "" for proxies that take Envoy's resources, "grpc" for proxyless gRPC.
 	Generator string

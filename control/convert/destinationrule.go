@@ -45,6 +45,10 @@ func (c *conv) trafficPolicy(path string, p *networking.TrafficPolicy) model.Tra
 		Outlier: c.outlier(path+".outlierDetection", p.OutlierDetection),
 		TLS:     c.clientTLS(path+".tls", p.Tls),
 	}
+	if l := p.LoadBalancer.GetLocalityLbSetting(); (len(l.GetFailover()) > 0 || len(l.GetFailoverPriority()) > 0) && p.OutlierDetection == nil {
+		c.warn(CodeNoOutlier, path+".loadBalancer.localityLbSetting", "", "failover has no effect without outlierDetection: nobody would notice that an endpoint fails",
+			"add outlierDetection, {} is enough")
+	}
 	if b := p.RetryBudget; b != nil {
 		out.RetryBudget = &model.RetryBudget{Percent: c.percentValue(path+".retryBudget.percent", b.Percent, 20), Min: 3}
 		if c.o.Has(path + ".retryBudget.minRetryConcurrency") {
@@ -97,6 +101,7 @@ func (c *conv) loadBalancer(path string, lb *networking.LoadBalancerSettings) *m
 	case *networking.LoadBalancerSettings_ConsistentHash:
 		out.Policy, out.Hash = model.LBConsistent, c.consistentHash(path+".consistentHash", p.ConsistentHash)
 	}
+	out.Locality = c.localityLB(path+".localityLbSetting", lb.LocalityLbSetting)
 	return out
 }
 

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"net/netip"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -28,6 +29,7 @@ func (c *conv) pod(p *corev1.Pod) []model.Object {
 		w.ServiceAccount = "default"
 	}
 	w.Addresses = c.podAddresses(p)
+	w.Locality = podLocality(p.Labels)
 	var apps []corev1.Container
 	for _, ct := range p.Spec.Containers {
 		if ct.Name == sidecarContainer {
@@ -64,6 +66,17 @@ func (c *conv) pod(p *corev1.Pod) []model.Object {
 		}
 	}
 	return []model.Object{w}
+}
+
+// podLocality is what a pod's labels say of where it is: region/zone/subzone, or
+// with dots, since a label's value cannot have slashes.
+func podLocality(labels map[string]string) string {
+	for _, k := range []string{"topology.istio.io/locality", "istio-locality"} {
+		if v := labels[k]; v != "" {
+			return strings.ReplaceAll(v, ".", "/")
+		}
+	}
+	return ""
 }
 
 // topology reads the pod's own proxy configuration. A bad one is no reason to leave the pod out.

@@ -142,7 +142,6 @@ func virtualServiceSupport(name string) (support, bool) {
 }
 
 func destinationRuleSupport(name string) (support, bool) {
-	const noLocality = "locality load balancing is not implemented yet: all endpoints are one locality"
 	switch strings.TrimPrefix(name, netPkg) {
 	case "DestinationRule":
 		return allow("host trafficPolicy subsets exportTo workloadSelector"), true
@@ -158,9 +157,15 @@ func destinationRuleSupport(name string) (support, bool) {
 	case "TrafficPolicy.RetryBudget":
 		return allow("percent minRetryConcurrency").hint("budgetInterval", "the budget counts active requests; remove budgetInterval"), true
 	case "LoadBalancerSettings":
-		return allow("simple consistentHash").
-			hint("localityLbSetting", noLocality, "zoneAwareLbSetting", noLocality, "warmup", "slow start is not implemented yet: remove it").
+		return allow("simple consistentHash localityLbSetting").
+			hint("zoneAwareLbSetting", "zone-aware balancing is not implemented yet: use localityLbSetting", "warmup", "slow start is not implemented yet: remove it").
 			deprecated("warmupDurationSecs", "Istio replaced it with warmup.duration, which is not implemented yet: remove it"), true
+	case "LocalityLoadBalancerSetting":
+		return allow("distribute failover failoverPriority enabled"), true
+	case "LocalityLoadBalancerSetting.Distribute":
+		return allow("from to"), true
+	case "LocalityLoadBalancerSetting.Failover":
+		return allow("from to"), true
 	case "LoadBalancerSettings.ConsistentHashLB":
 		return allow("httpHeaderName httpCookie useSourceIp httpQueryParameterName ringHash maglev").
 			deprecated("minimumRingSize", "use ringHash: {minimumRingSize: 1024}"), true

@@ -32,6 +32,8 @@ type Endpoint struct {
 type Endpoints struct {
 	Key    ServiceKey
 	ByPort map[uint16][]Endpoint
+	// Spread tells that they are in more than one locality.
+	Spread bool
 }
 
 // Of returns the endpoints of a port, sorted by address.
@@ -108,7 +110,22 @@ func computeEndpoints(s *Service, at func(labelKey) []*model.Workload, accepts f
 	for n, eps := range e.ByPort {
 		e.ByPort[n] = sortEndpoints(eps)
 	}
+	e.Spread = e.spread()
 	return e
+}
+
+func (e *Endpoints) spread() bool {
+	var first *Endpoint
+	for _, eps := range e.ByPort {
+		for i := range eps {
+			if first == nil {
+				first = &eps[i]
+			} else if eps[i].Locality != first.Locality {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // selectedWorkload is a workload behind a service, and what it accepts.

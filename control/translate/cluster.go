@@ -111,6 +111,10 @@ func (s *Snapshot) buildOutbound(t *target, k outboundKey) *clusterv3.Cluster {
 	}
 	applyPool(c, p, portProtocol(t.port))
 	applyOutlier(c, p.Outlier)
+	if set := s.localitySetting(t); set != nil && len(set.Distribute) > 0 && t.isEDS() {
+		c.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
+			LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{}}
+	}
 	s.applyTLS(c, t, k, p)
 	applyProxyProtocol(c, p.ProxyProtocol)
 	return c
@@ -134,7 +138,7 @@ func (s *Snapshot) dnsCluster(c *clusterv3.Cluster, t *target, k outboundKey) {
 	case t.discovery() == clusterv3.Cluster_LOGICAL_DNS:
 		eps = eps[:1] // Envoy takes exactly one name
 	}
-	c.LoadAssignment = assignment(t.name, eps, s.mesh.ClusterID, true)
+	c.LoadAssignment = assignment(t.name, eps, s.mesh.ClusterID, true, nil)
 }
 
 // serviceMetadata names the service for metrics (Istio's metadata.istio.services).

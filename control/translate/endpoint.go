@@ -19,44 +19,56 @@ type endpointsKey struct {
 	port   uint16
 	subset string
 	rule   *snapshot.Rule
+	near   string // how the client orders them; "": as everybody
 }
 
-// endpoints makes (or finds) the load assignment of a target.
-func (s *Snapshot) endpoints(t *target) *xds.Resource {
+// endpoints makes (or finds) the load assignment of a target for a client.
+func (s *Snapshot) endpoints(t *target, at *place) *xds.Resource {
 	k := endpointsKey{eps: s.world.Endpoints(t.service.Key), port: t.port.Number, subset: t.subset}
-	if t.subset != "" {
+	var near *nearness
+	near, k.near = s.nearness(t, k.eps, at)
+	if t.subset != "" || near != nil {
 		k.rule = t.rule
 	}
 	return remember(s.cache, k, func() *xds.Resource {
-		return s.resource(xds.EndpointType, t.name, assignment(t.name, filterSubset(k.eps.Of(t.port.Number), t), s.mesh.ClusterID, false))
+		return s.resource(xds.EndpointType, t.name, assignment(t.name, filterSubset(k.eps.Of(t.port.Number), t), s.mesh.ClusterID, false, near))
 	})
 }
 
-// assignment lists endpoints by locality, in order of the first of each. Host
-// names are left out unless the cluster resolves them.
-func assignment(cluster string, eps []snapshot.Endpoint, clusterID string, names bool) *endpointv3.ClusterLoadAssignment {
+// assignment lists endpoints by locality, in order of the first of each, for a
+// client that orders them (near not nil) the nearest first. Host names are left out unless
+// the cluster resolves them.
+func assignment(cluster string, eps []snapshot.Endpoint, clusterID string, names bool, near *nearness) *endpointv3.ClusterLoadAssignment {
 	a := &endpointv3.ClusterLoadAssignment{ClusterName: cluster}
-	byLocality := map[string]*endpointv3.LocalityLbEndpoints{}
+	byGroup := map[group]*endpointv3.LocalityLbEndpoints{}
+	var order []group
 	for i := range eps {
 		e := &eps[i]
 		if !e.Addr.IsValid() && !names {
 			continue
 		}
-		l := byLocality[e.Locality]
+		g := group{locality: e.Locality}
+		if near != nil {
+			g.rank = near.rank(e)
+		}
+		l := byGroup[g]
 		if l == nil {
 			l = &endpointv3.LocalityLbEndpoints{Locality: locality(e.Locality), LoadBalancingWeight: u32(0)}
-			byLocality[e.Locality] = l
-			a.Endpoints = append(a.Endpoints, l)
+			byGroup[g], order = l, append(order, g)
 		}
 		l.LbEndpoints = append(l.LbEndpoints, lbEndpoint(e, clusterID))
 		l.LoadBalancingWeight.Value += e.Weight
+	}
+	a.Endpoints = priorities(byGroup, order)
+	if near != nil && len(near.Distribute) > 0 {
+		distribute(near.distribution(), a, order)
 	}
 	return a
 }
 
 // locality reads region/zone/subzone.
 func locality(s string) *corev3.Locality {
-	p := append(strings.SplitN(s, "/", 3), "", "")
+	p := localityOf(s)
 	return &corev3.Locality{Region: p[0], Zone: p[1], SubZone: p[2]}
 }
 

@@ -64,7 +64,7 @@ func (s *Snapshot) routerAll(v *view, typeURL string) []*xds.Resource {
 		var out []*xds.Resource
 		for _, t := range g.targets {
 			if t.isEDS() {
-				out = append(out, s.endpoints(t))
+				out = append(out, s.endpoints(t, s.placeOf(v)))
 			}
 		}
 		sortResources(out)

@@ -187,7 +187,7 @@ func (s *Snapshot) grpcCluster(c *scope, name string) *xds.Resource {
 
 func (s *Snapshot) grpcEndpoints(c *scope, name string) *xds.Resource {
 	if t := c.targets[name]; t != nil && grpcTarget(t) {
-		return s.endpoints(t)
+		return s.endpoints(t, nil)
 	}
 	return nil
 }

@@ -36,6 +36,8 @@ type scope struct {
 	clusters  func() []*xds.Resource
 	listeners func() []*xds.Resource
 	tables    func() []string // names of route tables
+	// prioritised lists the labels of clients that order the endpoints of some cluster, sorted.
+	prioritised func() []string
 	// endpointNames lists the clusters whose endpoints come over EDS, sorted.
 	endpointNames func() []string
 	mu            sync.Mutex
@@ -139,8 +141,33 @@ func (s *Snapshot) newScope(k scopeKey, v *view) *scope {
 	c.clusters = sync.OnceValue(c.makeClusters)
 	c.listeners = sync.OnceValue(c.makeListeners)
 	c.tables = sync.OnceValue(c.tableNames)
+	c.prioritised = sync.OnceValue(c.priorityLabels)
 	c.endpointNames = sync.OnceValue(c.edsNames)
 	return c
+}
+
+// near tells places apart as far as any of the clusters does.
+func (c *scope) near(at *place) string {
+	key := at.locality
+	for _, l := range c.prioritised() {
+		key += "|" + at.label(l)
+	}
+	return key
+}
+
+func (c *scope) priorityLabels() []string {
+	var out []string
+	for _, t := range c.targets {
+		if set := c.s.localitySetting(t); set != nil {
+			for _, l := range set.FailoverPriority {
+				if !strings.Contains(l, "=") {
+					out = append(out, l)
+				}
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func (c *scope) edsNames() []string {

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -99,6 +100,7 @@ type view struct {
 	labels    map[string]string
 	weft      bool
 	dns       bool // it gets its names from the mesh
+	locality  string
 }
 
 func (s *Snapshot) view(n *xds.Node) *view {
@@ -111,9 +113,10 @@ func (s *Snapshot) view(n *xds.Node) *view {
 	}
 	if w != nil {
 		v.workload, v.known, v.labels = w, true, w.Labels
+		v.locality = cmp.Or(w.Locality, n.Locality)
 		return v
 	}
-	v.labels = n.Metadata.Labels
+	v.labels, v.locality = n.Metadata.Labels, n.Locality
 	v.workload = &model.Workload{
 		Meta:           model.Meta{Key: model.Key{Kind: model.KindPod, Namespace: n.Namespace, Name: n.Name}, Labels: v.labels},
 		ServiceAccount: n.Metadata.ServiceAccount, WorkloadName: n.Metadata.WorkloadName,
@@ -146,7 +149,7 @@ func (s *Snapshot) sidecarNamed(v *view, typeURL string, names []string) []*xds.
 		}
 		return each(names, c.route)
 	}
-	all := s.scopeEndpoints(c)
+	all := s.scopeEndpoints(c, s.placeOf(v))
 	if names == nil {
 		names = c.endpointNames()
 	}
@@ -154,16 +157,16 @@ func (s *Snapshot) sidecarNamed(v *view, typeURL string, names []string) []*xds.
 }
 
 // endpointSetKey finds the last endpoints of a scope.
-type endpointSetKey struct{ scope string }
+type endpointSetKey struct{ scope, near string }
 
 // scopeEndpoints are the endpoints of all clusters of a scope, by name. They are
-// worked out once for all its sidecars.
-func (s *Snapshot) scopeEndpoints(c *scope) map[string]*xds.Resource {
-	return latest(s.cache, endpointSetKey{c.name}, inputs{c, s.world.Revisions().Endpoints}, func() map[string]*xds.Resource {
+// worked out once for all its sidecars that are at places which no cluster tells apart.
+func (s *Snapshot) scopeEndpoints(c *scope, at *place) map[string]*xds.Resource {
+	return latest(s.cache, endpointSetKey{c.name, c.near(at)}, inputs{c, s.world.Revisions().Endpoints}, func() map[string]*xds.Resource {
 		all := make(map[string]*xds.Resource, len(c.targets))
 		for name, t := range c.targets {
 			if t.isEDS() {
-				all[name] = s.endpoints(t)
+				all[name] = s.endpoints(t, at)
 			}
 		}
 		return all
@@ -242,7 +245,7 @@ func (s *Snapshot) sameEndpoints(prev *Snapshot, v *view) bool {
 // alike tells that what the World knows of a workload is the same in what
 // decides on its configuration.
 func (v *view) alike(o *view) bool {
-	return v.known == o.known && maps.Equal(v.labels, o.labels) && maps.Equal(v.workload.Ports, o.workload.Ports) && v.workload.Topology == o.workload.Topology
+	return v.known == o.known && v.locality == o.locality && maps.Equal(v.labels, o.labels) && maps.Equal(v.workload.Ports, o.workload.Ports) && v.workload.Topology == o.workload.Topology
 }
 
 func hostPort(host string, port uint16) string { return host + ":" + strconv.Itoa(int(port)) }

@@ -3,6 +3,7 @@ package xdsserver
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -22,6 +23,9 @@ func nodeOf(n *core.Node) (*xds.Node, error) {
 		return nil, err
 	}
 	node.Cluster = n.GetCluster()
+	if l := n.GetLocality(); l != nil {
+		node.Locality = strings.TrimRight(strings.Join([]string{l.GetRegion(), l.GetZone(), l.GetSubZone()}, "/"), "/")
+	}
 	node.WeftProxy = n.GetUserAgentName() == xds.UserAgent
 	node.Version = n.GetUserAgentVersion()
 	f := n.GetMetadata().GetFields()

@@ -208,6 +208,7 @@ func clusterLB(x *clusterv3.Cluster, k *cluster) error {
 	}
 	common := x.GetCommonLbConfig()
 	lb.UseHostname = common.GetConsistentHashingLbConfig().GetUseHostnameForHashing()
+	lb.LocalityWeighted = common.GetLocalityWeightedLbConfig() != nil
 	b.PanicThreshold = defaultPanic
 	if p := common.GetHealthyPanicThreshold(); p != nil {
 		b.PanicThreshold = uint32(math.Round(p.GetValue()))

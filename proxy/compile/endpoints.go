@@ -38,7 +38,7 @@ func loadAssignment(x *endpointv3.ClusterLoadAssignment) ([]*config.Endpoint, er
 			if err != nil {
 				return nil, index("endpoints", i, index("lb_endpoints", j, err))
 			}
-			ep.Locality, ep.Priority = loc, l.GetPriority()
+			ep.Locality, ep.Priority, ep.LocalityWeight = loc, l.GetPriority(), l.GetLoadBalancingWeight().GetValue()
 			out = append(out, ep)
 		}
 	}

@@ -334,7 +334,7 @@ type LB struct {
 	UseHostname                              bool
 	SlowStart                                time.Duration
 	SlowStartMinPercent, SlowStartAggression float64
-	LocalityWeighted                         bool
+	LocalityWeighted                         bool // localities share requests by their weights (common_lb_config.locality_weighted_lb_config)
 }
 
 // TransportMatch chooses TLS settings by endpoint metadata (envoy.transport_socket_match).
@@ -386,6 +386,8 @@ type Endpoint struct {
 	Health   Health
 	Priority uint32
 	Locality Locality
+	// LocalityWeight is the weight of its locality at its priority; 0: it gets nothing where localities are weighted.
+	LocalityWeight uint32
 	// Transport is the metadata under envoy.transport_socket_match (tlsMode: istio).
 	Transport map[string]string
 	Workload  *stream.Workload // nil if unknown

@@ -29,15 +29,20 @@ func prioritise(cfg *config.Cluster, list []*Host) []priority {
 		panicAt = max(panicAt, cfg.Outlier.MinHealthPercent)
 	}
 	prios := make([]priority, len(levels))
-	health := make([]uint32, len(levels))
+	health, panics := make([]uint32, len(levels)), make([]bool, len(levels))
 	var total uint32
 	for i, l := range levels {
-		prios[i].hosts, health[i] = available(l, panicAt)
+		prios[i].hosts, health[i], panics[i] = available(l, panicAt)
 		total = min(total+health[i], 100)
 	}
 	shares(prios, health, total)
 	for i := range prios {
-		if p := &prios[i]; len(p.hosts) > 0 {
+		p := &prios[i]
+		switch {
+		case len(p.hosts) == 0:
+		case cfg.LB.LocalityWeighted && !panics[i]:
+			p.hosts, p.picker = byLocality(cfg, levels[i], p.hosts)
+		default:
 			p.picker = lb.New(cfg.LB, lbEndpoints(cfg, p.hosts), p.hosts)
 		}
 	}
@@ -49,9 +54,9 @@ const maxPriorities = 128
 
 // available is the healthy endpoints and the level's health in percent. In
 // panic, when fewer than panicAt percent are healthy, it is all of them.
-func available(level []*Host, panicAt uint32) (hosts, uint32) {
+func available(level []*Host, panicAt uint32) (use hosts, health uint32, panics bool) {
 	if len(level) == 0 {
-		return nil, 0
+		return nil, 0, false
 	}
 	ok := make(hosts, 0, len(level))
 	for _, h := range level {
@@ -61,9 +66,43 @@ func available(level []*Host, panicAt uint32) (hosts, uint32) {
 	}
 	percent := uint32(100 * len(ok) / len(level))
 	if percent < panicAt {
-		return level, min(max(percent*overprovision/100, 1), 100)
+		return level, min(max(percent*overprovision/100, 1), 100), true
 	}
-	return ok, min(uint32(overprovision*len(ok)/len(level)), 100)
+	return ok, min(uint32(overprovision*len(ok)/len(level)), 100), false
+}
+
+// byLocality orders the endpoints of a level by locality and makes a picker that gives
+// each locality its share: its weight, and less when fewer than 71 % of it are healthy.
+// There is no picker when no locality with a weight has a healthy endpoint.
+func byLocality(cfg *config.Cluster, level, healthy hosts) (hosts, lb.Picker) {
+	total := map[config.Locality]int{}
+	for _, h := range level {
+		total[h.ep.Load().Locality]++
+	}
+	at := map[config.Locality]int{}
+	var groups []lb.Locality
+	var members []hosts
+	for _, h := range healthy {
+		ep := h.ep.Load()
+		i, ok := at[ep.Locality]
+		if !ok {
+			if ep.LocalityWeight == 0 {
+				continue
+			}
+			i = len(groups)
+			at[ep.Locality] = i
+			groups, members = append(groups, lb.Locality{}), append(members, nil)
+		}
+		members[i] = append(members[i], h)
+	}
+	var all hosts
+	for i, m := range members {
+		ep := m[0].ep.Load()
+		share := min(float64(overprovision*len(m))/float64(100*total[ep.Locality]), 1)
+		groups[i] = lb.Locality{Weight: float64(ep.LocalityWeight) * share, Endpoints: lbEndpoints(cfg, m), Loads: m}
+		all = append(all, m...)
+	}
+	return all, lb.NewLocalities(cfg.LB, groups)
 }
 
 // shares gives each level its part of the requests: as much of what is left as its health allows.

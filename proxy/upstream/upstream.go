@@ -10,8 +10,8 @@
 // It owns balancing (package lb), priorities, circuit breakers, outlier
 // detection (package outlier), HTTP/1 and HTTP/2 connection pools, original
 // destination and DNS endpoints. It does not dial (that is a [Dialer]), retry,
-// or know routes and filters. Active health checks, zone-aware and
-// locality-weighted balancing and slow start are not done here.
+// or know routes and filters. Active health checks, zone-aware balancing and
+// slow start are not done here.
 //
 // All methods are safe for concurrent use. Nothing runs in the background
 // before [Manager.Run].
