@@ -33,10 +33,10 @@ lint: ## gofmt and go vet
 
 bench: build ## proxy benchmarks next to HAProxy, nginx, Envoy and Caddy; writes docs/benchmarks.md and docs/benchmarks.json
 	test/deps bench
-	$(GO) run ./test/bench -peers all -seconds 0.8 -write docs/benchmarks.md -json docs/benchmarks.json $(BENCH)
+	$(GO) run ./test/bench -peers all -seconds 0.7 -write docs/benchmarks.md -json docs/benchmarks.json $(BENCH)
 
 bench-gate: ## fail if weft-proxy costs more than at the merge base with main (BASE=commit to choose another)
-	$(GO) run ./test/bench -gate $(or $(BASE),auto) -rounds 9 -seconds 0.7
+	$(GO) run ./test/bench -gate $(or $(BASE),auto) -rounds 15 -seconds 0.5
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	test/fuzz

@@ -139,6 +139,9 @@ func allocsOf(id string, parts float64) func(*output) (seen, bool) {
 	}
 }
 
+// notJudged is the verdict on a budget that the run's cases and peers say nothing about.
+const notJudged = "not measured"
+
 // verdict is a budget with what a run saw; it is in the JSON too.
 type verdict struct {
 	What  string  `json:"what"`
@@ -153,7 +156,7 @@ type verdict struct {
 func (o *output) verdicts() []verdict {
 	var out []verdict
 	for _, b := range budgets {
-		v := verdict{What: b.what, Limit: b.limit, Unit: strings.TrimSpace(b.unit), Met: "not measured"}
+		v := verdict{What: b.what, Limit: b.limit, Unit: strings.TrimSpace(b.unit), Met: notJudged}
 		if s, ok := b.see(o); ok {
 			v.Seen, v.Least, v.Most, v.Met = s.value, s.least, s.most, "no"
 			if s.value <= b.limit {
@@ -168,20 +171,25 @@ func (o *output) verdicts() []verdict {
 func (o *output) budgetTable() string {
 	var b strings.Builder
 	b.WriteString("| budget | at most | seen [least–most of the rounds] | met |\n| --- | --- | --- | --- |\n")
+	var missing []string
 	for i, v := range o.verdicts() {
+		if v.Met == notJudged {
+			missing = append(missing, v.What)
+			continue
+		}
 		unit := budgets[i].unit
-		saw := dash
-		if v.Met != "not measured" {
-			saw = figure(v.Seen) + unit
-			if v.Least != v.Most {
-				saw += fmt.Sprintf(" [%s–%s]", figure(v.Least), figure(v.Most))
-			}
+		saw := figure(v.Seen) + unit
+		if v.Least != v.Most {
+			saw += fmt.Sprintf(" [%s–%s]", figure(v.Least), figure(v.Most))
 		}
 		met := v.Met
 		if met == "no" {
 			met = "**no**"
 		}
 		fmt.Fprintf(&b, "| %s | %s%s | %s | %s |\n", v.What, figure(v.Limit), unit, saw, met)
+	}
+	if len(missing) > 0 {
+		fmt.Fprintf(&b, "\nNot measured in this run: %s.\n", strings.Join(missing, "; "))
 	}
 	return b.String()
 }

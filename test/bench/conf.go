@@ -28,6 +28,8 @@ type conf struct {
 	Services              []string // short names of all services; the benchmark's is the first
 	Root                  bool     // we are root
 	NginxStream           string   // file of nginx' stream module
+	spare                 [2]int   // ports for listeners that capture would redirect to
+	Many                  bool     // as many connections as the descriptors suffice for
 }
 
 // DownH2 tells that this process takes HTTP/2.
@@ -42,8 +44,24 @@ func (c *conf) Others() []string { return c.Services[1:] }
 // Descriptors is the limit of open files.
 func (c *conf) Descriptors() int { return descriptors() }
 
+// usualConns is what HAProxy and nginx make room for unless there are many.
+const usualConns = 4000
+
+// Events are the connections that nginx makes room for, on both sides.
+func (c *conf) Events() int {
+	if c.Many {
+		return 2 * descriptors()
+	}
+	return 2 * usualConns
+}
+
 // MaxConns leaves HAProxy the descriptors that it wants besides two for each connection.
-func (c *conf) MaxConns() int { return descriptors()/2 - 50 }
+func (c *conf) MaxConns() int {
+	if c.Many {
+		return descriptors()/2 - 50
+	}
+	return min(usualConns, descriptors()/2-50)
+}
 
 // descriptors is how many files this program and what it starts may have open each.
 func descriptors() int {

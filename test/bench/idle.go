@@ -157,7 +157,7 @@ func (b *bench) connected(ctx context.Context, p *peer, res *idleResult, mu *syn
 	}
 	defer clients.stop()
 	mu.Lock()
-	r, err := b.env.startTo(p, res.Kind, port)
+	r, err := b.env.startTo(p, res.Kind, port, true)
 	mu.Unlock()
 	if err != nil {
 		return err

@@ -99,7 +99,7 @@ func parse(args []string, errs io.Writer) (*options, error) {
 }
 
 // everyone is what -peers all means.
-const everyone = "haproxy,nginx,envoy,caddy,direct,weft@1,haproxy@2,nginx@2,envoy@2,caddy@2"
+const everyone = "haproxy,nginx,envoy,caddy,direct,weft@1,haproxy@2,nginx@2,envoy@2"
 
 func peerList(value string) ([]*peer, error) {
 	if value == "all" {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +19,7 @@ type env struct {
 	mesh     *mesh
 	bins     map[string]string // by peer
 	starts   int
+	ports    ports
 	commands map[string]string // by peer: how it was started first
 }
 
@@ -37,18 +37,22 @@ type running struct {
 
 // start runs a peer's processes and waits until a request went through them as it has to.
 func (e *env) start(p *peer, kind string) (*running, error) {
-	return e.startTo(p, kind, map[string]int{kindTCP: e.backend.tcp, kindH2: e.backend.h2, kindGRPC: e.backend.h2, kindH1H2: e.backend.h2}[kind])
+	upstream := e.backend.h1
+	switch {
+	case kind == kindTCP:
+		upstream = e.backend.tcp
+	case upH2(kind):
+		upstream = e.backend.h2
+	}
+	return e.startTo(p, kind, upstream, false)
 }
 
-// startTo leads to a port; 0 is the backend's for HTTP/1.1.
-func (e *env) startTo(p *peer, kind string, upstream int) (*running, error) {
-	if upstream == 0 {
-		upstream = e.backend.h1
-	}
+// startTo leads to a port; many tells that there will be thousands of connections.
+func (e *env) startTo(p *peer, kind string, upstream int, many bool) (*running, error) {
 	if p.program == directName {
 		return &running{peer: p, kind: kind, at: target{addr: fmt.Sprintf("%s:%d", loopback, upstream)}}, nil
 	}
-	ports, err := freePorts(2)
+	ports, err := e.ports.take(2)
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +61,9 @@ func (e *env) startTo(p *peer, kind string, upstream int) (*running, error) {
 		if r.at.tls, err = e.clientTLS(p, clientAccount, kind); err != nil {
 			return nil, err
 		}
+	}
+	for _, c := range r.confs {
+		c.Many = many
 	}
 	begin, err := e.launch(r)
 	if err != nil {
@@ -123,11 +130,11 @@ func (e *env) prepare(r *running, c *conf) (out prepared, err error) {
 	e.starts++
 	out.name = fmt.Sprintf("%s-%s-%s-%d", r.peer.name, r.kind, c.Role, e.starts)
 	c.fill(e, r.kind)
-	admin, err := freePorts(1)
+	ports, err := e.ports.take(3)
 	if err != nil {
 		return out, err
 	}
-	c.Admin, c.Workers = admin[0], r.peer.workers
+	c.Admin, c.spare, c.Workers = ports[0], [2]int(ports[1:]), r.peer.workers
 	file := filepath.Join(e.dir, out.name)
 	if r.peer.config != "" {
 		text, err := render(r.peer.config, c)
@@ -206,18 +213,4 @@ func (r *running) memory() (now, peak int64) {
 		now, peak = now+n, peak+m
 	}
 	return now, peak
-}
-
-// freePorts finds ports that are free now.
-func freePorts(n int) ([]int, error) {
-	var out []int
-	for range n {
-		l, err := net.Listen("tcp", loopback+":0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close() // after all are chosen: no port twice
-		out = append(out, l.Addr().(*net.TCPAddr).Port)
-	}
-	return out, nil
 }

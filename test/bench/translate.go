@@ -97,10 +97,8 @@ func (m *meshConf) world() (*snapshot.World, model.Mesh, error) {
 // rebind makes the listener that is measured listen at c.Listen, the two that
 // capture redirects to at free ports, and the server's cluster lead to c.Upstream.
 func (c *conf) rebind(rs []*xds.Resource) ([]*xds.Resource, error) {
-	spare, err := freePorts(2)
-	if err != nil {
-		return nil, err
-	}
+	var err error
+	spare := c.spare[:]
 	out := make([]*xds.Resource, 0, len(rs))
 	bound := 0
 	for _, r := range rs {
