@@ -17,14 +17,16 @@ import (
 	"weft.mesh/weft/proxy/stream"
 )
 
-// Defaults of Envoy's HttpConnectionManager.
+// Defaults of Envoy's HttpConnectionManager, and one of ours: Envoy waits for a head without end, which
+// a few hundred connections that send a byte now and then take for a denial of service (slowloris).
 const (
-	defaultHTTPIdle   = time.Hour
-	defaultStreamIdle = 5 * time.Minute
-	defaultDrain      = 5 * time.Second
-	defaultHeaderKB   = 60
-	defaultHeaders    = 100
-	defaultServer     = "envoy"
+	defaultHeadersTime = time.Minute
+	defaultHTTPIdle    = time.Hour
+	defaultStreamIdle  = 5 * time.Minute
+	defaultDrain       = 5 * time.Second
+	defaultHeaderKB    = 60
+	defaultHeaders     = 100
+	defaultServer      = "envoy"
 )
 
 const typeRouter = "envoy.extensions.filters.http.router.v3.Router"
@@ -137,7 +139,7 @@ func hcmTimeouts(x *hcmv3.HttpConnectionManager, m *config.HTTPManager) error {
 	set("common_http_protocol_options.max_stream_duration", &m.MaxStreamDuration, common.GetMaxStreamDuration(), common.GetMaxStreamDuration() != nil, 0)
 	set("stream_idle_timeout", &m.StreamIdleTimeout, x.GetStreamIdleTimeout(), x.GetStreamIdleTimeout() != nil, defaultStreamIdle)
 	set("request_timeout", &m.RequestTimeout, x.GetRequestTimeout(), x.GetRequestTimeout() != nil, 0)
-	set("request_headers_timeout", &m.RequestHeadersTimeout, x.GetRequestHeadersTimeout(), x.GetRequestHeadersTimeout() != nil, 0)
+	set("request_headers_timeout", &m.RequestHeadersTimeout, x.GetRequestHeadersTimeout(), x.GetRequestHeadersTimeout() != nil, defaultHeadersTime)
 	m.DrainTimeout = defaultDrain
 	return err
 }
