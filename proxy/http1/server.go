@@ -346,7 +346,7 @@ func (sc *serverConn) answer(x *exchange, perr *protoError) {
 // Bounds of lingering.
 const (
 	lingerTime  = time.Second
-	lingerBytes = 256 << 10
+	lingerBytes = 8 << 20 // what a client has on its way when a response comes early; the time bounds what it costs
 )
 
 // linger ends our side and reads on for a little, because closing with unread bytes would reset the
