@@ -26,9 +26,6 @@ func (f fault) mustFail() bool {
 	return f == resetHead || f == midHead || f == midBody || f == cutBody
 }
 
-// mayFail tells whether a failure is its own doing.
-func (f fault) mayFail() bool { return f.mustFail() }
-
 // op is one operation.
 type op struct {
 	id       string // unique

@@ -69,8 +69,10 @@ func (y *tally) done(kind string, o op, began time.Time, err error) {
 		y.mu.Unlock()
 	case isWrong(err):
 		y.fail("%s %s to %s %s (fault %q): %v", kind, o.id, o.to, o.path(), o.fault, err)
-	case o.fault.mayFail():
+	case o.fault.mustFail():
 		y.count("asked for "+string(o.fault), 1)
+	case o.fault == early && time.Since(began) > time.Second:
+		y.count("went on sending for too long after its response", 1) // a proxy reads on for a second
 	case o.flaky && y.wasDown(began):
 		y.count("upstream down", 1)
 	default:
