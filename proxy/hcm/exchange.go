@@ -185,7 +185,7 @@ func (x *exchange) run() (done bool) {
 	}
 	x.requestHeaders()
 	x.findRoute()
-	for _, f := range x.m.cfg.Filters {
+	for i, f := range x.m.cfg.Filters {
 		if v := f.Request(&x.fs); v.Reply != nil {
 			x.reply(v.Reply)
 			return true
@@ -193,8 +193,8 @@ func (x *exchange) run() (done bool) {
 		if x.gone() {
 			return true
 		}
-		if t, ok := f.(filter.Transcoder); ok {
-			x.transcode(t)
+		if ts := x.m.transcoders; ts != nil && ts[i] != nil {
+			x.transcode(ts[i])
 		}
 	}
 	return x.act()

@@ -58,8 +58,10 @@ type Manager struct {
 	enders    []filter.Ender
 	upstreams []filter.Upstreamer
 	watchers  []filter.BodyWatcher
-	mirrors   *mirrors
-	table     atomic.Pointer[tableOf] // found last
+	// transcoders has a place for each filter, nil for those that are none; it is empty if all are.
+	transcoders []filter.Transcoder
+	mirrors     *mirrors
+	table       atomic.Pointer[tableOf] // found last
 
 	Stats Stats
 }
@@ -76,7 +78,7 @@ func New(cfg *config.HTTPManager, d Deps) *Manager {
 		d.MaxMirrors = 1024
 	}
 	m := &Manager{cfg: cfg, deps: d, mirrors: newMirrors(d.MaxMirrors)}
-	for _, f := range cfg.Filters {
+	for i, f := range cfg.Filters {
 		if e, ok := f.(filter.Ender); ok {
 			m.enders = append(m.enders, e)
 		}
@@ -85,6 +87,12 @@ func New(cfg *config.HTTPManager, d Deps) *Manager {
 		}
 		if w, ok := f.(filter.BodyWatcher); ok {
 			m.watchers = append(m.watchers, w)
+		}
+		if t, ok := f.(filter.Transcoder); ok {
+			if m.transcoders == nil {
+				m.transcoders = make([]filter.Transcoder, len(cfg.Filters))
+			}
+			m.transcoders[i] = t
 		}
 	}
 	return m
