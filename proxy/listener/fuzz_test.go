@@ -359,7 +359,7 @@ func readProxy(b []byte) (h proxyHeader, need int, err error) {
 }
 
 var (
-	proxyLine = regexp.MustCompile(`^PROXY (?:UNKNOWN(?: [^\r]*(?:\r[^\n][^\r]*)*)?|(TCP[46]) (\S+) (\S+) (0|[1-9]\d{0,4}) (0|[1-9]\d{0,4}))\r\n`)
+	proxyLine = regexp.MustCompile(`(?s)^PROXY (?:UNKNOWN(?: .*)?|(TCP[46]) (\S+) (\S+) (0|[1-9]\d{0,4}) (0|[1-9]\d{0,4}))\r\n$`)
 	// proxyBegins: signatures of both versions.
 	proxyBegins = []string{"PROXY ", proxyV2Signature}
 )
