@@ -41,12 +41,13 @@ func (a *app) scaleCommand() *cobra.Command {
 
 func (a *app) restartCommand() *cobra.Command {
 	var ns, container string
-	var pod bool
+	var pod, hot bool
 	cmd := &cobra.Command{
-		Use:   "restart DEPLOYMENT | restart --pod POD [-c CONTAINER]",
+		Use:   "restart DEPLOYMENT | restart --pod POD [-c CONTAINER [--hot]]",
 		Short: "Replace a Deployment's pods one by one, or restart a pod's container",
 		Example: `  weft restart reviews-v1
-  weft restart --pod productpage-v1 -c istio-proxy`,
+  weft restart --pod productpage-v1 -c istio-proxy
+  weft restart --pod productpage-v1 -c istio-proxy --hot   # the new proxy takes over the sockets of the old one`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, name := splitRef(args[0], ns)
@@ -56,12 +57,18 @@ func (a *app) restartCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				req = admin.RestartRequest{Namespace: p.ns, Pod: p.name, Container: container}
+				req = admin.RestartRequest{Namespace: p.ns, Pod: p.name, Container: container, Hot: hot}
 			} else if container != "" {
 				return &exitError{exitUsage, fmt.Errorf("-c needs --pod")}
+			} else if hot {
+				return &exitError{exitUsage, fmt.Errorf("--hot needs --pod and -c istio-proxy")}
 			}
 			if err := a.mesh().Restart(cmd.Context(), req); err != nil {
 				return err
+			}
+			if hot {
+				a.printf("%s: a new proxy has taken over, the old one drains\n", args[0])
+				return nil
 			}
 			a.printf("%s restarts\n", args[0])
 			return nil
@@ -70,6 +77,7 @@ func (a *app) restartCommand() *cobra.Command {
 	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace")
 	cmd.Flags().BoolVar(&pod, "pod", false, "the name is a pod's")
 	cmd.Flags().StringVarP(&container, "container", "c", "", "with --pod: only this container")
+	cmd.Flags().BoolVar(&hot, "hot", false, "with -c istio-proxy: refuse no connection and break no request; what runs long goes on in the old proxy for a minute at most")
 	return cmd
 }
 

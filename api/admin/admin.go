@@ -309,6 +309,9 @@ type RestartRequest struct {
 	Deployment string `json:"deployment,omitempty"`
 	Pod        string `json:"pod,omitempty"`
 	Container  string `json:"container,omitempty"`
+	// Hot starts the sidecar's (or gateway's) successor, which takes over its listening sockets, before it ends; the
+	// answer comes when the successor serves.
+	Hot bool `json:"hot,omitempty"`
 }
 
 // SignalRequest sends a signal to the process group of one container's program,

@@ -137,12 +137,16 @@ func (s *Server) restart(w http.ResponseWriter, r *http.Request) {
 	}
 	var err error
 	switch {
-	case req.Deployment != "" && req.Pod == "" && req.Container == "":
+	case req.Deployment != "" && req.Pod == "" && req.Container == "" && !req.Hot:
 		err = s.Backend.RestartDeployment(req.Namespace, req.Deployment)
 	case req.Pod != "" && req.Deployment == "":
 		var p *pod.Pod
 		if p, err = s.Backend.Find(req.Namespace, req.Pod); err == nil {
-			err = p.RestartContainer(req.Container)
+			if req.Hot {
+				err = p.HotRestart(r.Context(), req.Container)
+			} else {
+				err = p.RestartContainer(req.Container)
+			}
 		}
 	default:
 		fail(w, http.StatusBadRequest, errors.New("restart: name a deployment, or a pod with a container"))

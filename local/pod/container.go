@@ -50,6 +50,10 @@ type container struct {
 	restart  chan struct{} // one restart asked for
 	done     chan struct{} // closed when run has returned
 
+	successor successor       // nil: it cannot be restarted hot
+	hot       chan chan error // a hot restart asked for, with where to answer
+	retired   sync.WaitGroup  // programs that were taken over from and drain
+
 	mu     sync.Mutex // protects the following
 	status containerStatus
 }
@@ -63,7 +67,7 @@ type containerStatus struct {
 }
 
 func newContainer(name string, log *logs.Log) *container {
-	return &container{name: name, log: log, changed: func() {}, sweep: func(context.Context) {}, term: make(chan struct{}), restart: make(chan struct{}, 1),
+	return &container{name: name, log: log, changed: func() {}, sweep: func(context.Context) {}, term: make(chan struct{}), restart: make(chan struct{}, 1), hot: make(chan chan error),
 		done: make(chan struct{}), status: containerStatus{state: stateWaiting}}
 }
 
@@ -106,6 +110,7 @@ func (c *container) signal(sig syscall.Signal) bool {
 // run keeps the program running until terminate or ctx; ctx's end kills it.
 func (c *container) run(ctx context.Context) {
 	defer close(c.done)
+	defer c.retired.Wait()
 	defer c.update(func(s *containerStatus) { s.state, s.pid, s.ready = stateEnded, 0, false })
 	retry := 0
 	for !closed(c.term) {
@@ -138,15 +143,19 @@ func (c *container) run(ctx context.Context) {
 func (c *container) wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-c.restart:
-		return true
-	case <-c.term:
-		return false
-	case <-ctx.Done():
-		return false
+	for {
+		select {
+		case <-t.C:
+			return true
+		case <-c.restart:
+			return true
+		case answer := <-c.hot:
+			answer <- fmt.Errorf("container %s does not run: there is nothing to take over from", c.name)
+		case <-c.term:
+			return false
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 
@@ -168,30 +177,35 @@ func (c *container) once(ctx context.Context) (asked bool, why string) {
 		wg.Wait()
 	}
 	defer unwatch()
-	select {
-	case <-p.Done():
-	case <-ctx.Done():
-		p.Signal(syscall.SIGKILL)
-		<-p.Done()
-	case <-c.term:
-		p.Signal(syscall.SIGTERM)
+	for {
 		select {
+		case answer := <-c.hot:
+			p = c.takeOver(ctx, p, answer)
+			continue
 		case <-p.Done():
 		case <-ctx.Done():
 			p.Signal(syscall.SIGKILL)
 			<-p.Done()
+		case <-c.term:
+			p.Signal(syscall.SIGTERM)
+			select {
+			case <-p.Done():
+			case <-ctx.Done():
+				p.Signal(syscall.SIGKILL)
+				<-p.Done()
+			}
+		case <-c.restart:
+			unwatch() // a program that drains may answer its probes: it is not ready all the same
+			c.end(ctx, p)
+			return true, ""
+		case why := <-sick:
+			c.log.Printf("%s: %s: killing it", c.name, why)
+			unwatch()
+			c.end(ctx, p)
+			return false, why
 		}
-	case <-c.restart:
-		unwatch() // a program that drains may answer its probes: it is not ready all the same
-		c.end(ctx, p)
-		return true, ""
-	case why := <-sick:
-		c.log.Printf("%s: %s: killing it", c.name, why)
-		unwatch()
-		c.end(ctx, p)
-		return false, why
+		return false, "ended: " + p.Reason()
 	}
-	return false, "ended: " + p.Reason()
 }
 
 // end asks a program to end and kills it after a while.

@@ -82,6 +82,11 @@ func (p *Pod) rootFile() string { return filepath.Join(p.proxyDir(), "ca-root.pe
 // startProxy starts the proxy, with a fresh join token if one can be had and
 // with the machine's listeners for a gateway's host ports.
 func (p *Pod) startProxy(ctx context.Context, ports []podspec.Port) (*process.Process, error) {
+	return p.launchProxy(ctx, ports, nil)
+}
+
+// launchProxy is startProxy; with notify it starts a successor of the running one.
+func (p *Pod) launchProxy(ctx context.Context, ports []podspec.Port, notify *os.File) (*process.Process, error) {
 	if err := os.MkdirAll(p.proxyDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("pod %s: make the proxy's folder: %w", p.name, err)
 	}
@@ -93,8 +98,13 @@ func (p *Pod) startProxy(ctx context.Context, ports []podspec.Port) (*process.Pr
 	if err != nil {
 		return nil, err
 	}
+	args := p.proxyArgs(inherited)
+	if notify != nil {
+		args = append(args, hotArgs(3+len(files))...)
+		files = append(files, notify)
+	}
 	return process.Start(p.sandbox, process.Spec{
-		Argv: p.proxyArgs(inherited), Env: p.env.processEnv(p.name), Dir: p.workDir(),
+		Argv: args, Env: p.env.processEnv(p.name), Dir: p.workDir(),
 		Stdout: p.logOf(podspec.ProxyContainer), Stderr: p.logOf(podspec.ProxyContainer), Files: files, Sidecar: true,
 	})
 }

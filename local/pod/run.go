@@ -132,6 +132,7 @@ func (p *Pod) startAll(ctx context.Context) {
 		}
 		c.ready, c.target = &proxyReadiness, target
 		c.start = func(ctx context.Context) (*process.Process, error) { return p.startProxy(ctx, ports) }
+		c.successor = func(ctx context.Context) (*process.Process, <-chan bool, error) { return p.startSuccessor(ctx, ports) }
 		p.wg.Go(func() { c.run(ctx) })
 		p.awaitProxy(ctx)
 	}
