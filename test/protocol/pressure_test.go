@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -23,11 +24,15 @@ const (
 )
 
 // slowly reads at slowRate for slowFor and returns how much that was.
-func slowly(r io.Reader) (n int, err error) {
+func slowly(r io.Reader) (n int, err error) { return slowlyCounted(r, new(atomic.Int64)) }
+
+// slowlyCounted counts as it reads.
+func slowlyCounted(r io.Reader, took *atomic.Int64) (n int, err error) {
 	buf := make([]byte, slowRate/10)
 	for end := time.Now().Add(slowFor); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		k, err := io.ReadFull(r, buf)
 		n += k
+		took.Add(int64(k))
 		if err != nil {
 			return n, err
 		}
@@ -40,8 +45,7 @@ type pressed struct{ sent, took atomic.Int64 }
 
 func (p *pressed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == "POST" {
-		n, _ := slowly(r.Body)
-		p.took.Add(int64(n))
+		_, _ = slowlyCounted(r.Body, &p.took)
 		return
 	}
 	buf := make([]byte, 64<<10)
@@ -78,49 +82,55 @@ func TestASlowReaderDoesNotMakeTheProxyGrow(t *testing.T) {
 			}
 			p := &pressed{}
 			app.Handle(p.ServeHTTP)
-			before := r.rss()
-			var grown atomic.Int64
-			stop := make(chan struct{})
-			var watch, work sync.WaitGroup
-			watch.Go(func() {
-				for {
-					select {
-					case <-stop:
-						return
-					case <-time.After(50 * time.Millisecond):
-						grown.Store(max(grown.Load(), r.rss()-before))
-					}
-				}
-			})
-			var got, pushed int
-			work.Go(func() {
-				var err error
-				if got, err = tc.down(r, tc.path); err != nil {
-					t.Errorf("download: %v", err)
-				}
-			})
-			work.Go(func() {
-				var err error
-				if pushed, err = tc.up(r, tc.path); err != nil {
-					t.Errorf("upload: %v", err)
-				}
-			})
-			work.Wait()
-			close(stop)
-			watch.Wait()
-			t.Logf("down: %d KB offered and sent, %d KB read; up: %d KB sent, %d KB taken; resident memory grew by %d KB",
-				p.sent.Load()>>10, got>>10, pushed>>10, p.took.Load()>>10, grown.Load()>>10)
-			if grown.Load() >= maxGrowth {
-				t.Errorf("resident memory grew by %d KB, want less than %d", grown.Load()>>10, maxGrowth>>10)
-			}
-			if got < slowRate || p.took.Load() < slowRate/2 {
-				t.Errorf("nothing flows: %d bytes down, %d up", got, p.took.Load())
-			}
-			// The kernel holds up to some 10 MB for each hop over loopback; the rest must have stayed with its sender.
-			if p.sent.Load() > offered/2 || pushed > offered/2 {
-				t.Errorf("%d bytes were sent down and %d up to receivers that took next to nothing", p.sent.Load(), pushed)
-			}
+			p.press(t, r, func() (int, error) { return tc.down(r, tc.path) }, func() (int, error) { return tc.up(r, tc.path) })
 		})
+	}
+}
+
+// press runs a download and an upload at once and looks at what the proxy holds meanwhile.
+func (p *pressed) press(t *testing.T, r *rig, down, up func() (int, error)) {
+	t.Helper()
+	before := r.rss()
+	var grown atomic.Int64
+	stop := make(chan struct{})
+	var watch, work sync.WaitGroup
+	watch.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(50 * time.Millisecond):
+				grown.Store(max(grown.Load(), r.rss()-before))
+			}
+		}
+	})
+	var got, pushed int
+	work.Go(func() {
+		var err error
+		if got, err = down(); err != nil {
+			t.Errorf("download: %v", err)
+		}
+	})
+	work.Go(func() {
+		var err error
+		if pushed, err = up(); err != nil {
+			t.Errorf("upload: %v", err)
+		}
+	})
+	work.Wait()
+	close(stop)
+	watch.Wait()
+	t.Logf("down: %d KB offered and sent, %d KB read; up: %d KB sent, %d KB taken; resident memory grew by %d KB",
+		p.sent.Load()>>10, got>>10, pushed>>10, p.took.Load()>>10, grown.Load()>>10)
+	if grown.Load() >= maxGrowth {
+		t.Errorf("resident memory grew by %d KB, want less than %d", grown.Load()>>10, maxGrowth>>10)
+	}
+	if got < slowRate || p.took.Load() < slowRate/2 {
+		t.Errorf("nothing flows: %d bytes down, %d up", got, p.took.Load())
+	}
+	// The kernel holds up to some 10 MB for each hop over loopback; the rest must have stayed with its sender.
+	if p.sent.Load() > offered/2 || pushed > offered/2 {
+		t.Errorf("%d bytes were sent down and %d up to receivers that took next to nothing", p.sent.Load(), pushed)
 	}
 }
 
@@ -130,7 +140,20 @@ func downH1(r *rig, path string) (int, error) {
 		return 0, err
 	}
 	defer c.Close()
+	smallReads(c)
+	return downOn(c, path)
+}
+
+// smallReads keeps the kernel from reading ahead of a slow reader.
+func smallReads(c net.Conn) {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
 	_ = c.(*net.TCPConn).SetReadBuffer(8 << 10)
+}
+
+// downOn reads an answer slowly.
+func downOn(c net.Conn, path string) (int, error) {
 	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: app\r\n\r\n", path); err != nil {
 		return 0, err
 	}
@@ -160,6 +183,11 @@ func upH1(r *rig, path string) (int, error) {
 		return 0, err
 	}
 	defer c.Close()
+	return upOn(c, path)
+}
+
+// upOn sends a body as fast as it is taken.
+func upOn(c net.Conn, path string) (int, error) {
 	if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: app\r\nContent-Length: %d\r\n\r\n", path, offered); err != nil {
 		return 0, err
 	}
@@ -173,7 +201,7 @@ func downH2(r *rig, path string) (int, error) {
 		return 0, err
 	}
 	defer h.Close()
-	_ = h.Conn.(*net.TCPConn).SetReadBuffer(8 << 10)
+	smallReads(h.Conn)
 	if err := h.WriteWindowUpdate(0, 1<<30); err != nil {
 		return 0, err
 	}

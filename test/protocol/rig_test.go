@@ -31,6 +31,9 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if order := os.Getenv(attackerEnv); order != "" {
+		os.Exit(attackerMain(order))
+	}
 	dir, err := os.MkdirTemp("", "weft-protocol")
 	if err == nil {
 		binary = filepath.Join(dir, "weft-proxy")
