@@ -82,7 +82,7 @@ func proxyCommand(role xds.NodeType, env getenv) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if set.Serving, err = notify(o.notifyFD); err != nil {
+			if set.Serving, err = notify(o.notifyFD, env("NOTIFY_SOCKET"), cmd.ErrOrStderr()); err != nil {
 				return err
 			}
 			set.MemoryLimit = server.Tune(server.Tuning{Concurrency: o.concurrency, MemoryLimit: set.MemoryLimit})

@@ -2,13 +2,11 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 )
 
 // successor starts the process that takes over from this one.
@@ -72,23 +70,4 @@ func successorArgs(args []string) []string {
 		}
 	}
 	return append(slices.Clip(out), "--hot-restart")
-}
-
-// notify writes the line that --notify-fd promises; nil for no descriptor.
-func notify(fd int) (func(), error) {
-	if fd == 0 {
-		return nil, nil
-	}
-	f := os.NewFile(uintptr(fd), "--notify-fd")
-	if f == nil || fd < 0 {
-		return nil, fmt.Errorf("--notify-fd %d: want the number of an open descriptor", fd)
-	}
-	if _, err := f.Stat(); err != nil {
-		return nil, fmt.Errorf("--notify-fd %d: %w", fd, err)
-	}
-	syscall.CloseOnExec(fd)
-	return func() {
-		_, _ = io.WriteString(f, "serving\n") // whoever wanted to know may be gone
-		_ = f.Close()
-	}, nil
 }
