@@ -48,7 +48,7 @@ a running mesh. Exit code 1 if any is an error.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of objects that name none")
+	a.namespaceFlag(cmd, &ns, "default", "namespace of objects that name none")
 	a.outputFlag(cmd)
 	return cmd
 }

@@ -41,7 +41,7 @@ func (a *app) applyCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, folder or - for standard input; may be repeated")
-	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of objects that name none")
+	a.namespaceFlag(cmd, &ns, "default", "namespace of objects that name none")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "check only, store nothing")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until every connected proxy has answered (at most 30 s)")
 	_ = cmd.MarkFlagRequired("filename")

@@ -18,7 +18,7 @@ func (a *app) deleteCommand() *cobra.Command {
 An object that comes from a watched file is removed by removing the file.`,
 		Example: `  weft delete -f virtual-service.yaml
   weft delete virtualservice reviews ratings -n prod`,
-		ValidArgsFunction: completeKinds,
+		ValidArgsFunction: a.completeObjects(-1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := admin.DeleteRequest{Namespace: ns}
 			switch {
@@ -56,7 +56,7 @@ An object that comes from a watched file is removed by removing the file.`,
 		},
 	}
 	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, folder or - for standard input; may be repeated")
-	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of objects that name none")
+	a.namespaceFlag(cmd, &ns, "default", "namespace of objects that name none")
 	a.outputFlag(cmd)
 	return cmd
 }

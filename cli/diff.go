@@ -34,7 +34,7 @@ func (a *app) diffCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, folder or - for standard input; may be repeated")
-	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of objects that name none")
+	a.namespaceFlag(cmd, &ns, "default", "namespace of objects that name none")
 	_ = cmd.MarkFlagRequired("filename")
 	a.outputFlag(cmd)
 	return cmd

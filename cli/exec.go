@@ -40,7 +40,7 @@ func (a *app) execCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of the pod")
+	a.namespaceFlag(cmd, &ns, "default", "namespace of the pod")
 	cmd.Flags().StringVar(&dir, "dir", "", "working directory of the command")
 	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "KEY=VALUE added to the pod's environment; may be repeated")
 	cmd.Flags().SetInterspersed(false)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -54,13 +55,6 @@ func kindNames() []string {
 	return slices.Sorted(maps.Keys(set))
 }
 
-func completeKinds(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return append(kindNames(), "all"), cobra.ShellCompDirectiveNoFileComp
-}
-
 func (a *app) getCommand() *cobra.Command {
 	var ns string
 	cmd := &cobra.Command{
@@ -71,12 +65,12 @@ func (a *app) getCommand() *cobra.Command {
   weft get dr reviews -o yaml
   weft get svc -n prod`,
 		Args:              usageArgs(cobra.RangeArgs(1, 2)),
-		ValidArgsFunction: completeKinds,
+		ValidArgsFunction: a.completeObjects(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.get(cmd.Context(), ns, args)
 		},
 	}
-	cmd.Flags().StringVarP(&ns, "namespace", "n", "", "only this namespace (default all)")
+	a.namespaceFlag(cmd, &ns, "", "only this namespace (default all)")
 	a.outputFlag(cmd)
 	return cmd
 }
@@ -143,14 +137,16 @@ func (a *app) describeCommand() *cobra.Command {
 		Use:   "describe KIND NAME",
 		Short: "Show one object, where it came from, and what refers to it",
 		Example: `  weft describe virtualservice reviews
-  weft describe svc reviews -n default`,
+  weft describe svc reviews -n default
+  weft describe dr reviews -o json`,
 		Args:              usageArgs(cobra.ExactArgs(2)),
-		ValidArgsFunction: completeKinds,
+		ValidArgsFunction: a.completeObjects(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.describe(cmd.Context(), ns, args[0], args[1])
 		},
 	}
-	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace")
+	a.namespaceFlag(cmd, &ns, "default", "namespace")
+	a.outputFlag(cmd)
 	return cmd
 }
 
@@ -173,7 +169,22 @@ func (a *app) describe(ctx context.Context, ns, kindArg, ref string) error {
 	if len(items) == 0 {
 		return fmt.Errorf("%s %q not found", strings.ToLower(kind), ref)
 	}
-	o := items[0]
+	d := description{Source: items[0].Source, Revision: items[0].Revision, Object: items[0].Raw}
+	if d.MentionedBy, err = a.related(ctx, items[0]); err != nil {
+		return err
+	}
+	return a.data(d, func() error { return a.showDescription(items[0], d) })
+}
+
+// description is one object with what is around it.
+type description struct {
+	Source      string            `json:"source"`
+	Revision    uint64            `json:"revision"`
+	MentionedBy []admin.ObjectRef `json:"mentionedBy,omitempty"`
+	Object      json.RawMessage   `json:"object"`
+}
+
+func (a *app) showDescription(o admin.Object, d description) error {
 	c := a.colors(a.env.Stdout)
 	a.printf("%s %s\n", c.bold(o.Kind), c.bold(strings.TrimPrefix(o.Namespace+"/"+o.Name, "/")))
 	a.printf("Source:    %s (revision %d)\n\n", o.Source, o.Revision)
@@ -182,29 +193,32 @@ func (a *app) describe(ctx context.Context, ns, kindArg, ref string) error {
 		return err
 	}
 	a.printf("%s\n", b)
-	return a.related(ctx, o)
+	if len(d.MentionedBy) > 0 {
+		a.printf("Mentioned by:\n")
+	}
+	for _, r := range d.MentionedBy {
+		a.printf("  %s %s\n", r.Kind, strings.TrimPrefix(r.Namespace+"/"+r.Name, "/"))
+	}
+	return nil
 }
 
 // related lists objects that mention this one's name, which is what a person
 // looks for before changing it.
-func (a *app) related(ctx context.Context, o admin.Object) error {
+func (a *app) related(ctx context.Context, o admin.Object) ([]admin.ObjectRef, error) {
 	all, err := a.objects(ctx, "", "", "")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var names []string
+	var out []admin.ObjectRef
 	for _, x := range all {
 		if x.Kind == o.Kind && x.Name == o.Name && x.Namespace == o.Namespace {
 			continue
 		}
 		if mentions(string(x.Raw), o.Name) {
-			names = append(names, fmt.Sprintf("%s %s", x.Kind, strings.TrimPrefix(x.Namespace+"/"+x.Name, "/")))
+			out = append(out, admin.ObjectRef{Kind: x.Kind, Namespace: x.Namespace, Name: x.Name})
 		}
 	}
-	if len(names) > 0 {
-		a.printf("Mentioned by:\n  %s\n", strings.Join(names, "\n  "))
-	}
-	return nil
+	return out, nil
 }
 
 // mentions finds a name as a whole JSON string or as the first label of a host name.

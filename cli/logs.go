@@ -26,10 +26,11 @@ func (a *app) logsCommand() *cobra.Command {
 			return a.mesh().Logs(cmd.Context(), o, a.out())
 		},
 	}
-	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of the pod")
+	a.namespaceFlag(cmd, &ns, "default", "namespace of the pod")
 	cmd.Flags().StringVarP(&container, "container", "c", "", "container (default the first that is not the sidecar)")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing until Ctrl-C")
 	cmd.Flags().IntVar(&tail, "tail", client.AllLines, "only the last lines (default all that is kept)")
 	cmd.ValidArgsFunction = a.completePods
+	_ = cmd.RegisterFlagCompletionFunc("container", a.completeContainers())
 	return cmd
 }

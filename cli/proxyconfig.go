@@ -67,7 +67,7 @@ func (a *app) proxyConfigCommand() *cobra.Command {
 				return run(cmd.Context(), p)
 			},
 		}
-		c.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of the pod")
+		a.namespaceFlag(c, &ns, "default", "namespace of the pod")
 		c.ValidArgsFunction = a.completePods
 		a.outputFlag(c)
 		cmd.AddCommand(c)
@@ -117,21 +117,6 @@ func (a *app) findPod(ctx context.Context, ns, ref string) (podRef, error) {
 		hint = "pods there: " + strings.Join(known, ", ")
 	}
 	return podRef{}, withHint(fmt.Errorf("pod %q not found in namespace %q", name, ns), hint)
-}
-
-func (a *app) completePods(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	pods, err := a.mesh().Pods(cmd.Context())
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var names []string
-	for _, p := range pods {
-		names = append(names, p.Name)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // dump fetches one part of the proxy's config dump into m.

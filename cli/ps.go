@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -33,9 +34,23 @@ func (a *app) psCommand() *cobra.Command {
 			return a.data(list, func() error { return a.showPods(list.Items) })
 		},
 	}
-	cmd.Flags().StringVarP(&ns, "namespace", "n", "", "only this namespace (default all)")
+	a.namespaceFlag(cmd, &ns, "", "only this namespace (default all)")
 	a.outputFlag(cmd)
 	return cmd
+}
+
+// maxReason is how many characters of a reason weft ps shows; -o json has all of it.
+const maxReason = 60
+
+// shorten cuts a reason to one line of a table. The cause stands at the end of
+// an error: what is left out is in the middle.
+func shorten(reason string) string {
+	r := []rune(strings.Join(strings.Fields(reason), " "))
+	if len(r) <= maxReason {
+		return string(r)
+	}
+	head, tail := maxReason/2-1, maxReason/2
+	return strings.TrimSpace(string(r[:head])) + "…" + strings.TrimSpace(string(r[len(r)-tail:]))
 }
 
 func (a *app) showPods(pods []admin.Pod) error {
@@ -58,7 +73,7 @@ func (a *app) showPods(pods []admin.Pod) error {
 		case p.Ready:
 			status = c.green(status)
 		case p.Message != "":
-			status = c.yellow(status + ": " + p.Message)
+			status = c.yellow(status + ": " + shorten(p.Message))
 		default:
 			status = c.yellow(status)
 		}

@@ -84,3 +84,21 @@ func TestProxiesThatAreBehindAreNamed(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+func TestReasonsAreShortInTables(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                      "",
+		"app: exit code 1":      "app: exit code 1",
+		"two\nlines  of it":     "two lines of it",
+		strings.Repeat("é", 60): strings.Repeat("é", 60),
+		`app: not ready: http probe: Get "http://10.97.0.5:8080/a/very/long/path/of/health?with=parameters": dial tcp 10.97.0.5:8080: connect: connection refused`: `app: not ready: http probe: G…8080: connect: connection refused`,
+	} {
+		got := shorten(in)
+		if n := len([]rune(got)); n > maxReason+1 {
+			t.Errorf("%d characters: %q", n, got)
+		}
+		if len(in) < 100 && got != want || !strings.HasSuffix(got, want[max(0, len(want)-20):]) {
+			t.Errorf("shorten(%q) = %q, want %q", in, got, want)
+		}
+	}
+}

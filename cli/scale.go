@@ -32,9 +32,10 @@ func (a *app) scaleCommand() *cobra.Command {
 			return a.applied(resp, false, "changed")
 		},
 	}
-	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of the Deployment")
+	a.namespaceFlag(cmd, &ns, "default", "namespace of the Deployment")
 	cmd.Flags().IntVar(&replicas, "replicas", 0, "wanted number of pods")
 	_ = cmd.MarkFlagRequired("replicas")
+	cmd.ValidArgsFunction = a.completeDeployments()
 	a.outputFlag(cmd)
 	return cmd
 }
@@ -47,7 +48,8 @@ func (a *app) restartCommand() *cobra.Command {
 		Short: "Replace a Deployment's pods one by one, or restart a pod's container",
 		Example: `  weft restart reviews-v1
   weft restart --pod productpage-v1 -c istio-proxy
-  weft restart --pod productpage-v1 -c istio-proxy --hot   # the new proxy takes over the sockets of the old one`,
+  weft restart --pod productpage-v1 -c istio-proxy --hot   # the new proxy takes over the sockets of the old one
+  weft restart reviews-v1 -o json`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, name := splitRef(args[0], ns)
@@ -66,18 +68,28 @@ func (a *app) restartCommand() *cobra.Command {
 			if err := a.mesh().Restart(cmd.Context(), req); err != nil {
 				return err
 			}
-			if hot {
-				a.printf("%s: a new proxy has taken over, the old one drains\n", args[0])
+			return a.data(req, func() error {
+				if hot {
+					a.printf("%s: a new proxy has taken over, the old one drains\n", args[0])
+				} else {
+					a.printf("%s restarts\n", args[0])
+				}
 				return nil
-			}
-			a.printf("%s restarts\n", args[0])
-			return nil
+			})
 		},
 	}
-	cmd.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace")
+	a.namespaceFlag(cmd, &ns, "default", "namespace")
 	cmd.Flags().BoolVar(&pod, "pod", false, "the name is a pod's")
 	cmd.Flags().StringVarP(&container, "container", "c", "", "with --pod: only this container")
 	cmd.Flags().BoolVar(&hot, "hot", false, "with -c istio-proxy: refuse no connection and break no request; what runs long goes on in the old proxy for a minute at most")
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		if pod {
+			return a.completePods(cmd, args, word)
+		}
+		return a.completeDeployments()(cmd, args, word)
+	}
+	_ = cmd.RegisterFlagCompletionFunc("container", a.completeContainers())
+	a.outputFlag(cmd)
 	return cmd
 }
 
@@ -104,7 +116,7 @@ func (a *app) tokenCommand() *cobra.Command {
 			return a.data(resp, func() error { a.printf("%s\n", resp.Token); return nil })
 		},
 	}
-	create.Flags().StringVarP(&ns, "namespace", "n", "default", "namespace of the identity")
+	a.namespaceFlag(create, &ns, "default", "namespace of the identity")
 	create.Flags().StringVar(&sa, "service-account", "default", "service account of the identity")
 	create.Flags().DurationVar(&req.TTL, "ttl", 0, "how long it may be used (default 10m, at most 24h)")
 	a.outputFlag(create)

@@ -167,11 +167,19 @@ func (m *mesh) run(ctx context.Context, outside func(ctx context.Context) error)
 	return m.inside(ctx, in)
 }
 
-// explain adds what to do when another mesh runs already.
+// explain adds what to do when another mesh runs already, or a port cannot be had.
 func (m *mesh) explain(err error) error {
 	var running *local.RunningError
 	if errors.As(err, &running) {
 		return withHint(err, "end it with weft down, or use another --state-dir, --ingress and --console")
+	}
+	var port *local.PortError
+	if errors.As(err, &port) {
+		hint := "use another address: --" + port.Name + " 127.0.0.1:PORT"
+		if port.InUse() {
+			hint = "end what uses it, or use another address: --" + port.Name + " 127.0.0.1:PORT"
+		}
+		return withHint(err, hint)
 	}
 	return err
 }

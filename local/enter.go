@@ -252,7 +252,7 @@ func openListeners(listen map[string]string) (names []string, files []*os.File, 
 	for _, name := range slices.Sorted(maps.Keys(listen)) {
 		ln, err := net.Listen("tcp", listen[name])
 		if err != nil {
-			return names, files, fmt.Errorf("local: open the %s port: %w (is another program, or another mesh, using it?)", name, err)
+			return names, files, portError(name, listen[name], err)
 		}
 		f, err := ln.(*net.TCPListener).File()
 		ln.Close()
