@@ -68,7 +68,7 @@ func newConfig(set Settings, worlds *snapshot.Store, m *metrics) (*config, error
 		Check: func(changed []convert.Object, deleted []model.Key) []admin.Diagnostic {
 			return c.check(changed, deleted)
 		},
-		OnProblems: c.logProblems,
+		OnProblems: c.logFiles,
 	})
 	sources := []merge.Named{{Name: sourceStore, Source: c.store}, {Name: sourceFiles, Source: c.files}}
 	if set.Pods {
@@ -77,7 +77,7 @@ func newConfig(set Settings, worlds *snapshot.Store, m *metrics) (*config, error
 			return nil, fmt.Errorf("control plane: %w", err)
 		}
 		// Endpoints must move fast: the runtime writes whole files by rename.
-		pods := file.New(file.Settings{Paths: []string{dir}, Options: convert.Options{Pods: true}, Quiet: podsQuiet, OnProblems: c.logProblems})
+		pods := file.New(file.Settings{Paths: []string{dir}, Options: convert.Options{Pods: true}, Quiet: podsQuiet, OnProblems: c.logFiles})
 		sources = append(sources, merge.Named{Name: sourcePods, Source: pods})
 	}
 	c.merged = merge.New(sources...)
@@ -102,11 +102,24 @@ func (c *config) check(changed []convert.Object, deleted []model.Key) []admin.Di
 	return analyze.Check(c.merged.Objects(), changed, deleted, analyze.Options{Mesh: c.set.Mesh})
 }
 
-func (c *config) logProblems(ds []admin.Diagnostic) {
+// logFiles logs errors of watched files, and whether what they held before serves on.
+func (c *config) logFiles(ds []admin.Diagnostic) {
+	served := map[string]bool{}
+	for _, o := range c.merged.Objects() {
+		served[o.File] = true
+	}
 	for _, d := range ds {
-		if d.Severity == admin.SeverityError {
-			c.set.Log.Error("config: a file is refused, the last good version serves", "file", d.File, "line", d.Line, "object", d.Object, "field", d.Field, "reason", d.Message)
+		msg := "config: a file is refused, nothing of it serves"
+		if served[d.File] {
+			msg = "config: a file is refused, its last good version serves"
 		}
+		c.logError(msg, d)
+	}
+}
+
+func (c *config) logError(msg string, d admin.Diagnostic) {
+	if d.Severity == admin.SeverityError {
+		c.set.Log.Error(msg, "file", d.File, "line", d.Line, "object", d.Object, "field", d.Field, "reason", d.Message)
 	}
 }
 
@@ -123,7 +136,9 @@ func (c *config) Put(objs ...convert.Object) {
 			// Checks let nothing through that model refuses; an object of
 			// another version's store is the exception, and must be seen.
 			c.refused[o.Key] = ds
-			c.logProblems(ds)
+			for _, d := range ds {
+				c.logError("config: an object is refused, what it was before serves", d)
+			}
 			continue
 		}
 		changes = append(changes, snapshot.Change{Key: o.Key, Objects: values})
