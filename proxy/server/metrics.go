@@ -11,7 +11,7 @@ import (
 // register adds the proxy's own metrics.
 func (s *Server) register() {
 	r := s.registry
-	telemetry.RegisterProcess(r, s.started)
+	telemetry.RegisterProcess(r, s.started, s.listeners.Draining)
 	ls := s.listeners.Stats()
 	for _, c := range []struct {
 		name, help string

@@ -230,7 +230,7 @@ func TestRecordingDoesNotAllocate(t *testing.T) {
 // TestExpositionParses gives the text to Prometheus' own parser and, if it is there, promtool.
 func TestExpositionParses(t *testing.T) {
 	r, m := newIstio(telemetry.IstioSettings{})
-	telemetry.RegisterProcess(r, time.Now())
+	telemetry.RegisterProcess(r, time.Now(), func() bool { return false })
 	for _, i := range cases(t) {
 		if i.Req != nil {
 			m.HTTP(i)

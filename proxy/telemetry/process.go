@@ -13,7 +13,8 @@ import (
 
 // RegisterProcess adds process_* and the basics of go_* under the names that
 // Prometheus' own client uses, and envoy_server_live and _uptime.
-func RegisterProcess(r *Registry, start time.Time) {
+// draining tells whether the proxy takes its leave.
+func RegisterProcess(r *Registry, start time.Time, draining func() bool) {
 	r.CounterFunc("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", cpuSeconds)
 	r.GaugeFunc("process_resident_memory_bytes", "Resident memory size in bytes.", residentBytes)
 	r.GaugeFunc("process_open_fds", "Number of open file descriptors.", openFDs)
@@ -27,7 +28,12 @@ func RegisterProcess(r *Registry, start time.Time) {
 	r.GaugeFunc("go_memstats_sys_bytes", "Bytes obtained from the system.", sample("/memory/classes/total:bytes"))
 	r.CounterFunc("go_memstats_alloc_bytes_total", "Bytes allocated, also if freed.", sample("/gc/heap/allocs:bytes"))
 	r.CounterFunc("go_gc_cycles_total", "Completed garbage collections.", sample("/gc/cycles/total:gc-cycles"))
-	r.GaugeFunc("envoy_server_live", "1 if the server is not draining.", func() float64 { return 1 })
+	r.GaugeFunc("envoy_server_live", "1 if the server is not draining.", func() float64 {
+		if draining() {
+			return 0
+		}
+		return 1
+	})
 	r.GaugeFunc("envoy_server_uptime", "Seconds since the start.", func() float64 { return math.Trunc(time.Since(start).Seconds()) })
 }
 
