@@ -21,6 +21,11 @@ type ID struct{ s string }
 
 // New builds spiffe://td/ns/namespace/sa/serviceAccount.
 func New(trustDomain, namespace, serviceAccount string) (ID, error) {
+	for _, x := range []struct{ what, name string }{{"namespace", namespace}, {"service account", serviceAccount}} {
+		if strings.Contains(x.name, "/") { // it would be read as another's path
+			return ID{}, fmt.Errorf("spiffe id: %s %q: want a name without /", x.what, x.name)
+		}
+	}
 	return Parse("spiffe://" + trustDomain + "/ns/" + namespace + "/sa/" + serviceAccount)
 }
 
