@@ -189,7 +189,7 @@ virtual_hosts:
 name: virtualInbound
 address: {socket_address: {address: 127.0.0.1, port_value: {{.Plain}}}}
 traffic_direction: INBOUND
-listener_filters_timeout: 5s
+listener_filters_timeout: 20s
 listener_filters:
 - {name: envoy.filters.listener.tls_inspector, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}
 filter_chains:
