@@ -63,22 +63,27 @@ func (cc *ClientConn) next() *clientStream {
 // resumeAll goes on with the exchanges whose response has come: here if it is whole, else,
 // as it will have to be waited for, on a goroutine of its own.
 func (cc *ClientConn) resumeAll(t *turn) {
-	for !t.passed {
-		cc.mu.Lock()
-		s := cc.next()
-		if s == nil {
-			cc.mu.Unlock()
-			return
-		}
-		f := s.taken()
-		whole := s.remoteEnd || s.dead() != nil
-		cc.mu.Unlock()
-		if whole {
-			s.carryOn(t, f)
+	t.batch = t.batch[:0]
+	cc.mu.Lock()
+	for s := cc.next(); s != nil; s = cc.next() {
+		t.batch = append(t.batch, resumed{s, s.taken(), s.remoteEnd || s.dead() != nil})
+	}
+	cc.mu.Unlock()
+	for i, r := range t.batch {
+		t.batch[i] = resumed{}
+		if r.whole && !t.passed {
+			r.s.carryOn(t, r.f)
 		} else {
-			go s.carryOn(nil, f)
+			go r.s.carryOn(nil, r.f)
 		}
 	}
+}
+
+// resumed is an exchange that a reader goes on with.
+type resumed struct {
+	s     *clientStream
+	f     func()
+	whole bool // its response is: nothing will have to be waited for
 }
 
 // resumeRest goes on with what is queued when nobody reads any more.

@@ -39,6 +39,12 @@ func (c *conn) fill() error {
 		if err == nil || !netio.IsTimeout(err) {
 			return err
 		}
+		c.mu.Lock()
+		err = c.err // it may have been woken by who ended the connection
+		c.mu.Unlock()
+		if err != nil {
+			return err
+		}
 		if err := c.timedOut(); err != nil {
 			return err
 		}

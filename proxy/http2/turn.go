@@ -16,6 +16,7 @@ type turn struct {
 	passed bool
 	parked bool    // the exchange that ran waits for its upstream, and belongs to somebody else now
 	dirty  []*conn // have output of exchanges that ran in this turn
+	batch  []resumed
 }
 
 // errPassed ends the frame loop of a goroutine that has passed its turn on.

@@ -17,15 +17,13 @@ func (sc *serverConn) runAll(t *turn) {
 		if sc.runAt++; sc.runAt == len(sc.runs) {
 			sc.runs, sc.runAt = sc.runs[:0], 0
 		}
-		sc.mu.Lock()
-		whole := s.remoteEnd || s.dead() != nil
-		if !whole {
-			sc.dispatch(s)
-		}
-		sc.mu.Unlock()
-		if whole {
+		if s.remoteEnd || s.reset != nil { // only the reader has written them so far
 			sc.run(s, t)
+			continue
 		}
+		sc.mu.Lock()
+		sc.dispatch(s)
+		sc.mu.Unlock()
 	}
 }
 

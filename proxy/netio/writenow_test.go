@@ -1,0 +1,78 @@
+package netio_test
+
+import (
+	"bytes"
+	"io"
+	"testing"
+	"time"
+
+	"weft.mesh/weft/proxy/netio"
+)
+
+// TestWriteNowNeverWaits: a peer that does not read costs the writer no time, and nothing is lost or changes its order.
+func TestWriteNowNeverWaits(t *testing.T) {
+	each(t, func(t *testing.T, a, b *netio.Conn) {
+		if !a.CanWriteNow() {
+			t.Skip("no socket")
+		}
+		var want bytes.Buffer
+		piece := make([]byte, 100<<10)
+		for i := 0; ; i++ {
+			for j := range piece {
+				piece[j] = byte(i + j)
+			}
+			want.Write(piece)
+			done, err := a.WriteNow(piece)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !done {
+				break
+			}
+			if i > 1000 {
+				t.Fatal("the kernel takes everything")
+			}
+		}
+		kept := make(chan error, 1)
+		go func() { kept <- a.WriteKept() }()
+		got := make([]byte, want.Len())
+		if _, err := io.ReadFull(b, got); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-kept; err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want.Bytes()) {
+			t.Error("the bytes changed on their way")
+		}
+		if done, err := a.WriteNow([]byte("after")); !done || err != nil {
+			t.Fatalf("after all was written: %v, %v", done, err)
+		}
+		if _, err := io.ReadFull(b, got[:5]); err != nil || string(got[:5]) != "after" {
+			t.Errorf("%q, %v", got[:5], err)
+		}
+	})
+}
+
+func TestWhatWriteNowKeptEndsWithTheConnection(t *testing.T) {
+	each(t, func(t *testing.T, a, b *netio.Conn) {
+		if !a.CanWriteNow() {
+			t.Skip("no socket")
+		}
+		for done := true; done; {
+			var err error
+			if done, err = a.WriteNow(make([]byte, 100<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.SetWriteStall(50 * time.Millisecond)
+		if err := a.WriteKept(); !netio.IsTimeout(err) {
+			t.Errorf("a peer that takes nothing: %v", err)
+		}
+		a.SetWriteStall(0)
+		b.Abort()
+		if err := a.WriteKept(); err == nil {
+			t.Error("the peer has cut the connection, and nobody is told")
+		}
+	})
+}
