@@ -70,10 +70,16 @@ func readModel(r io.Reader) *peerModel {
 				}
 			}
 			s := get(id)
+			if s.ended {
+				continue // nothing belongs to a stream after its end
+			}
 			s.heads = append(s.heads, head)
 			s.ended = s.ended || f.StreamEnded()
 		case *xhttp2.DataFrame:
 			s := get(id)
+			if s.ended {
+				continue
+			}
 			s.body = append(s.body, f.Data()...)
 			s.ended = s.ended || f.StreamEnded()
 		case *xhttp2.SettingsFrame:
@@ -100,15 +106,17 @@ func readModel(r io.Reader) *peerModel {
 	}
 }
 
-// withoutPriority leaves out PRIORITY frames: the reference ends the connection for one of a wrong
-// size, which is an error of its stream only (RFC 9113 section 6.3).
+const framePriorityUpdate = 0x10
+
+// withoutPriority leaves out PRIORITY frames, for the reference ends the connection for one of a wrong size, which
+// is an error of its stream only (RFC 9113 section 6.3), and PRIORITY_UPDATE, which we need not know (RFC 9218).
 func withoutPriority(r io.Reader) io.Reader {
 	all, _ := io.ReadAll(r)
 	var out []byte
 	for inBlock := false; len(all) >= 9; {
 		n := 9 + int(all[0])<<16 + int(all[1])<<8 + int(all[2])
 		typ, flags := xhttp2.FrameType(all[3]), xhttp2.Flags(all[4])
-		if typ != xhttp2.FramePriority || inBlock {
+		if typ != xhttp2.FramePriority && typ != framePriorityUpdate || inBlock {
 			out = append(out, all[:min(n, len(all))]...)
 		}
 		if typ == xhttp2.FrameHeaders || typ == xhttp2.FrameContinuation {
@@ -118,6 +126,9 @@ func withoutPriority(r io.Reader) io.Reader {
 	}
 	return bytes.NewReader(append(out, all...))
 }
+
+// whole tells that the reference has read to the end.
+func (m *peerModel) whole() bool { return m.err == io.EOF || m.err == io.ErrUnexpectedEOF }
 
 // answers checks the frames of our side against what the other side allowed, and returns them as read by the reference.
 func (m *peerModel) answers(t *testing.T, out []byte) *peerModel {
@@ -148,6 +159,9 @@ func (m *peerModel) answers(t *testing.T, out []byte) *peerModel {
 			if !f.IsAck() {
 				continue
 			}
+			if pongs == len(m.pings) && !m.whole() {
+				continue
+			}
 			if pongs == len(m.pings) || f.Data != m.pings[pongs] {
 				t.Fatalf("PING number %d is answered with %x", pongs, f.Data)
 			}
@@ -159,6 +173,9 @@ func (m *peerModel) answers(t *testing.T, out []byte) *peerModel {
 			sent[h.StreamID] += int64(h.Length)
 			sent[0] += int64(h.Length)
 			over[h.StreamID] = f.StreamEnded()
+			if !m.whole() {
+				continue // it may not have seen all that was granted
+			}
 			if n := m.maxWindow + m.granted[h.StreamID]; sent[h.StreamID] > n {
 				t.Fatalf("%d bytes on stream %d, at most %d were granted", sent[h.StreamID], h.StreamID, n)
 			}
@@ -174,7 +191,7 @@ func (m *peerModel) answers(t *testing.T, out []byte) *peerModel {
 			over[h.StreamID] = true
 		}
 	}
-	if acks > m.settings {
+	if acks > m.settings && m.whole() {
 		t.Fatalf("%d SETTINGS are acknowledged, %d came", acks, m.settings)
 	}
 	ours := readModel(bytes.NewReader(out))
