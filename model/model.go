@@ -461,6 +461,7 @@ const (
 	TLSMutual      = "MUTUAL"
 	TLSIstioMutual = "ISTIO_MUTUAL"
 	TLSPassthrough = "PASSTHROUGH"
+	TLSOptional    = "OPTIONAL_MUTUAL" // servers only: who presents a certificate must present a good one
 )
 
 // ClientTLS is TLS origination.
@@ -499,7 +500,8 @@ type ServerTLS struct {
 	HTTPSRedirect             bool
 	CertFile, KeyFile, CAFile string
 	SANs                      []string
-	MinVersion, MaxVersion    string // "", TLSV1_2, TLSV1_3
+	MinVersion, MaxVersion    string   // "", TLSV1_2, TLSV1_3
+	CipherSuites              []string // of TLS 1.2, OpenSSL's names
 }
 
 // mTLS modes of PeerAuthentication.

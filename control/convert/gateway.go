@@ -2,6 +2,7 @@ package convert
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -127,6 +128,7 @@ func (c *conv) serverTLS(path string, s *networking.Server, proto model.Protocol
 		c.fail(CodeExclusive, p+".httpsRedirect", "true", "httpsRedirect belongs to a server of protocol HTTP", "move it to the server on port 80")
 	}
 	c.tlsMode(p, t, out)
+	c.cipherSuites(p, t, out)
 	if out.Mode == model.TLSIstioMutual || out.Mode == model.TLSPassthrough {
 		for field, v := range map[string]string{"minProtocolVersion": out.MinVersion, "maxProtocolVersion": out.MaxVersion} {
 			if v != "" {
@@ -143,9 +145,9 @@ func (c *conv) serverTLS(path string, s *networking.Server, proto model.Protocol
 func (c *conv) tlsMode(p string, t *networking.ServerTLSSettings, out *model.ServerTLS) {
 	files := []struct{ name, val string }{{"serverCertificate", t.ServerCertificate}, {"privateKey", t.PrivateKey}, {"caCertificates", t.CaCertificates}}
 	switch t.Mode {
-	case networking.ServerTLSSettings_SIMPLE, networking.ServerTLSSettings_MUTUAL:
+	case networking.ServerTLSSettings_SIMPLE, networking.ServerTLSSettings_MUTUAL, networking.ServerTLSSettings_OPTIONAL_MUTUAL:
 		for i, f := range files {
-			if f.val == "" && (i < 2 || t.Mode == networking.ServerTLSSettings_MUTUAL) {
+			if f.val == "" && (i < 2 || t.Mode != networking.ServerTLSSettings_SIMPLE) {
 				c.missing(p+"."+f.name, "mode "+out.Mode+" needs a file, like /etc/certs/tls.crt")
 			}
 		}
@@ -159,10 +161,34 @@ func (c *conv) tlsMode(p string, t *networking.ServerTLSSettings, out *model.Ser
 			}
 		}
 	default:
-		c.fail(CodeUnsupportedField, p+".mode", out.Mode, "the mode is not implemented yet", "use SIMPLE, MUTUAL, ISTIO_MUTUAL or PASSTHROUGH")
+		c.fail(CodeUnsupportedField, p+".mode", out.Mode, "the mode is not implemented yet", "use SIMPLE, MUTUAL, OPTIONAL_MUTUAL, ISTIO_MUTUAL or PASSTHROUGH")
 	}
-	if len(t.SubjectAltNames) > 0 && t.Mode != networking.ServerTLSSettings_MUTUAL && t.Mode != networking.ServerTLSSettings_ISTIO_MUTUAL {
+	if len(t.SubjectAltNames) > 0 && (t.Mode == networking.ServerTLSSettings_SIMPLE || t.Mode == networking.ServerTLSSettings_PASSTHROUGH) {
 		c.fail(CodeExclusive, p+".subjectAltNames", strings.Join(t.SubjectAltNames, ", "), "subjectAltNames are of client certificates, which mode "+out.Mode+" does not ask for", "use mode MUTUAL")
+	}
+}
+
+// suites are the cipher suites of TLS 1.2 that weft-proxy can be told to use, by OpenSSL's names; those of 1.3 cannot be chosen.
+var suites = []string{"ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384",
+	"ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305", "ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA", "ECDHE-RSA-AES256-SHA"}
+
+// cipherSuites refuses what would have no effect: names that the proxy does not have, and suites where TLS 1.2 is not spoken.
+func (c *conv) cipherSuites(p string, t *networking.ServerTLSSettings, out *model.ServerTLS) {
+	p += ".cipherSuites"
+	for i, s := range t.CipherSuites {
+		if !slices.Contains(suites, s) {
+			c.fail(CodeInvalidValue, idx(p, i), s, "this is not a cipher suite of TLS 1.2 that the proxy has", enumHint(s, suites))
+		}
+	}
+	if len(t.CipherSuites) == 0 {
+		return
+	}
+	out.CipherSuites = t.CipherSuites
+	switch {
+	case out.Mode == model.TLSIstioMutual || out.Mode == model.TLSPassthrough:
+		c.fail(CodeUnsupportedField, p, strings.Join(t.CipherSuites, ", "), "the field has no effect with mode "+out.Mode, "remove it: the mesh's own TLS is 1.3, and what passes through is the application's")
+	case out.MinVersion == "TLSV1_3":
+		c.fail(CodeExclusive, p, strings.Join(t.CipherSuites, ", "), "the suites of TLS 1.3 cannot be chosen", "remove it, or allow TLSV1_2")
 	}
 }
 

@@ -209,11 +209,10 @@ func gatewaySupport(name string) (support, bool) {
 	case "Port":
 		return allow("number protocol name").deprecated("targetPort", "the gateway listens on port.number; remove targetPort"), true
 	case "ServerTLSSettings":
-		return allow("httpsRedirect mode serverCertificate privateKey caCertificates subjectAltNames minProtocolVersion maxProtocolVersion").
+		return allow("httpsRedirect mode serverCertificate privateKey caCertificates subjectAltNames minProtocolVersion maxProtocolVersion cipherSuites").
 			hint("credentialName", files, "credentialNames", files, "caCertCredentialName", files,
 				"tlsCertificates", "several certificates for one server are not implemented yet: use one serverCertificate and privateKey",
 				"caCrl", "revocation lists are not implemented yet", "verifyCertificateSpki", spki, "verifyCertificateHash", spki,
-				"cipherSuites", "the suites of TLS 1.2 and 1.3 that Go holds for secure are used; remove cipherSuites",
 				"insecureSkipVerify", "not implemented: use mode SIMPLE if clients need no certificate"), true
 	}
 	return support{}, false

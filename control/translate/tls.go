@@ -176,17 +176,17 @@ func gatewayTLS(t *model.ServerTLS, http, weft bool) *corev3.TransportSocket {
 		TlsParams: &tlsv3.TlsParameters{
 			TlsMinimumProtocolVersion: tlsVersion(t.MinVersion, tlsv3.TlsParameters_TLSv1_2),
 			TlsMaximumProtocolVersion: tlsVersion(t.MaxVersion, tlsv3.TlsParameters_TLS_AUTO),
+			CipherSuites:              t.CipherSuites,
 		},
 		TlsCertificates: []*tlsv3.TlsCertificate{{CertificateChain: file(t.CertFile), PrivateKey: file(t.KeyFile)}},
 		AlpnProtocols:   alpn,
 	}
-	mutual := t.Mode == model.TLSMutual
-	if mutual {
+	if t.Mode == model.TLSMutual || t.Mode == model.TLSOptional {
 		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
 			TrustedCa: file(t.CAFile), MatchTypedSubjectAltNames: sanMatchers(t.SANs),
 		}}
 	}
-	return serverSocket(&tlsv3.DownstreamTlsContext{CommonTlsContext: common, RequireClientCertificate: boolean(mutual)})
+	return serverSocket(&tlsv3.DownstreamTlsContext{CommonTlsContext: common, RequireClientCertificate: boolean(t.Mode == model.TLSMutual)})
 }
 
 func tlsVersion(v string, def tlsv3.TlsParameters_TlsProtocol) tlsv3.TlsParameters_TlsProtocol {

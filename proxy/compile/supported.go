@@ -160,7 +160,7 @@ var Supported = Fields{
 	"envoy.extensions.transport_sockets.tls.v3.CommonTlsContext": "tls_params tls_certificates tls_certificate_sds_secret_configs validation_context" +
 		" validation_context_sds_secret_config combined_validation_context alpn_protocols",
 	"envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext": "default_validation_context validation_context_sds_secret_config",
-	"envoy.extensions.transport_sockets.tls.v3.TlsParameters":                                         "tls_minimum_protocol_version tls_maximum_protocol_version",
+	"envoy.extensions.transport_sockets.tls.v3.TlsParameters":                                         "tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites",
 	"envoy.extensions.transport_sockets.tls.v3.TlsCertificate":                                        "certificate_chain private_key",
 	"envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext":                          "trusted_ca system_root_certs match_typed_subject_alt_names trust_chain_verification",
 	"envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.SystemRootCerts":          "",

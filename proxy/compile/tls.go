@@ -33,6 +33,7 @@ type tlsCommon struct {
 	sans         []config.SANMatch
 	alpn         []string
 	min, max     uint16
+	suites       []uint16
 }
 
 // names lists the SDS secrets that must be there before the context can be used.
@@ -58,6 +59,9 @@ func (c *Compiler) tlsCommon(x *tlsv3.CommonTlsContext) (*tlsCommon, error) {
 	}
 	if t.min != 0 && t.max != 0 && t.min > t.max {
 		return nil, bad("tls_params", tls.VersionName(t.min)+" > "+tls.VersionName(t.max), "the minimum is above the maximum")
+	}
+	if t.suites, err = cipherSuites(x.GetTlsParams().GetCipherSuites()); err != nil {
+		return nil, at("tls_params.cipher_suites", err)
 	}
 	if err := c.ownCerts(t, x); err != nil {
 		return nil, err
@@ -234,7 +238,7 @@ func (c *Compiler) upstreamTLS(s *corev3.TransportSocket) (*pendingUpstreamTLS, 
 	}
 	u := &config.UpstreamTLS{
 		Workload: t.workloadCert, SNI: x.GetSni(), ALPN: t.alpn, SANs: t.sans, RootCAs: t.roots, Certificates: t.certs,
-		MinVersion: t.min, MaxVersion: t.max, AutoSNI: x.GetAutoHostSni(),
+		MinVersion: t.min, MaxVersion: t.max, CipherSuites: t.suites, AutoSNI: x.GetAutoHostSni(),
 		// Envoy verifies nothing without a validation context.
 		Insecure: !t.validate || t.unverified,
 	}
@@ -337,7 +341,8 @@ func (c *Compiler) downstreamTLS(s *corev3.TransportSocket) (*pendingDownstreamT
 	}
 	d := &config.DownstreamTLS{
 		Workload: t.workloadCert, Secret: t.certSecret, Certificates: t.certs, ClientCAs: t.roots,
-		RequireClient: x.GetRequireClientCertificate().GetValue(), ALPN: t.alpn, MinVersion: t.min, MaxVersion: t.max, SANs: t.sans,
+		RequireClient: x.GetRequireClientCertificate().GetValue(), ALPN: t.alpn, MinVersion: t.min, MaxVersion: t.max,
+		CipherSuites: t.suites, SANs: t.sans,
 	}
 	if err := checkDownstream(t, d); err != nil {
 		return nil, at("typed_config.common_tls_context", err)
@@ -360,10 +365,10 @@ func checkDownstream(t *tlsCommon, d *config.DownstreamTLS) error {
 		return bad("validation_context.system_root_certs", "set", "clients are not verified with the system's roots; set trusted_ca")
 	case t.unverified:
 		return bad("validation_context.trust_chain_verification", "ACCEPT_UNTRUSTED", "unverified client certificates are not supported")
-	case !d.RequireClient && t.validate:
-		return bad("validation_context", "set", "optional client certificates are not supported; set require_client_certificate: true or remove the roots")
-	case len(d.SANs) > 0 && !d.RequireClient:
-		return bad("validation_context.match_typed_subject_alt_names", len(d.SANs), "needs require_client_certificate: true")
+	case !d.RequireClient && t.workloadRoot:
+		return bad("validation_context_sds_secret_config", xds.SecretRoot, "identities of the mesh are not optional; set require_client_certificate: true or remove the roots")
+	case len(d.SANs) > 0 && !t.validate:
+		return bad("validation_context.match_typed_subject_alt_names", len(d.SANs), "needs roots to verify clients with")
 	}
 	return nil
 }

@@ -104,10 +104,11 @@ type DownstreamTLS struct {
 	Secret                 string // name in View.Secrets otherwise
 	Certificates           []tls.Certificate
 	ClientCAs              *x509.CertPool // nil with RequireClient and Workload: the trust bundle
-	RequireClient          bool
+	RequireClient          bool           // without it but with ClientCAs: who presents a certificate must present a good one
 	ALPN                   []string
 	MinVersion, MaxVersion uint16
-	// SANs restricts client SPIFFE IDs; empty: any in the bundle.
+	CipherSuites           []uint16 // of TLS 1.2; empty: Go's secure ones. TLS 1.3's cannot be chosen
+	// SANs restricts the names of client certificates; empty: any that the roots sign.
 	SANs []SANMatch
 }
 
@@ -121,7 +122,8 @@ type UpstreamTLS struct {
 	Certificates           []tls.Certificate
 	Insecure               bool
 	MinVersion, MaxVersion uint16
-	AutoSNI                bool // SNI from the request's authority
+	CipherSuites           []uint16 // as in DownstreamTLS
+	AutoSNI                bool     // SNI from the request's authority
 }
 
 // SANMatch is a condition on a subject alternative name.

@@ -93,6 +93,7 @@ func (d *Dialer) buildClient(up *config.UpstreamTLS, sni string, alpn []string, 
 	cfg := &tls.Config{
 		MinVersion:                  up.MinVersion,
 		MaxVersion:                  up.MaxVersion,
+		CipherSuites:                up.CipherSuites,
 		NextProtos:                  slices.Clone(up.ALPN),
 		ServerName:                  up.SNI,
 		DynamicRecordSizingDisabled: true,

@@ -271,6 +271,51 @@ func TestGatewayServesSecretsAndAsksForClientCertificates(t *testing.T) {
 	wantError(t, "server without roots", out.serverErr, "no roots to verify them with")
 }
 
+// Istio's OPTIONAL_MUTUAL: a client may come without a certificate, but not with a bad one.
+func TestAnOptionalClientCertificateMustBeGood(t *testing.T) {
+	root, clients := identitytest.NewCA(t, "public"), identitytest.NewCA(t, "clients")
+	down := &config.DownstreamTLS{Certificates: []tls.Certificate{root.Certificate(t, "", identitytest.DNS("shop.example.com"))}, ClientCAs: identitytest.Pool(clients),
+		SANs: []config.SANMatch{{Kind: config.SANDNS, Match: route.StringMatch{Kind: route.StringExact, Value: "till"}}}}
+	for _, tt := range []struct {
+		name string
+		cert []tls.Certificate
+		want string
+	}{
+		{"without", nil, ""},
+		{"a good one", []tls.Certificate{clients.Certificate(t, "", identitytest.DNS("till"))}, ""},
+		{"of another root", []tls.Certificate{root.Certificate(t, "", identitytest.DNS("till"))}, "unknown authority"},
+		{"another name", []tls.Certificate{clients.Certificate(t, "", identitytest.DNS("thief"))}, "no name that is allowed"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			up := &config.UpstreamTLS{SNI: "shop.example.com", RootCAs: identitytest.Pool(root), Certificates: tt.cert}
+			out := meet(t, transport.DialSettings{}, transport.Target{TLS: up}, transport.ServerSettings{}, down, nil)
+			wantError(t, "server", out.serverErr, tt.want)
+		})
+	}
+}
+
+func TestCipherSuitesOfTLS12(t *testing.T) {
+	root := identitytest.NewCA(t, "public")
+	down := &config.DownstreamTLS{Certificates: []tls.Certificate{root.Certificate(t, "", identitytest.DNS("shop.example.com"))},
+		CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}}
+	for _, tt := range []struct {
+		name  string
+		max   uint16
+		suite uint16
+		want  string
+	}{
+		{"the one that is allowed", tls.VersionTLS12, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, ""},
+		{"another one", tls.VersionTLS12, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, "no cipher suite supported by both"},
+		{"TLS 1.3 has its own", tls.VersionTLS13, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			up := &config.UpstreamTLS{SNI: "shop.example.com", RootCAs: identitytest.Pool(root), MaxVersion: tt.max, CipherSuites: []uint16{tt.suite}}
+			out := meet(t, transport.DialSettings{}, transport.Target{TLS: up}, transport.ServerSettings{}, down, nil)
+			wantError(t, "server", out.serverErr, tt.want)
+		})
+	}
+}
+
 func TestTheExpectedIdentityIsTheOnlyOne(t *testing.T) {
 	root := identitytest.NewCA(t, "root")
 	d := transport.DialSettings{Identity: root.Source(t, reviews)}

@@ -129,7 +129,7 @@ func (s *Server) current(down *config.DownstreamTLS) (*tls.Config, error) {
 
 func (s *Server) build(down *config.DownstreamTLS, secret *config.Secret) (*tls.Config, error) {
 	cfg := &tls.Config{
-		MinVersion: down.MinVersion, MaxVersion: down.MaxVersion,
+		MinVersion: down.MinVersion, MaxVersion: down.MaxVersion, CipherSuites: down.CipherSuites,
 		NextProtos:                  slices.Clone(down.ALPN),
 		DynamicRecordSizingDisabled: true,
 	}

@@ -40,7 +40,7 @@ func tlsKey(t *config.UpstreamTLS) string {
 		return "plaintext"
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%t|%q|%q|%t|%d|%d|%t|%p", t.Workload, t.SNI, t.ALPN, t.Insecure, t.MinVersion, t.MaxVersion, t.AutoSNI, t.RootCAs)
+	fmt.Fprintf(&b, "%t|%q|%q|%t|%d|%d|%d|%t|%p", t.Workload, t.SNI, t.ALPN, t.Insecure, t.MinVersion, t.MaxVersion, t.CipherSuites, t.AutoSNI, t.RootCAs)
 	for _, s := range t.SANs {
 		fmt.Fprintf(&b, "|%d,%d,%q,%t,%v", s.Kind, s.Match.Kind, s.Match.Value, s.Match.IgnoreCase, s.Match.Regex)
 	}
