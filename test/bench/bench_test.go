@@ -37,7 +37,7 @@ func TestQuickRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	var progress bytes.Buffer
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	out, err := run(ctx, o, &progress)
 	t.Log(progress.String())

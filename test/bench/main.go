@@ -188,11 +188,14 @@ func setUp(o *options, dir string, progress io.Writer) (*bench, func(), error) {
 		b.add(p, weft)
 	}
 	for _, p := range o.peers {
-		bin := weft
+		bin, err := weft, error(nil)
 		if p.find != nil {
 			bin, err = p.find()
 		}
-		if err != nil || bin == "" {
+		if err == nil && bin == "" { // weft-proxy on other threads, with -weft-proxy none
+			continue
+		}
+		if err != nil {
 			fmt.Fprintf(progress, "LEFT OUT: %s: %v\n", p.name, err)
 			b.left = append(b.left, p.name)
 			continue

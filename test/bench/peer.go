@@ -115,7 +115,7 @@ func findPeer(s string) (*peer, error) {
 }
 
 // variant tells that it is a program with another number of workers than it has by default.
-func (p *peer) variant() bool { return p.name != p.program && p.name != "base" }
+func (p *peer) variant() bool { return p.name != p.program }
 
 // basePeer is another build of weft-proxy, to compare with in the same rounds.
 func basePeer() *peer {
