@@ -112,6 +112,7 @@ type RefusedError struct{ Reason string }
 func (e *RefusedError) Error() string { return "the running proxy refuses: " + e.Reason }
 
 // Take asks for a socket. nil without an error: the parent has none, or has ended, so that its addresses are free.
+// A [RefusedError] is the parent's last word.
 func (c *Child) Take(ctx context.Context, k Key) (net.Listener, error) {
 	if c.gone {
 		return nil, nil
@@ -129,12 +130,15 @@ func (c *Child) Take(ctx context.Context, k Key) (net.Listener, error) {
 
 func (c *Child) take(ctx context.Context, k Key) (net.Listener, error) {
 	defer until(ctx, c.c.c, answerTimeout)()
-	if err := c.c.send(&message{Type: msgTake, Key: k}, -1); err != nil {
+	if err := c.c.send(&message{Type: msgTake, Key: k}, -1); err != nil && !errors.Is(err, errPeer) { // it may have refused already
 		return nil, err
 	}
 	m, fd, err := c.c.receive()
 	if err != nil {
 		return nil, err
+	}
+	if m.Type == msgRefused && fd < 0 {
+		return nil, &RefusedError{m.Reason}
 	}
 	if (m.Type == msgSocket) != (fd >= 0) || m.Type != msgSocket && m.Type != msgNone {
 		closeIf(fd)

@@ -263,6 +263,38 @@ func TestOneChildAtATime(t *testing.T) {
 	}
 }
 
+func TestAChildThatHangsIsSentAwayAndKnowsIt(t *testing.T) {
+	o := startOffer(t, socketPath(t), func(s *Settings) { s.limit = 50 * time.Millisecond })
+	for _, ask := range []func(c *Child) error{
+		func(c *Child) error { _, err := c.Take(t.Context(), Key{Listener, "127.0.0.1:1"}); return err },
+		func(c *Child) error { return c.Serving(t.Context(), Terms{}) },
+	} {
+		c, err := Connect(t.Context(), o.path, self)
+		if err != nil {
+			t.Fatal(err)
+		}
+		until2(t, "the parent to lose patience", func() bool {
+			other, err := Connect(t.Context(), o.path, self)
+			if err == nil {
+				other.Close()
+			}
+			return err == nil
+		})
+		var refused *RefusedError
+		if err := ask(c); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "within 50ms") {
+			t.Errorf("error = %v", err)
+		}
+		if c.Gone() {
+			t.Error("the parent is taken for dead")
+		}
+		c.Close()
+		until2(t, "the parent to be free", func() bool { return !o.busy.Load() })
+	}
+	if o.count() != 0 {
+		t.Error("handed over")
+	}
+}
+
 func TestNobodyThereIsToldApart(t *testing.T) {
 	path := socketPath(t)
 	if _, err := Connect(t.Context(), path, self); !errors.Is(err, ErrNone) {

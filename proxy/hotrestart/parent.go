@@ -17,9 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bounds of a conversation as the parent sees it. A child may take its time to become ready, so there is
-// no bound between its first message and the last.
+// Bounds of a conversation as the parent sees it. A child may take its time to become ready; one that hangs must not
+// keep others away for ever.
 const (
+	conversation = 15 * time.Minute
 	helloTimeout = 5 * time.Second
 	sendTimeout  = 5 * time.Second
 	acceptRetry  = time.Second
@@ -43,6 +44,8 @@ type Settings struct {
 	// UID of those who may take over; -1: ours.
 	UID int
 	Log *slog.Logger
+
+	limit time.Duration // of a conversation; zero: conversation
 }
 
 // Parent offers the sockets of this process. Make it with [Offer].
@@ -51,6 +54,7 @@ type Parent struct {
 	ln   *net.UnixListener
 	file os.FileInfo // the socket's, to know it again
 	busy atomic.Bool // a child is being served, or has taken over
+	over atomic.Bool // a child has taken over
 	done chan Terms  // has room for one
 }
 
@@ -61,6 +65,9 @@ func Offer(s Settings) (*Parent, error) {
 	}
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
+	}
+	if s.limit <= 0 {
+		s.limit = conversation
 	}
 	p := &Parent{set: s, done: make(chan Terms, 1)}
 	if err := p.open(); err != nil {
@@ -105,7 +112,6 @@ func (p *Parent) Run(ctx context.Context) (Terms, bool) {
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer p.close()
 	callers := make(chan struct{}, maxCallers)
 	wg.Go(func() {
 		for {
@@ -135,14 +141,17 @@ func (p *Parent) Run(ctx context.Context) (Terms, bool) {
 	})
 	select {
 	case t := <-p.done:
+		p.close(true)
 		return t, true
 	case <-ctx.Done():
-		select { // both may have happened
-		case t := <-p.done:
-			return t, true
-		default:
-			return Terms{}, false
-		}
+	}
+	p.close(p.over.Load())
+	wg.Wait()
+	select { // a conversation may have come to its end at that moment
+	case t := <-p.done:
+		return t, true
+	default:
+		return Terms{}, false
 	}
 }
 
@@ -157,12 +166,15 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// close takes the socket away unless a successor's is there by now.
-func (p *Parent) close() {
-	_ = p.ln.Close()
-	if now, err := os.Lstat(p.set.Path); err == nil && os.SameFile(now, p.file) {
-		_ = os.Remove(p.set.Path)
+// close ends the offer and takes its file away, first, while nobody can take us for dead and put another in its
+// place. After a hand-over the successor does that at this moment: the file is left to it.
+func (p *Parent) close(handedOver bool) {
+	if !handedOver {
+		if now, err := os.Lstat(p.set.Path); err == nil && os.SameFile(now, p.file) {
+			_ = os.Remove(p.set.Path)
+		}
 	}
+	_ = p.ln.Close()
 }
 
 // serve is one conversation.
@@ -184,6 +196,7 @@ func (p *Parent) serve(ctx context.Context, c conn) {
 		}
 		return
 	}
+	p.over.Store(true)
 	p.set.HandOver(terms)
 	stop := until(ctx, c.c, sendTimeout)
 	defer stop()
@@ -227,7 +240,7 @@ func (p *Parent) converse(ctx context.Context, c conn, hello *message) (Terms, e
 	if p.set.Prepare != nil {
 		p.set.Prepare()
 	}
-	defer until(ctx, c.c, 0)()
+	defer until(ctx, c.c, p.set.limit)()
 	err := c.send(&message{Type: msgWelcome, Peer: p.set.Self, Version: min(hello.Max, MaxVersion), Epoch: p.set.Lineage.Epoch,
 		StartedMS: p.set.Lineage.Started.UnixMilli(), Inherited: p.set.Inherited[:min(len(p.set.Inherited), maxInherited)]}, -1)
 	for err == nil {
@@ -239,6 +252,11 @@ func (p *Parent) converse(ctx context.Context, c conn, hello *message) (Terms, e
 			return Terms{time.Duration(m.DrainMS) * time.Millisecond, time.Duration(m.ShutdownMS) * time.Millisecond}, nil
 		}
 		err = p.give(c, m.Key)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+		// Closing without a word would tell the child that we have ended, and it would serve beside us.
+		_ = c.c.SetDeadline(time.Now().Add(sendTimeout))
+		err = p.refuse(c, fmt.Sprintf("it has not begun to serve within %v", p.set.limit))
 	}
 	return Terms{}, err
 }
