@@ -15,15 +15,20 @@ import (
 // writeStall is how long a client may take nothing of what is sent to it.
 const writeStall = 5 * time.Minute
 
-// serve runs the codec that the connection speaks.
-func (c *connection) serve(nc *netio.Conn, drain <-chan struct{}) error {
+// serve runs the codec that the connection speaks; see [Manager.Start].
+func (c *connection) serve(nc *netio.Conn, drain <-chan struct{}, done func(error)) {
 	h2, err := c.speaksHTTP2(nc, drain)
-	if err != nil {
-		return err
+	switch {
+	case err != nil:
+		done(err)
+	case h2:
+		done(c.serveHTTP2(nc, drain, nil))
+	default:
+		c.serveHTTP1(nc, drain, done)
 	}
-	if h2 {
-		return c.serveHTTP2(nc, drain, nil)
-	}
+}
+
+func (c *connection) serveHTTP1(nc *netio.Conn, drain <-chan struct{}, done func(error)) {
 	cfg := c.m.cfg
 	o := http1.ServerOptions{
 		MaxHeaderBytes: cfg.MaxHeaderBytes, MaxHeaders: cfg.MaxHeaders,
@@ -36,7 +41,10 @@ func (c *connection) serve(nc *netio.Conn, drain <-chan struct{}) error {
 			return c.turnsH2C(r, settings, drain)
 		}
 	}
-	return http1.ServeConn(c.ctx, nc, o, c.handle)
+	if lot := c.m.deps.Lot; lot != nil {
+		o.Park = lot.Park
+	}
+	http1.Serve(c.ctx, nc, o, c.handle, done)
 }
 
 // turnsH2C takes a client's offer to go on with HTTP/2, unless a proxy before us has let it through: that one

@@ -47,6 +47,8 @@ type Deps struct {
 	Sweeper *Sweeper
 	// Admission turns requests away when too much runs; nil: all are admitted.
 	Admission Admission
+	// Lot is where HTTP/1 connections that idle are parked; nil: they keep their goroutines. Its Run must be running.
+	Lot *netio.Lot
 	// MaxMirrors bounds mirrored requests in flight; 0: 1024. Beyond it they are dropped and counted.
 	MaxMirrors int64
 }
@@ -131,17 +133,27 @@ type connection struct {
 
 // Serve serves a connection until it ends; it closes c. ctx ends what runs on it.
 func (m *Manager) Serve(ctx context.Context, c *netio.Conn, info *stream.ConnInfo) error {
-	defer func() { _ = c.Close() }()
+	end := make(chan error, 1)
+	m.Start(ctx, c, info, func(err error) { end <- err })
+	return <-end
+}
+
+// Start is Serve, except that it returns early when the connection idles and was parked.
+// done is told what ended the connection, once, on the goroutine that served it last.
+func (m *Manager) Start(ctx context.Context, c *netio.Conn, info *stream.ConnInfo, done func(error)) {
 	m.Stats.CxTotal.Add(1)
 	m.Stats.CxActive.Add(1)
-	defer m.Stats.CxActive.Add(-1)
 	conn := m.connection(ctx, info) // a context of its own would cost a goroutine that watches it
 	if state := c.TLSState(); state != nil {
 		conn.xfcc = clientCertElement(m.cfg, info, state)
 	}
 	drain, stop := m.drainOf()
-	defer stop()
-	return conn.serve(c, drain)
+	conn.serve(c, drain, func(err error) {
+		stop()
+		_ = c.Close()
+		m.Stats.CxActive.Add(-1)
+		done(err)
+	})
 }
 
 func (m *Manager) connection(ctx context.Context, info *stream.ConnInfo) *connection {

@@ -13,7 +13,9 @@ const (
 	DefaultMaxHeaderBytes = 60 << 10 // max_request_headers_kb
 	DefaultMaxHeaders     = 100      // max_headers_count
 	DefaultDrainBody      = 64 << 10
-	DefaultDrainIdle      = 2 * time.Second
+	// DefaultParkAfter: parking and coming back costs a few microseconds, and a stack that has to grow again.
+	DefaultParkAfter = 3 * time.Second
+	DefaultDrainIdle = 2 * time.Second
 )
 
 // ServerOptions bound what a client may do. The zero value has the defaults and no timeouts.
@@ -47,6 +49,11 @@ type ServerOptions struct {
 	// both. The value is not decoded. It returns what serves the rest of the connection, after our 101 and
 	// from the client's preface on, or nil: then the request is served as it came. It may not keep the request.
 	H2C func(r *stream.Request, settings []byte) func(ctx context.Context, c *netio.Conn) error
+	// Park, if set, takes over the wait for the next request once a connection has idled for ParkAfter, so that
+	// no goroutine waits: see [netio.Lot.Park]. Only [Serve] parks.
+	Park func(c *netio.Conn, due time.Time, wake func()) bool
+	// ParkAfter 0: DefaultParkAfter.
+	ParkAfter time.Duration
 	// OnProtocolError is told of a request that the codec itself has refused:
 	// the status it answered and why, in the words of Envoy's response code details.
 	OnProtocolError func(status int, details string)

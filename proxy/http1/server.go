@@ -2,6 +2,7 @@ package http1
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -16,7 +17,33 @@ import (
 // used afterwards. It returns nil if the connection ended between requests or
 // was handed over by an upgrade, else what ended it. The end of ctx cuts the connection.
 func ServeConn(ctx context.Context, c *netio.Conn, o ServerOptions, h func(ctx context.Context, s stream.Server)) error {
-	sc := &serverConn{c: c, o: &o, scheme: http, born: time.Now()}
+	var err error
+	o.Park = nil
+	Serve(ctx, c, o, h, func(e error) { err = e })
+	return err
+}
+
+// Serve is ServeConn for connections that may be parked: it returns when the connection is, or has ended.
+// done is told what ended it, once, on the goroutine that served it last.
+func Serve(ctx context.Context, c *netio.Conn, o ServerOptions, h func(ctx context.Context, s stream.Server), done func(error)) {
+	sc := &serverConn{c: c, o: o.filled(), scheme: http, born: time.Now(), ctx: ctx, handle: h, done: done}
+	sc.in.head.SetLimit(sc.o.MaxHeaderBytes)
+	if c.TLSState() != nil {
+		sc.scheme = https
+	}
+	if sc.o.WriteStallTimeout > 0 {
+		c.SetWriteStall(sc.o.WriteStallTimeout)
+	}
+	sc.uncut = func() bool { return true }
+	if ctx.Done() != nil {
+		sc.uncut = context.AfterFunc(ctx, c.Abort)
+	}
+	sc.undrain = netio.OnClose(sc.o.Drain, sc.onDrain)
+	sc.run()
+}
+
+// filled has the defaults.
+func (o ServerOptions) filled() *ServerOptions {
 	o.MaxHeaderBytes = orDefault(o.MaxHeaderBytes, DefaultMaxHeaderBytes)
 	o.MaxHeaders = orDefault(o.MaxHeaders, DefaultMaxHeaders)
 	if o.DrainBody == 0 {
@@ -25,22 +52,27 @@ func ServeConn(ctx context.Context, c *netio.Conn, o ServerOptions, h func(ctx c
 	if o.DrainIdle <= 0 {
 		o.DrainIdle = DefaultDrainIdle
 	}
-	sc.in.head.SetLimit(o.MaxHeaderBytes)
-	if c.TLSState() != nil {
-		sc.scheme = https
+	if o.ParkAfter <= 0 {
+		o.ParkAfter = DefaultParkAfter
 	}
-	if o.WriteStallTimeout > 0 {
-		c.SetWriteStall(o.WriteStallTimeout)
-	}
-	if ctx.Done() != nil {
-		stop := context.AfterFunc(ctx, func() { c.Abort() })
-		defer stop()
-	}
-	defer netio.OnClose(o.Drain, sc.onDrain)()
-	defer c.Close()
-	defer sc.in.release()
-	return sc.serve(ctx, h)
+	return &o
 }
+
+// run serves until the connection ends or is parked; then it may be running again already.
+func (sc *serverConn) run() {
+	err := sc.serve(sc.ctx, sc.handle)
+	if err == errParked {
+		return
+	}
+	sc.in.release()
+	_ = sc.c.Close()
+	sc.undrain()
+	sc.uncut()
+	sc.done(err)
+}
+
+// errParked: somebody else waits for the connection now, and nothing of it may be touched any more.
+var errParked = errors.New("parked")
 
 // serverConn is the server's side of one connection; its goroutine owns it.
 type serverConn struct {
@@ -51,6 +83,16 @@ type serverConn struct {
 	served uint32
 	born   time.Time
 
+	// set by Serve
+	ctx     context.Context // of the connection, which outlives any call
+	handle  func(context.Context, stream.Server)
+	done    func(error)
+	uncut   func() bool
+	undrain func()
+
+	wasParked bool // the wait goes on
+	noPark    bool // parking was refused
+	parkAt    time.Time
 	idleSince time.Time
 	first     time.Time // when the first byte of the current request was seen
 	due       time.Time // the read deadline that is set; zero: none
@@ -114,30 +156,67 @@ func (sc *serverConn) await() error {
 }
 
 func (sc *serverConn) awaitFill() error {
-	sc.armIdle(sc.now())
+	now := sc.now()
+	if sc.wasParked {
+		sc.wasParked = false
+	} else {
+		sc.idleSince = now
+	}
+	sc.parkAt = now.Add(sc.o.ParkAfter)
+	sc.armIdle(now)
 	sc.setIdle(true)
-	defer sc.endIdle()
 	for {
 		if by := sc.draining.Load(); by != 0 && sc.drained(by) {
+			sc.endIdle()
 			return io.EOF
 		}
 		err := sc.c.Fill(&sc.in.head)
 		if err == nil {
+			sc.endIdle()
 			return nil
 		}
 		if !netio.IsTimeout(err) {
+			sc.endIdle()
 			return idleEnd(err)
 		}
-		now := time.Now()
 		if sc.draining.Load() != 0 {
 			continue
 		}
-		if sc.idleSince.Add(sc.o.IdleTimeout).After(now) {
-			sc.setDue(sc.idleSince.Add(sc.o.IdleTimeout))
-			continue
+		now = sc.now()
+		if d := sc.o.IdleTimeout; d > 0 && !sc.idleSince.Add(d).After(now) {
+			sc.endIdle()
+			return io.EOF
 		}
-		return io.EOF
+		if sc.parks() && !sc.parkAt.After(now) {
+			if sc.park() {
+				return errParked
+			}
+			sc.noPark = true
+		}
+		sc.setDue(sc.idleDue())
 	}
+}
+
+func (sc *serverConn) parks() bool { return sc.o.Park != nil && !sc.noPark }
+
+// park hands the wait over. If it returns true, the connection may be being served again already.
+func (sc *serverConn) park() bool {
+	sc.setDue(noDeadline)
+	var due time.Time
+	if d := sc.o.IdleTimeout; d > 0 {
+		due = sc.idleSince.Add(d)
+	}
+	sc.mu.Lock() // onDrain comes before, or meets a parked connection
+	defer sc.mu.Unlock()
+	if sc.draining.Load() != 0 {
+		return false
+	}
+	sc.wasParked = true
+	if sc.o.Park(sc.c, due, sc.run) {
+		return true
+	}
+	sc.wasParked = false
+	return false
 }
 
 // drained tells whether a connection that drains has idled for long enough. A request
@@ -181,16 +260,24 @@ func idleEnd(err error) error {
 	return err
 }
 
-// armIdle sets the idle deadline, but not for each request anew: when it fires early, awaitFill moves it.
+// armIdle sets the deadline of an idle connection, but not for each request anew: when it fires early, awaitFill moves it.
 func (sc *serverConn) armIdle(now time.Time) {
-	sc.idleSince = now
-	d := sc.o.IdleTimeout
-	switch {
-	case d <= 0:
-		sc.setDue(time.Time{})
-	case sc.due.IsZero() || sc.due.Before(now.Add(d/2)) || sc.due.After(now.Add(d)):
-		sc.setDue(now.Add(d))
+	due := sc.idleDue()
+	if due.IsZero() || sc.due.IsZero() || sc.due.After(due) || sc.due.Before(now.Add(due.Sub(now)/2)) {
+		sc.setDue(due)
 	}
+}
+
+// idleDue is when to look after an idle connection: to park or to end it; zero: never.
+func (sc *serverConn) idleDue() time.Time {
+	due := noDeadline
+	if d := sc.o.IdleTimeout; d > 0 {
+		due = sc.idleSince.Add(d)
+	}
+	if sc.parks() && (due.IsZero() || sc.parkAt.Before(due)) {
+		due = sc.parkAt
+	}
+	return due
 }
 
 func (sc *serverConn) setDue(t time.Time) {

@@ -21,6 +21,22 @@ type conn struct {
 	cancel  context.CancelFunc
 	chain   atomic.Pointer[chain] // nil while it is being inspected
 	ready   atomic.Bool           // info is complete
+
+	m   *Manager
+	own *atomic.Int64 // connections of the listener that accepted it
+	to  *atomic.Int64 // of the one that serves it, if it is another; written by its goroutine
+}
+
+// end is the last thing that happens to a connection.
+func (c *conn) end() {
+	c.cut()
+	c.m.conns.remove(c)
+	if c.to != nil {
+		c.to.Add(-1)
+	}
+	c.own.Add(-1)
+	c.m.total.Add(-1)
+	c.m.work.Done()
 }
 
 // cut ends the connection now.

@@ -20,13 +20,13 @@ import (
 )
 
 // HTTPServer serves a connection whose chain ends in an HTTP connection manager,
-// until it ends. It closes c. [stream.Draining] of ctx tells when to end after
-// what is running; when ctx ends, c has been closed.
+// until it ends. It closes c, and calls done once then, which may be after it has returned.
+// [stream.Draining] of ctx tells when to end after what is running; when ctx ends, c has been closed.
 type HTTPServer interface {
-	ServeHTTP(ctx context.Context, cfg *config.HTTPManager, c *netio.Conn, info *stream.ConnInfo)
+	ServeHTTP(ctx context.Context, cfg *config.HTTPManager, c *netio.Conn, info *stream.ConnInfo, done func())
 }
 
-// TCPServer serves a connection whose chain ends in a TCP proxy, as HTTPServer.
+// TCPServer serves a connection whose chain ends in a TCP proxy, until it ends, and closes it. The context is as HTTPServer's.
 type TCPServer interface {
 	ServeTCP(ctx context.Context, cfg *config.TCPProxy, c *netio.Conn, info *stream.ConnInfo)
 }

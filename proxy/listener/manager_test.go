@@ -38,7 +38,8 @@ type echo struct {
 	got []served
 }
 
-func (e *echo) ServeHTTP(ctx context.Context, cfg *config.HTTPManager, c *netio.Conn, info *stream.ConnInfo) {
+func (e *echo) ServeHTTP(ctx context.Context, cfg *config.HTTPManager, c *netio.Conn, info *stream.ConnInfo, done func()) {
+	defer done()
 	e.serve(ctx, "http:"+cfg.StatPrefix, c, info)
 }
 

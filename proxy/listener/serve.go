@@ -39,11 +39,11 @@ func (m *Manager) acceptLoop(ctx context.Context, s *socket, ln net.Listener) {
 func (m *Manager) accept(ctx context.Context, nc net.Conn, l *compiled) {
 	m.stats.Total.Add(1)
 	total, own := m.total.Add(1), l.count.Add(1)
-	release := func() { m.total.Add(-1); l.count.Add(-1) }
 	if m.set.Refuse != nil && m.set.Refuse() || (m.set.MaxConnections > 0 && total > int64(m.set.MaxConnections)) ||
 		(l.cfg.MaxConnections > 0 && own > int64(l.cfg.MaxConnections)) {
 		m.stats.Overflow.Add(1)
-		release()
+		m.total.Add(-1)
+		l.count.Add(-1)
 		_ = nc.Close()
 		return
 	}
@@ -51,35 +51,35 @@ func (m *Manager) accept(ctx context.Context, nc net.Conn, l *compiled) {
 		_ = t.SetKeepAliveConfig(m.set.Keepalive) // TCP_NODELAY is Go's default
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	c := &conn{c: netio.New(nc), info: &stream.ConnInfo{}, id: m.ids.Add(1), started: time.Now(), cancel: cancel}
+	c := &conn{c: netio.New(nc), info: &stream.ConnInfo{}, id: m.ids.Add(1), started: time.Now(), cancel: cancel, m: m, own: l.count}
 	m.conns.add(c)
 	if ctx.Err() != nil { // Run has cut the others already
 		_ = c.c.Close()
 	}
-	m.work.Go(func() {
-		defer release()
-		defer m.conns.remove(c)
-		defer c.cut()
-		m.serve(ctx, nc, c, l)
-	})
+	m.work.Add(1)
+	go func() {
+		if !m.serve(ctx, nc, c, l) {
+			c.end()
+		}
+	}()
 }
 
-// serve takes one connection through its listener.
-func (m *Manager) serve(ctx context.Context, nc net.Conn, c *conn, l *compiled) {
+// serve takes one connection through its listener. It returns true if somebody else ends the connection.
+func (m *Manager) serve(ctx context.Context, nc net.Conn, c *conn, l *compiled) bool {
 	info := c.info
 	info.ID, info.Listener, info.Direction = c.id, l.cfg.Name, l.cfg.Direction
 	info.Local, info.Remote = addrPort(nc.LocalAddr()), addrPort(nc.RemoteAddr())
 	if l.cfg.UseOriginalDst || l.cfg.OriginalDst {
 		if !m.redirected(nc, info) {
-			return
+			return false
 		}
 		if l.cfg.UseOriginalDst {
 			to := m.target(l, info)
 			if to != l {
-				defer to.count.Add(-1)
+				c.to = to.count
 				if n := to.count.Add(1); to.cfg.MaxConnections > 0 && n > int64(to.cfg.MaxConnections) {
 					m.stats.Overflow.Add(1)
-					return
+					return false
 				}
 			}
 			l = to
@@ -90,7 +90,7 @@ func (m *Manager) serve(ctx context.Context, nc net.Conn, c *conn, l *compiled) 
 		if f.transport != "" && (errors.Is(err, errHello) || errors.Is(err, errProxy) || errors.Is(err, errSniffTimeout)) {
 			m.stats.SniffFailed.Add(1)
 		}
-		return
+		return false
 	}
 	fc := l.match.find(f)
 	if fc == nil {
@@ -98,11 +98,11 @@ func (m *Manager) serve(ctx context.Context, nc net.Conn, c *conn, l *compiled) 
 	}
 	if fc == nil {
 		m.refuseNoChain(c, l, info)
-		return
+		return false
 	}
 	ch := l.chains[fc]
 	c.chain.Store(ch)
-	m.serveChain(ctx, c, ch, info)
+	return m.serveChain(ctx, c, ch, info)
 }
 
 // redirected finds the original destination. It returns false for a connection to
@@ -142,29 +142,30 @@ func (m *Manager) refuseNoChain(c *conn, l *compiled, info *stream.ConnInfo) {
 	logAll(l.cfg.AccessLogs, rec)
 }
 
-// serveChain terminates TLS, asks the network filters and hands over.
-func (m *Manager) serveChain(ctx context.Context, c *conn, ch *chain, info *stream.ConnInfo) {
+// serveChain terminates TLS, asks the network filters and hands over; see serve.
+func (m *Manager) serveChain(ctx context.Context, c *conn, ch *chain, info *stream.ConnInfo) bool {
 	fc := ch.cfg
 	if fc.TLS != nil {
 		if err := m.set.TLS.Handshake(ctx, c.c, fc.TLS, fc.HandshakeTimeout, info); err != nil {
 			m.stats.TLSFailed.Add(1)
 			m.set.Log.Debug("tls handshake failed", "listener", info.Listener, "remote", info.Remote.String(), "cause", err)
-			return
+			return false
 		}
 	}
 	c.ready.Store(true)
 	for _, f := range fc.Network {
 		if ok, details := f.Connection(info); !ok {
 			m.refuseFilter(c, fc, info, details)
-			return
+			return false
 		}
 	}
 	ctx = stream.WithDrain(ctx, ch.draining())
 	if fc.HTTP != nil {
-		m.set.HTTP.ServeHTTP(ctx, fc.HTTP, c.c, info)
-		return
+		m.set.HTTP.ServeHTTP(ctx, fc.HTTP, c.c, info, c.end)
+		return true
 	}
 	m.set.TCP.ServeTCP(ctx, fc.TCP, c.c, info)
+	return false
 }
 
 // refuseFilter records a connection that a network filter turned away, and closes

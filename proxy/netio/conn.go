@@ -30,6 +30,8 @@ type Conn struct {
 	in, out atomic.Uint64
 	closed  atomic.Bool
 
+	spot atomic.Pointer[spot] // where it is parked; nil: it is not
+
 	plain sync.Mutex // plain path: held by whoever reads, so that Gone can tell
 }
 
@@ -279,7 +281,16 @@ func (c *Conn) SetDeadline(t time.Time) error {
 // SetReadDeadline implements [net.Conn].
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.readDue.Store(nanos(t))
-	return c.nc.SetReadDeadline(t)
+	err := c.nc.SetReadDeadline(t)
+	c.unpark()
+	return err
+}
+
+// unpark ends the wait of a parked connection.
+func (c *Conn) unpark() {
+	if s := c.spot.Load(); s != nil {
+		s.leave()
+	}
 }
 
 // SetWriteDeadline implements [net.Conn].

@@ -76,6 +76,7 @@ func (r *raw) close() error {
 	r.own.Lock()
 	r.shut = true
 	r.own.Unlock()
+	r.c.unpark() // while the descriptor's number is still its own
 	return r.c.nc.Close()
 }
 

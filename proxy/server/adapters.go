@@ -90,8 +90,8 @@ type managerKey struct {
 }
 
 // ServeHTTP implements listener.HTTPServer.
-func (s *servers) ServeHTTP(ctx context.Context, cfg *config.HTTPManager, c *netio.Conn, info *stream.ConnInfo) {
-	_ = s.manager(cfg, stream.Draining(ctx)).Serve(ctx, c, info) // it has been logged
+func (s *servers) ServeHTTP(ctx context.Context, cfg *config.HTTPManager, c *netio.Conn, info *stream.ConnInfo, done func()) {
+	s.manager(cfg, stream.Draining(ctx)).Start(ctx, c, info, func(error) { done() }) // an error has been logged
 }
 
 // ServeTCP implements listener.TCPServer.

@@ -29,18 +29,20 @@ type memory struct {
 
 	held   func() uint64        // bytes held, garbage and free ones too
 	cpu    func() time.Duration // used by the process so far
+	parked func() uint64        // how often a connection was parked: each time its goroutine's stack became free
 	give   func()               // collects and returns
 	shrunk atomic.Uint64        // times that was done after a burst of traffic
 
 	// run only.
 	settled uint64 // held after the last time
+	counted uint64 // parked then
 	last    time.Time
 	grown   time.Time     // since when it holds more than that; zero: it does not
 	busy    time.Duration // cpu at the last look
 }
 
 func newMemory() *memory {
-	return &memory{wake: make(chan struct{}, 1), held: residentHeap, cpu: processCPU, give: giveBack}
+	return &memory{wake: make(chan struct{}, 1), held: residentHeap, cpu: processCPU, parked: func() uint64 { return 0 }, give: giveBack}
 }
 
 const (
@@ -50,6 +52,9 @@ const (
 	slack = 4 << 20
 	// quietShare of one CPU is a proxy that has next to nothing to do.
 	quietShare = 0.05
+	// stackSize is the stack of a goroutine that has served a request. Stacks of goroutines that have
+	// ended stay with the runtime until a collection, and are not seen as growth.
+	stackSize = 8 << 10
 	// giveEvery is how often at most memory is given back when quiet, giveBusy how long more
 	// must be held when not: it costs two collections, and faults for what is needed again.
 	giveEvery = 4 * time.Second
@@ -89,7 +94,8 @@ func (m *memory) look(now time.Time) {
 	busy := m.cpu()
 	used := busy - m.busy
 	m.busy = busy
-	if m.settled == 0 || m.held() < m.settled+slack {
+	stacks := (m.parked() - m.counted) * stackSize
+	if m.settled == 0 || m.held() < m.settled+slack && stacks < slack {
 		m.grown = time.Time{}
 		return
 	}
@@ -107,6 +113,7 @@ func (m *memory) look(now time.Time) {
 func (m *memory) settle(now time.Time) {
 	m.give()
 	m.settled, m.last, m.grown = m.held(), now, time.Time{}
+	m.counted = m.parked()
 	m.busy = m.cpu()
 }
 

@@ -50,6 +50,30 @@ func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
 	})
 }
 
+// The stacks of connections that were parked are free, but nothing grows by that.
+func TestStacksOfParkedConnectionsAreGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		parked, given := uint64(0), 0
+		m := newMemory()
+		m.held, m.cpu = func() uint64 { return 30 << 20 }, func() time.Duration { return 0 }
+		m.parked, m.give = func() uint64 { return parked }, func() { given++ }
+		m.settle(time.Now())
+		for _, step := range []struct {
+			parks uint64
+			want  int
+		}{{0, 1}, {100, 1}, {1000, 2}, {0, 2}, {10_000, 3}} {
+			parked += step.parks
+			for range 10 {
+				time.Sleep(lookEvery)
+				m.look(time.Now())
+			}
+			if given != step.want {
+				t.Errorf("after %d more: given back %d times, want %d", step.parks, given, step.want)
+			}
+		}
+	})
+}
+
 func TestWhatTheProcessHoldsIsMeasured(t *testing.T) {
 	if n := residentHeap(); n < 1<<20 || n > 1<<36 {
 		t.Errorf("%d bytes held", n)

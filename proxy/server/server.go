@@ -23,6 +23,7 @@ import (
 	"weft.mesh/weft/proxy/hcm"
 	"weft.mesh/weft/proxy/identity"
 	"weft.mesh/weft/proxy/listener"
+	"weft.mesh/weft/proxy/netio"
 	"weft.mesh/weft/proxy/overload"
 	"weft.mesh/weft/proxy/tcp"
 	"weft.mesh/weft/proxy/telemetry"
@@ -49,6 +50,7 @@ type Server struct {
 	registry  *telemetry.Registry
 	admin     *admin.Server
 	memory    *memory
+	lot       *netio.Lot
 	overload  *overload.Manager
 
 	hot      hot
@@ -115,8 +117,12 @@ func (s *Server) makeDataPath() error {
 	d := transport.NewDialer(transport.DialSettings{Identity: s.identity, Mark: s.set.Mark, Exchange: node})
 	s.upstreams = upstream.NewManager(upstream.Settings{Dialer: dialer{d}, Resolver: s.resolver()})
 	s.makeOverload()
+	if s.lot, err = netio.NewLot(); err != nil {
+		return err
+	}
+	s.memory.parked = s.lot.Parks
 	s.servers = &servers{
-		deps:     hcm.Deps{Live: s.live, Upstreams: s.upstreams, Sweeper: s.sweeper, Admission: s.overload, DrainTime: s.hot.drainTime},
+		deps:     hcm.Deps{Live: s.live, Upstreams: s.upstreams, Sweeper: s.sweeper, Lot: s.lot, Admission: s.overload, DrainTime: s.hot.drainTime},
 		tcp:      tcp.Deps{Upstreams: upstreams{s.upstreams, maphash.MakeSeed()}, Exchange: node},
 		managers: map[managerKey]*hcm.Manager{},
 	}
@@ -247,6 +253,7 @@ func (s *Server) Run(ctx context.Context) error {
 	start(run, "memory", s.memory.run)
 	start(run, "overload", s.overload.Run)
 	start(control, "configuration", func(ctx context.Context) error { s.conf.run(ctx); return nil })
+	start(run, "parked connections", s.lot.Run)
 	if s.set.Identity == nil {
 		start(control, "identity", s.identity.Run)
 	}
