@@ -77,8 +77,7 @@ func (s *run) cut(ctx context.Context, r *rand.Rand) {
 // garbage is clients that do not keep to any protocol. The proxies must end them all.
 func (s *run) garbage(ctx context.Context, r *rand.Rand) {
 	for pause(ctx, between(r, 100*time.Millisecond, 800*time.Millisecond)) {
-		n := s.nodes[r.IntN(3)]
-		ports := []int{n.Plain, n.Moved, n.TLS, n.TCP}
+		ports := s.ports[r.IntN(3)]
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ports[r.IntN(len(ports))]))
 		if err != nil {
 			continue // not every node has all of them

@@ -32,6 +32,7 @@ type run struct {
 	plane   *plane
 	proxies [3]*proxy // gateway, a, b
 	nodes   [3]node
+	ports   [3][]int // that the nodes listen on, for clients that send garbage
 	flaky   *backend
 	began   time.Time
 	time    time.Duration
@@ -64,6 +65,9 @@ func TestSoak(t *testing.T) {
 	t.Logf("%v at %d operations/s, WEFT_SOAK_SEED=%d", length, rate, seed)
 	s := setup(t, seed)
 	s.time = length
+	for i, n := range s.nodes {
+		s.ports[i] = []int{n.Plain, n.Moved, n.TLS, n.TCP}
+	}
 	base := s.usages()
 	samples := s.traffic(rate)
 	s.summary(base, samples)
