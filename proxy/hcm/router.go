@@ -92,6 +92,10 @@ func (x *exchange) forward(f *route.Forward) (done bool) {
 	if !x.prepareBody() {
 		return true
 	}
+	if x.req.Proto == stream.HTTP2 && x.srv.Gone() { // reset already: not worth an upstream's work (CVE-2023-44487)
+		x.clientGone()
+		return true
+	}
 	x.mirror(f)
 	return x.attempts()
 }

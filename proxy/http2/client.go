@@ -38,12 +38,12 @@ func NewClientConn(ctx context.Context, nc *netio.Conn, info *msg.ConnInfo, o Cl
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c := newConn(nc, limits{
-		headerBytes:  orDefault(o.MaxHeaderBytes, DefaultMaxHeaderBytes),
-		headers:      orDefault(o.MaxHeaders, DefaultMaxHeaders),
-		streamWindow: int(min(max(orDefault(o.StreamWindow, DefaultStreamWindow), initialWindow), maxWindow)),
-		connWindow:   int(min(max(orDefault(o.ConnWindow, DefaultConnWindow), initialWindow), maxWindow)),
-	})
+	lim := limits{
+		headerBytes: orDefault(o.MaxHeaderBytes, DefaultMaxHeaderBytes),
+		headers:     orDefault(o.MaxHeaders, DefaultMaxHeaders),
+	}
+	lim.windows(o.StreamWindow, o.ConnWindow, mostClientWindow)
+	c := newConn(nc, lim)
 	cc := &ClientConn{conn: c, info: info, o: o, ended: make(chan struct{})}
 	c.client, c.nextID = cc, 1
 	nc.SetWriteStall(orDefault(o.WriteStallTimeout, DefaultWriteStall))

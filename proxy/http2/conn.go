@@ -14,8 +14,10 @@ import (
 type limits struct {
 	headerBytes  int
 	headers      int
-	streamWindow int
-	connWindow   int
+	streamWindow int // at first
+	connWindow   int // at first
+	mostStream   int // what the windows may grow to
+	mostConn     int
 	maxStreams   int // server: what the peer may open
 	headTimeout  time.Duration
 }
@@ -29,7 +31,8 @@ type conn struct {
 	lim    limits
 	done   chan struct{} // closed when the connection has failed or ended
 	// canWriteNow: there is a socket, so that nobody but flushOn waits for the peer to take bytes.
-	canWriteNow bool // set at creation
+	canWriteNow bool                 // set at creation
+	rtt         func() time.Duration // set at creation
 
 	// reader only: whoever has the turn
 	in        netio.Buffer
@@ -64,6 +67,7 @@ type conn struct {
 	peer     peerSettings
 	sendWin  int       // what we may send on the connection
 	recvWin  int       // what the peer may
+	window   int       // what it may at most
 	unacked  int       // consumed and not yet given back
 	blocked  int       // streams that wait for sendWin
 	early    []*stream // client: streams that wait for the first SETTINGS
@@ -96,11 +100,11 @@ const (
 
 func newConn(nc *netio.Conn, lim limits) *conn {
 	c := &conn{
-		nc: nc, lim: lim, done: make(chan struct{}), canWriteNow: nc.CanWriteNow(),
+		nc: nc, lim: lim, done: make(chan struct{}), canWriteNow: nc.CanWriteNow(), rtt: nc.RTT,
 		dec: newDecoder(defaultTableSize), enc: newEncoder(),
 		streams: make(map[uint32]*stream),
 		peer:    peerSettings{maxFrame: minMaxFrame, window: initialWindow, maxStreams: defaultPeerStreams},
-		sendWin: initialWindow, recvWin: initialWindow,
+		sendWin: initialWindow, recvWin: initialWindow, window: lim.connWindow,
 	}
 	c.room.L = &c.mu
 	c.guard.init()

@@ -89,6 +89,7 @@ func (c *conn) dataHead(h header, n int) error {
 		return connErr(codeFlowControl, "connection window exceeded")
 	}
 	c.giveBack(h.len - n) // padding is consumed at once
+	c.grow()
 	if n == 0 && !h.has(flagEndStream) {
 		if err := c.guard.nothing(); err != nil {
 			return err

@@ -27,6 +27,9 @@ const (
 	detailsTooMany  = "http2.too_many_headers"
 	detailsReset    = "http2.remote_reset"
 	detailsHeader   = "http2.invalid.header.field"
+	// of streams that are reset with REFUSED_STREAM
+	detailsTooManyStreams = "http2.too_many_streams"
+	detailsGoingAway      = "http2.going_away"
 )
 
 // downstream says what cause means on a server's stream.

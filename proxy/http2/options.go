@@ -17,8 +17,8 @@ type ServerOptions struct {
 	MaxHeaderBytes       int    // of a decoded head or trailers, counted as RFC 9113 section 6.5.2; 0: DefaultMaxHeaderBytes
 	MaxHeaders           int    // lines; 0: DefaultMaxHeaders
 	MaxConcurrentStreams uint32 // 0: DefaultMaxStreams
-	StreamWindow         uint32 // 0: DefaultStreamWindow; at least 65,535
-	ConnWindow           uint32 // 0: DefaultConnWindow; at least 65,535
+	StreamWindow         uint32 // at least 65,535; 0: DefaultStreamWindow, and it grows
+	ConnWindow           uint32 // at least 65,535; 0: DefaultConnWindow, and it grows
 
 	IdleTimeout       time.Duration // without streams; 0: none
 	HeaderTimeout     time.Duration // for the preface, SETTINGS, and an unfinished header block; 0: none
@@ -34,7 +34,8 @@ type ServerOptions struct {
 	// Upgrade is the request that came before the preface, nil if none did.
 	Upgrade *Upgrade
 	// OnProtocolError is told of a request that the codec itself has refused:
-	// the status it answered (400 also when it could only reset the stream) and why, as Envoy's response code details.
+	// the status it answered (400 also when it could only reset the stream, 503 for one that it refused) and why, as
+	// Envoy's response code details; and once, with 400, of an error that ends the connection.
 	// It runs on the reader and must neither wait nor call into the connection.
 	OnProtocolError func(status int, details string)
 }

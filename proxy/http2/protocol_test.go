@@ -250,7 +250,8 @@ func TestAPeerThatDoesNotReadIsCutOff(t *testing.T) {
 }
 
 func TestMoreStreamsThanAllowedAreRefused(t *testing.T) {
-	withServer(t, ServerOptions{MaxConcurrentStreams: 3}, func(_ context.Context, s msg.Server) {
+	var told []string
+	withServer(t, ServerOptions{MaxConcurrentStreams: 3, OnProtocolError: tellTo(&told)}, func(_ context.Context, s msg.Server) {
 		<-s.Done()
 	}, func(t *testing.T, w *wire) {
 		for i := range 5 {
@@ -260,7 +261,54 @@ func TestMoreStreamsThanAllowedAreRefused(t *testing.T) {
 		if d := cmp.Diff(want, w.frames()); d != "" {
 			t.Error(d)
 		}
+		if d := cmp.Diff([]string{"503 http2.too_many_streams", "503 http2.too_many_streams"}, told); d != "" {
+			t.Error(d)
+		}
 	})
+}
+
+func tellTo(told *[]string) func(int, string) {
+	return func(status int, details string) { *told = append(*told, fmt.Sprint(status, " ", details)) }
+}
+
+// TestWhatEndsAConnectionIsTold: the access log has a line for each refused message, also if it was no request.
+func TestWhatEndsAConnectionIsTold(t *testing.T) {
+	for name, tc := range map[string]struct {
+		do   func(w *wire)
+		want []string
+	}{
+		"a frame of the wrong size": {
+			do:   func(w *wire) { _ = w.fr.WriteRawFrame(xhttp2.FramePing, 0, 0, []byte("x")) },
+			want: []string{"400 http2.connection_error{FRAME_SIZE_ERROR:_PING_of_wrong_size}"},
+		},
+		"a header block that cannot be decoded": {
+			do: func(w *wire) {
+				_ = w.fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0xff, 0xff}, EndHeaders: true})
+			},
+			want: []string{"400 http2.connection_error{COMPRESSION_ERROR:_header_block_cannot_be_decoded}"},
+		},
+		"a flood": {
+			do: func(w *wire) {
+				for range maxIdleFrames + 1 {
+					_ = w.fr.WriteRawFrame(0x77, 0, 0, nil)
+				}
+			},
+			want: []string{"400 http2.connection_error{ENHANCE_YOUR_CALM:_too_many_frames_without_effect}"},
+		},
+		"an orderly end": {do: func(w *wire) { _ = w.c.Close() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var told []string
+			withServer(t, ServerOptions{OnProtocolError: tellTo(&told)}, ok, func(t *testing.T, w *wire) {
+				synctest.Wait()
+				tc.do(w)
+				synctest.Wait()
+				if d := cmp.Diff(tc.want, told); d != "" {
+					t.Error(d)
+				}
+			})
+		})
+	}
 }
 
 func TestMalformedRequestsResetTheirStream(t *testing.T) {
@@ -304,7 +352,7 @@ func TestMalformedRequestsResetTheirStream(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var refused []string
-			withServer(t, ServerOptions{OnProtocolError: func(s int, d string) { refused = append(refused, fmt.Sprint(s, " ", d)) }}, func(context.Context, msg.Server) {
+			withServer(t, ServerOptions{OnProtocolError: tellTo(&refused)}, func(context.Context, msg.Server) {
 				t.Error("the handler was called")
 			}, func(t *testing.T, w *wire) {
 				w.headers(1, true, fields...)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,14 +44,14 @@ type serverConn struct {
 // handlers have; nil if the connection was drained or left idle, else what ended
 // it. The end of ctx cuts the connection.
 func ServeConn(ctx context.Context, nc *netio.Conn, o ServerOptions, h func(ctx context.Context, s msg.Server)) error {
-	c := newConn(nc, limits{
-		headerBytes:  orDefault(o.MaxHeaderBytes, DefaultMaxHeaderBytes),
-		headers:      orDefault(o.MaxHeaders, DefaultMaxHeaders),
-		streamWindow: int(min(max(orDefault(o.StreamWindow, DefaultStreamWindow), initialWindow), maxWindow)),
-		connWindow:   int(min(max(orDefault(o.ConnWindow, DefaultConnWindow), initialWindow), maxWindow)),
-		maxStreams:   int(orDefault(o.MaxConcurrentStreams, DefaultMaxStreams)),
-		headTimeout:  o.HeaderTimeout,
-	})
+	lim := limits{
+		headerBytes: orDefault(o.MaxHeaderBytes, DefaultMaxHeaderBytes),
+		headers:     orDefault(o.MaxHeaders, DefaultMaxHeaders),
+		maxStreams:  int(orDefault(o.MaxConcurrentStreams, DefaultMaxStreams)),
+		headTimeout: o.HeaderTimeout,
+	}
+	lim.windows(o.StreamWindow, o.ConnWindow, mostServerWindow)
+	c := newConn(nc, lim)
 	sc := &serverConn{conn: c, o: &o, ctx: ctx, h: h, quietFrom: time.Now(), over: make(chan struct{})}
 	c.server = sc
 	nc.SetWriteStall(orDefault(o.WriteStallTimeout, DefaultWriteStall))
@@ -146,6 +147,10 @@ func (sc *serverConn) finish(err error) {
 		sc.dispatch(sc.runs[sc.runAt]) // they came before what ended the connection
 	}
 	sc.mu.Unlock()
+	var ce *connError
+	if errors.As(err, &ce) && ce.code != codeNo {
+		sc.refused(400, "http2.connection_error{"+strings.ReplaceAll(ce.Error(), " ", "_")+"}")
+	}
 	sc.end(err)
 	sc.mu.Lock()
 	for _, w := range sc.idlers {
@@ -217,6 +222,11 @@ func (sc *serverConn) refuse(id uint32, block []byte) (bool, error) {
 		return true, err
 	}
 	c.forget(id)
+	details := detailsTooManyStreams
+	if c.draining == drainLast {
+		details = detailsGoingAway
+	}
+	sc.refused(503, details)
 	return true, c.control(appendRST(c.out(), id, codeRefused))
 }
 
@@ -262,6 +272,13 @@ func (sc *serverConn) open(id uint32, block []byte, end, selfDependent bool) err
 	return nil
 }
 
+// refused tells of what no handler sees.
+func (sc *serverConn) refused(status int, details string) {
+	if sc.o.OnProtocolError != nil {
+		sc.o.OnProtocolError(status, details)
+	}
+}
+
 // reject answers a request that no handler sees.
 func (sc *serverConn) reject(s *serverStream, k *headSink) error {
 	c := sc.conn
@@ -279,9 +296,7 @@ func (sc *serverConn) reject(s *serverStream, k *headSink) error {
 	} else {
 		s.abort(codeProtocol, k.bad)
 	}
-	if sc.o.OnProtocolError != nil {
-		sc.o.OnProtocolError(status, details)
-	}
+	sc.refused(status, details)
 	return c.guard.reset(time.Now())
 }
 

@@ -20,10 +20,13 @@ type stream struct {
 
 	recv    recv
 	recvWin int
+	window  int // what recvWin is at most
 	unacked int // consumed and not yet given back
-	sendWin int
-	declare int64 // content-length, -1 if none
-	got     int64
+	// refilled is when the window was opened again last, see grow.
+	refilled time.Time
+	sendWin  int
+	declare  int64 // content-length, -1 if none
+	got      int64
 
 	remoteEnd bool // END_STREAM came
 	localEnd  bool // END_STREAM is in the output
@@ -61,7 +64,7 @@ func (s *stream) renew(c *conn, id uint32) {
 	}
 	trailers.Reset()
 	*s = stream{c: c, id: id, recv: s.recv, kept: s.kept, srv: s.srv, cli: s.cli, arena: arena, cookies: cookies, trailers: trailers, over: over,
-		recvWin: c.lim.streamWindow, sendWin: c.peer.window, declare: -1}
+		recvWin: c.lim.streamWindow, window: c.lim.streamWindow, sendWin: c.peer.window, declare: -1}
 	s.cond.L = &c.mu
 }
 
@@ -251,9 +254,10 @@ func (s *stream) credit(n int) {
 	c := s.c
 	due := false
 	s.unacked += n
-	if s.unacked >= c.lim.streamWindow/2 && !s.remoteEnd && s.dead() == nil {
-		c.wbuf = appendWindow(c.out(), s.id, s.unacked)
-		s.recvWin += s.unacked
+	if s.unacked >= s.window/2 && !s.remoteEnd && s.dead() == nil {
+		n := s.unacked + s.grow()
+		c.wbuf = appendWindow(c.out(), s.id, n)
+		s.recvWin += n
 		s.unacked = 0
 		due = true
 	}
@@ -265,7 +269,7 @@ func (s *stream) credit(n int) {
 // giveBack opens the connection's window again; it tells whether a frame was appended. mu is held.
 func (c *conn) giveBack(n int) bool {
 	c.unacked += n
-	if c.unacked < c.lim.connWindow/2 || c.err != nil {
+	if c.unacked < c.window/2 || c.err != nil {
 		return false
 	}
 	c.wbuf = appendWindow(c.out(), 0, c.unacked)
