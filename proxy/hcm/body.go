@@ -77,18 +77,25 @@ func (x *exchange) sawRequest(p []byte) {
 func (x *exchange) collect() bool {
 	b := &x.up.body
 	b.mem = b.mem[:0]
+	x.watch.collecting.Store(true) // before the first look at whether it was cut
 	for {
+		if x.gone() {
+			x.watch.collecting.Store(false)
+			return false
+		}
 		p, err := x.srv.ReadBody()
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
 			x.downstreamError(err)
+			x.watch.collecting.Store(false)
 			return false
 		}
 		b.mem = append(b.mem, p...)
 		x.watch.progress.Add(1)
 	}
+	x.watch.collecting.Store(false)
 	b.whole, b.all = b.mem, true
 	x.info.BytesIn = uint64(len(b.mem))
 	return true

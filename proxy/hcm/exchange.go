@@ -283,11 +283,27 @@ func (x *exchange) gone() bool {
 			x.clientGone()
 		}
 	case cutIdle:
-		x.reply(&replyIdle)
+		x.reply(x.late(&replyIdle, &replyIdleRequest))
 	case cutDuration:
-		x.reply(&replyDuration)
+		x.reply(x.late(&replyDuration, &replyDurationRequest))
 	}
 	return true
+}
+
+// late chooses the reply for whoever has kept us waiting: the client, if its request is not whole.
+func (x *exchange) late(whole, request *filter.Reply) *filter.Reply {
+	x.mu.Lock()
+	began := x.times.began
+	x.mu.Unlock()
+	switch {
+	case !began.IsZero() || !x.srv.HasBody():
+		return whole
+	case x.up.body.pump == nil && !x.watch.collecting.Load(): // a filter took the time
+		if _, ok := x.srv.BodyBuffered(); ok {
+			return whole
+		}
+	}
+	return request
 }
 
 // clientGone records that nobody waits for a response any more.
@@ -312,6 +328,9 @@ func (x *exchange) cutNow(why cut) {
 	}
 	if x.cancel != nil {
 		x.cancel()
+	}
+	if w, ok := x.codec.(stream.Waker); ok && x.watch.collecting.Load() {
+		w.WakeRead()
 	}
 	// A handler that waits for the client to take some of its response is woken by nothing else.
 	if why != cutGone && x.watch.answering.Load() {
@@ -372,6 +391,7 @@ type watched struct {
 	idle       atomic.Int64  // the route's stream idle time-out, nanoseconds
 	longest    atomic.Int64  // the route's max_stream_duration, nanoseconds
 	waiting    atomic.Bool   // waits for an upstream or a timer
+	collecting atomic.Bool   // waits for the client's body, with nothing sent yet
 	answering  atomic.Bool   // an upstream's head is on its way to the client: no reply of ours can follow
 
 	// The shard's mutex protects the following.

@@ -23,7 +23,10 @@ var (
 	replyTryTimeout = filter.Reply{Status: 504, Body: []byte("upstream request timeout"), Details: "upstream_per_try_timeout", Flags: stream.FlagUpstreamTimeout}
 	replyIdle       = filter.Reply{Status: 504, Body: []byte("stream timeout"), Details: "stream_idle_timeout", Flags: stream.FlagStreamIdleTimeout}
 	replyDuration   = filter.Reply{Status: 504, Body: []byte("downstream duration timeout"), Details: "max_duration_timeout", Flags: stream.FlagDurationTimeout, GRPCCode: 4}
-	replyNoHealthy  = filter.Reply{Status: 503, Body: []byte("no healthy upstream"), Details: "no_healthy_upstream", Flags: stream.FlagNoHealthyUpstream}
+	// of a request that is not whole
+	replyIdleRequest     = filter.Reply{Status: 408, Body: replyIdle.Body, Details: replyIdle.Details, Flags: replyIdle.Flags}
+	replyDurationRequest = filter.Reply{Status: 408, Body: replyDuration.Body, Details: replyDuration.Details, Flags: replyDuration.Flags, GRPCCode: 4}
+	replyNoHealthy       = filter.Reply{Status: 503, Body: []byte("no healthy upstream"), Details: "no_healthy_upstream", Flags: stream.FlagNoHealthyUpstream}
 )
 
 // reply ends the exchange with a response of our own: plain text, or for gRPC

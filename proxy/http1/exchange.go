@@ -3,6 +3,7 @@ package http1
 import (
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,7 @@ type exchange struct {
 	expect  atomic.Bool // the client still waits for 100-continue
 	cut     atomic.Bool
 	closing atomic.Bool   // CloseAfter
+	woken   atomic.Bool   // WakeRead
 	decided chan struct{} // of a request that asks for an upgrade: closed when it is known, or cut
 	known   atomic.Bool   // decided is closed
 	readErr error
@@ -40,6 +42,7 @@ type exchange struct {
 var (
 	_ stream.Server  = (*exchange)(nil)
 	_ stream.Readier = (*exchange)(nil)
+	_ stream.Waker   = (*exchange)(nil)
 )
 
 func (x *exchange) begin(sc *serverConn) {
@@ -58,6 +61,7 @@ func (x *exchange) clear() {
 	x.expect.Store(false)
 	x.cut.Store(false)
 	x.closing.Store(false)
+	x.woken.Store(false)
 	x.read.Store(false)
 	x.known.Store(false)
 	x.decided, x.readErr = nil, nil
@@ -164,9 +168,15 @@ func (x *exchange) fill() error {
 	} else {
 		x.sc.setDue(noDeadline)
 	}
+	if x.woken.Load() {
+		return woken
+	}
 	err := x.sc.c.Fill(&x.sc.in.spill)
 	if err == nil {
 		return nil
+	}
+	if x.woken.Load() {
+		return woken
 	}
 	if err == io.EOF {
 		if err = x.body.end(); err == io.EOF {
@@ -179,6 +189,16 @@ func (x *exchange) fill() error {
 		e.Details, e.Timeout, e.Reset, e.Status, e.Flag = "request_overall_timeout", true, false, 408, 0
 	}
 	return e
+}
+
+// woken is what WakeRead makes of a read.
+var woken error = &stream.Error{Side: stream.Ours, Op: "read body", Flag: stream.FlagLocalReset, Details: "downstream_local_disconnect", Timeout: true, Err: os.ErrDeadlineExceeded}
+
+// WakeRead implements [stream.Waker].
+func (x *exchange) WakeRead() {
+	x.closing.Store(true)
+	x.woken.Store(true) // before the deadline: who reads sets its own, and then looks here
+	_ = x.sc.c.SetReadDeadline(time.Unix(1, 0))
 }
 
 // proceed sends 100 Continue, unless a final head went out.

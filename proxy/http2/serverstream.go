@@ -3,6 +3,7 @@ package http2
 import (
 	"strconv"
 	"sync"
+	"time"
 
 	msg "weft.mesh/weft/proxy/stream"
 )
@@ -33,6 +34,7 @@ var (
 	_ msg.Readier = (*serverStream)(nil)
 	_ msg.Blocker = (*serverStream)(nil)
 	_ msg.Keeper  = (*serverStream)(nil)
+	_ msg.Waker   = (*serverStream)(nil)
 )
 
 // recycle gives the stream back; nobody has it any more. mu is held.
@@ -237,6 +239,14 @@ func (s *serverStream) Abort() {
 
 // Block implements [msg.Blocker].
 func (s *serverStream) Block() { s.turn.pass() }
+
+// WakeRead implements [msg.Waker].
+func (s *serverStream) WakeRead() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.deadline = time.Unix(1, 0)
+	s.cond.Broadcast()
+}
 
 // Gone implements [msg.Server].
 func (s *serverStream) Gone() bool {

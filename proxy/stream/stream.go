@@ -147,5 +147,10 @@ type Client interface {
 // passes the body on can put off a Flush. It is called by the reading goroutine.
 type Readier interface{ ReadReady() bool }
 
+// Waker may be implemented by a [Server]: WakeRead makes a ReadBody that waits, or comes later, return with an
+// error. A response can still be written; for HTTP/1 the connection ends after it. It may be
+// called from anywhere while the handler runs.
+type Waker interface{ WakeRead() }
+
 // EOF is returned by ReadBody at the end of a body.
 var EOF = io.EOF

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // rawUpstream is a server whose bytes a test writes itself: each connection is given to serve. It keeps what it reads.
@@ -195,6 +197,72 @@ func TestAnAnswerMayComeWhileTheBodyFlows(t *testing.T) {
 		b, err := io.ReadAll(resp.Body)
 		if fmt.Sprint(resp.StatusCode) != status[:3] || string(b) != "early" || err != nil || !resp.Close {
 			t.Errorf("%d %q %v, closes %v", resp.StatusCode, b, err, resp.Close)
+		}
+	}
+}
+
+// TestAClientThatStopsSendingIsGivenUp: a body that stops counts as an idle stream, however little of it is missing, and is the client's fault.
+func TestAClientThatStopsSendingIsGivenUp(t *testing.T) {
+	up := startRaw(t, func(_ net.Conn, r *bufio.Reader) { _, _ = io.Copy(io.Discard, r) }) // waits for a whole request
+	for name, o := range map[string]rigOptions{"idle": {app: up.port, streamIdle: "0.5s"}, "too long": {app: up.port, longest: "0.5s"}} {
+		r := startRig(t, o)
+		for _, length := range []string{"10", "100000"} {
+			t.Run(name+", HTTP/1.1, of "+length, func(t *testing.T) {
+				c := dialRaw(t, r.plain, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: "+length+"\r\n\r\nabc")
+				if resp := c.head(t, "POST"); resp.StatusCode != 408 || !resp.Close {
+					t.Errorf("%d, closes %v", resp.StatusCode, resp.Close)
+				}
+			})
+			t.Run(name+", HTTP/2, of "+length, func(t *testing.T) {
+				h, err := r.dialH2(r.plain)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = h.Close() }()
+				if err := h.request(1, false, "POST", "/", "content-length", length); err != nil {
+					t.Fatal(err)
+				}
+				if err := h.WriteData(1, false, []byte("abc")); err != nil {
+					t.Fatal(err)
+				}
+				if s := h.statusOf(t, 1); s != "408" {
+					t.Error(s)
+				}
+				if err := h.request(3, true, "GET", "/direct"); err != nil { // the connection goes on
+					t.Fatal(err)
+				}
+				if s := h.statusOf(t, 3); s != "200" {
+					t.Error(s)
+				}
+			})
+		}
+		t.Run(name+", with nothing missing", func(t *testing.T) {
+			c := dialRaw(t, r.plain, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+			if resp := c.head(t, "POST"); resp.StatusCode != 504 || resp.Close {
+				t.Errorf("%d, closes %v", resp.StatusCode, resp.Close)
+			}
+		})
+	}
+}
+
+// statusOf reads frames up to the head of the response on a stream.
+func (h *h2conn) statusOf(t *testing.T, id uint32) string {
+	t.Helper()
+	for {
+		f, err := h.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, ok := f.(*http2.HeadersFrame)
+		if !ok {
+			continue // an end of another stream
+		}
+		fields, err := h.dec.DecodeFull(head.HeaderBlockFragment())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if head.StreamID == id {
+			return fields[0].Value
 		}
 	}
 }

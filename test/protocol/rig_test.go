@@ -75,6 +75,7 @@ type rigOptions struct {
 	headersTimeout string // request_headers_timeout; default none
 	requestTimeout string // request_timeout; default none
 	streamIdle     string // stream_idle_timeout; default 5 min
+	longest        string // max_stream_duration; default none
 	idle           string // idle_timeout of connections; default 1 h
 	// extra are more resources, separated from each other by lines with "---".
 	extra string
@@ -96,7 +97,7 @@ const rigFilters = `
       request_headers_timeout: {{.HeadersTimeout}}
       request_timeout: {{.RequestTimeout}}
       stream_idle_timeout: {{.StreamIdle}}
-      common_http_protocol_options: {idle_timeout: {{.Idle}}}
+      common_http_protocol_options: {idle_timeout: {{.Idle}}, max_stream_duration: {{.Longest}}}
       http2_protocol_options: {allow_connect: true}
       upgrade_configs: [{upgrade_type: websocket}]
       route_config:
@@ -176,7 +177,7 @@ func startRig(t testing.TB, o rigOptions) *rig {
 	var text strings.Builder
 	err := template.Must(template.New("rig").Option("missingkey=error").Parse(rigConfig+o.more())).Execute(&text, map[string]any{
 		"App": o.app, "Plain": r.plain, "TLS": r.tls, "H2C": r.h2c,
-		"HeadersTimeout": or(o.headersTimeout, "0s"), "RequestTimeout": or(o.requestTimeout, "0s"), "StreamIdle": or(o.streamIdle, "300s"), "Idle": or(o.idle, "3600s"),
+		"HeadersTimeout": or(o.headersTimeout, "0s"), "RequestTimeout": or(o.requestTimeout, "0s"), "StreamIdle": or(o.streamIdle, "300s"), "Longest": or(o.longest, "0s"), "Idle": or(o.idle, "3600s"),
 	})
 	if err != nil {
 		t.Fatal(err)
