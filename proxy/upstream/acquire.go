@@ -60,7 +60,7 @@ func (p *pool) acquire(ctx context.Context, s *state, r *Request) (stream.Client
 	proto := protocol(s.cfg, r)
 	if !r.Fresh {
 		p.mu.Lock()
-		c := p.ready(proto)
+		c := p.ready(r, proto)
 		p.mu.Unlock()
 		if c != nil {
 			if x, err := c.start(); err == nil {
@@ -101,16 +101,16 @@ func protocol(cfg *config.Cluster, r *Request) config.Protocol {
 
 // ready takes a connection that can be used at once, in a draining pool too: a
 // request that was on its way to it when its endpoint left is served. mu is held.
-func (p *pool) ready(proto config.Protocol) *conn {
+func (p *pool) ready(r *Request, proto config.Protocol) *conn {
 	var c *conn
 	switch proto {
 	case config.ProtoHTTP1:
-		c = p.takeIdle()
+		c = p.takeIdle(r)
 	case config.ProtoHTTP2:
-		c = p.takeMulti()
+		c = p.takeMulti(r)
 	default:
-		if c = p.takeMulti(); c == nil {
-			c = p.takeIdle()
+		if c = p.takeMulti(r); c == nil {
+			c = p.takeIdle(r)
 		}
 	}
 	if c != nil {
@@ -180,7 +180,7 @@ func (p *pool) failed(ctx context.Context, err error) error {
 func (p *pool) obtain(ctx context.Context, s *state, r *Request, proto config.Protocol, fresh bool) (*conn, error) {
 	p.mu.Lock()
 	if !fresh {
-		if c := p.ready(proto); c != nil {
+		if c := p.ready(r, proto); c != nil {
 			p.mu.Unlock()
 			return c, nil
 		}
@@ -191,10 +191,14 @@ func (p *pool) obtain(ctx context.Context, s *state, r *Request, proto config.Pr
 		return nil, p.wait(ctx, f)
 	}
 	if !p.host.cluster.beginConn(s, p.size == 0) {
+		if p.makeWay(r) {
+			p.mu.Unlock()
+			return nil, nil
+		}
 		w := &waiter{make(chan *conn, 1), proto == config.ProtoHTTP2}
 		p.waiters = append(p.waiters, w)
 		p.mu.Unlock()
-		return p.waitFor(ctx, w)
+		return p.waitFor(ctx, w, r)
 	}
 	p.size++
 	if proto == config.ProtoHTTP1 {
@@ -247,14 +251,19 @@ func (p *pool) wait(ctx context.Context, f *flight) error {
 	}
 }
 
-func (p *pool) waitFor(ctx context.Context, w *waiter) (*conn, error) {
+func (p *pool) waitFor(ctx context.Context, w *waiter, r *Request) (*conn, error) {
 	select {
 	case c := <-w.ch:
-		if c != nil {
-			p.mu.Lock()
-			c.uses++
-			p.mu.Unlock()
+		if c == nil {
+			return nil, nil
 		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !c.serves(r) {
+			p.drop(c) // its place is what we need
+			return nil, nil
+		}
+		c.uses++
 		return c, nil
 	case <-ctx.Done():
 		p.giveUp(w)

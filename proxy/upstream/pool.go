@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,6 +31,8 @@ type conn struct {
 	HTTPConn
 	pool  *pool
 	born  time.Time
+	sni   string    // the name of the request that it was made for, if named
+	named bool      // AutoSNI: only for requests with that name
 	lease           // of HTTP/1 connections: only one exchange at a time
 	last  time.Time // when it became idle; the pool's mutex
 	uses  uint32
@@ -53,11 +56,13 @@ type flight struct {
 // socket every time (one system call): a FIN that came a moment ago would cost a
 // request that may not be sent twice, and bytes that nobody asked for would be
 // taken for the answer to the next request, which may be another client's. mu is held.
-func (p *pool) takeIdle() *conn {
-	for n := len(p.idle); n > 0; n = len(p.idle) {
-		c := p.idle[n-1]
-		p.idle[n-1] = nil
-		p.idle = p.idle[:n-1]
+func (p *pool) takeIdle(r *Request) *conn {
+	for i := len(p.idle) - 1; i >= 0; i-- {
+		c := p.idle[i]
+		if !c.serves(r) {
+			continue
+		}
+		p.idle = slices.Delete(p.idle, i, i+1)
 		if c.Usable() {
 			return c
 		}
@@ -66,8 +71,31 @@ func (p *pool) takeIdle() *conn {
 	return nil
 }
 
+// serves tells whether the connection may carry a request. One that asked for a server by the name of a request
+// is for that name only: the server has proved no other (RFC 9113 section 9.1.1).
+func (c *conn) serves(r *Request) bool { return !c.named || string(hostPart(r.Authority)) == c.sni }
+
+// makeWay closes a connection that idles for another name, when no more may be opened. mu is held.
+func (p *pool) makeWay(r *Request) bool {
+	for i, c := range p.idle {
+		if !c.serves(r) {
+			p.idle = slices.Delete(p.idle, i, i+1)
+			p.drop(c)
+			return true
+		}
+	}
+	for i, c := range p.multi {
+		if !c.serves(r) && c.Streams() == 0 {
+			p.multi = slices.Delete(p.multi, i, i+1)
+			p.drop(c)
+			return true
+		}
+	}
+	return false
+}
+
 // takeMulti finds a shared connection with room. mu is held.
-func (p *pool) takeMulti() *conn {
+func (p *pool) takeMulti(r *Request) *conn {
 	for i := 0; i < len(p.multi); i++ {
 		c := p.multi[i]
 		if !c.Usable() {
@@ -78,7 +106,7 @@ func (p *pool) takeMulti() *conn {
 			}
 			continue
 		}
-		if c.CanTakeStream() {
+		if c.CanTakeStream() && c.serves(r) {
 			return c
 		}
 	}
@@ -264,8 +292,9 @@ func (p *pool) connect(ctx context.Context, s *state, r *Request, proto config.P
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	o := DialOptions{ALPN: alpnFor(h.tls, proto), Downstream: r.Conn, ProxyProtocol: h.proxy}
-	if h.tls != nil && h.tls.AutoSNI {
-		o.SNI = hostOnly(r.Authority)
+	named := h.tls != nil && h.tls.AutoSNI
+	if named {
+		o.SNI = string(hostPart(r.Authority))
 	}
 	hc, err := h.cluster.m.set.Connect.Connect(ctx, s.cfg, h.ep.Load(), h.tls, proto, o)
 	if err != nil {
@@ -279,7 +308,7 @@ func (p *pool) connect(ctx context.Context, s *state, r *Request, proto config.P
 	}
 	h.Stats.CxTotal.Add(1)
 	h.Stats.CxActive.Add(1)
-	c := &conn{HTTPConn: hc, pool: p, born: time.Now()}
+	c := &conn{HTTPConn: hc, pool: p, born: time.Now(), named: named, sni: o.SNI}
 	c.last = c.born
 	return c, nil
 }
@@ -287,17 +316,17 @@ func (p *pool) connect(ctx context.Context, s *state, r *Request, proto config.P
 // defaultConnect is the connect time-out if the cluster does not say.
 const defaultConnect = 10 * time.Second
 
-// hostOnly is an authority without port, for SNI.
-func hostOnly(a []byte) string {
+// hostPart is an authority without port, for SNI.
+func hostPart(a []byte) []byte {
 	for i := len(a) - 1; i >= 0; i-- {
 		if a[i] == ':' {
-			return string(a[:i])
+			return a[:i]
 		}
 		if a[i] < '0' || a[i] > '9' {
 			break
 		}
 	}
-	return string(a)
+	return a
 }
 
 // lease is one exchange on a pooled connection; closing it returns the connection.
