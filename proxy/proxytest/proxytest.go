@@ -12,10 +12,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -220,15 +222,26 @@ func serveADS(t testing.TB, ads *xdstest.FakeServer) string {
 	return l.Addr().String()
 }
 
-// Port finds a free port. It may be taken by the time it is used; tests live with that.
+// taken are the ports that Port has given out.
+var taken sync.Map
+
+// Port finds a free port outside the range from which the system takes those of outgoing connections and of
+// listeners that do not care, so that nobody takes it before, or between two times that, the test listens there.
 func Port(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 20000 + rand.IntN(12000)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		if _, used := taken.LoadOrStore(port, true); !used {
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port from 20000 to 31999")
+	return 0
 }
 
 // SafeBuffer is a buffer that may be written and read at the same time.

@@ -56,7 +56,7 @@ func startProxies(t *testing.T, up *backends, world *translate.Snapshot, typ xds
 	if err != nil {
 		t.Skip("SKIPPED: no envoy on PATH, so nothing compares weft-proxy with a real Envoy")
 	}
-	p := &proxies{port: freePort(t), up: up}
+	p := &proxies{port: proxytest.Port(t), up: up}
 	node := xds.Node{
 		ID: xds.NodeID(typ, netip.MustParseAddr("127.0.0.1"), "ingress-1", "default", "default.svc.cluster.local"), Type: typ,
 		IP: netip.MustParseAddr("127.0.0.1"), Name: "ingress-1", Namespace: "default", Domain: "default.svc.cluster.local",
@@ -203,7 +203,7 @@ func differentialWorld(t *testing.T, services map[string][]int) *translate.Snaps
 func startBackends(t *testing.T) (*backends, map[string][]int) {
 	t.Helper()
 	up := &backends{}
-	services := map[string][]int{"empty": nil, "dead": {freePort(t)}, "grpc": {grpcUpstream(t, up)}}
+	services := map[string][]int{"empty": nil, "dead": {proxytest.Port(t)}, "grpc": {grpcUpstream(t, up)}}
 	for name, n := range map[string]int{"one": 1, "two": 2, "mirror": 1, "ring": 5, "maglev": 5, "query": 5, "cookie": 5} {
 		for i := range n {
 			services[name] = append(services[name], up.start(t, strings.TrimSuffix(fmt.Sprintf("%s-%d", name, i+1), map[bool]string{true: "-1"}[n == 1])))

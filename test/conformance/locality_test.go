@@ -124,7 +124,7 @@ func startLocalityProxies(t *testing.T, envoy, yaml string) *proxies {
 	}
 	mesh := snapshot.Defaults(model.Mesh{})
 	world := translate.New(snapshot.Build(snapshot.Empty(mesh), translatetest.Decode(t, file, mesh, convert.Options{}), time.Unix(0, 0)), mesh)
-	p := &proxies{port: freePort(t)}
+	p := &proxies{port: proxytest.Port(t)}
 	node := xds.Node{
 		ID: xds.NodeID(xds.Router, netip.MustParseAddr("127.0.0.1"), "ingress-1", "default", "default.svc.cluster.local"), Type: xds.Router,
 		IP: netip.MustParseAddr("127.0.0.1"), Name: "ingress-1", Namespace: "default", Domain: "default.svc.cluster.local", Locality: "eu/a",

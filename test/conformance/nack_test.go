@@ -18,6 +18,7 @@ import (
 	"weft.mesh/weft/control/ca"
 	"weft.mesh/weft/control/status"
 	"weft.mesh/weft/control/xdsserver"
+	"weft.mesh/weft/proxy/proxytest"
 	proxyserver "weft.mesh/weft/proxy/server"
 	"weft.mesh/weft/spiffe"
 	"weft.mesh/weft/xds"
@@ -155,7 +156,7 @@ func (p *plane) state(t *testing.T, want string) admin.TypeStatus {
 
 func TestARefusalReachesTheStatusWithItsReasonAndTheOldConfigServes(t *testing.T) {
 	p := startPlane(t)
-	port := freePort(t)
+	port := proxytest.Port(t)
 	good := answering(t, port, "good")
 	p.listeners(t, "1", good)
 	p.startProxy(t)

@@ -181,7 +181,7 @@ func TestTLSAtAGatewayAndBehindItMeansWhatItSays(t *testing.T) {
 	one := tlsApp(t, "one", &tls.Config{Certificates: []tls.Certificate{server}})
 	two := tlsApp(t, "two", &tls.Config{Certificates: []tls.Certificate{server}})
 	strict := tlsApp(t, "strict", &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: identitytest.Pool(clients)})
-	port := freePort(t)
+	port := proxytest.Port(t)
 	files := fmt.Sprintf("serverCertificate: %s, privateKey: %s", cert, key)
 	originate := func(mode, root, san, more string) string {
 		return fmt.Sprintf("{mode: %s, sni: real.example.com, caCertificates: %s, subjectAltNames: [%s]%s}", mode, roots[root], san, more)

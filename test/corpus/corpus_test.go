@@ -3,8 +3,6 @@ package corpus
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -64,28 +62,6 @@ func clusterConfig(lane, port int) string {
 		lane, lane, port)
 }
 
-// taken are the ports that freePort has given out.
-var taken sync.Map
-
-// freePort finds a port outside the range from which the system takes those of outgoing connections and of
-// listeners that do not care, so that nobody takes it before the proxy does.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 1000 {
-		port := 20000 + rand.IntN(12000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		l.Close()
-		if _, used := taken.LoadOrStore(port, true); !used {
-			return port
-		}
-	}
-	t.Fatal("no free port from 20000 to 31999")
-	return 0
-}
-
 // startWeft runs a proxy with all lanes.
 func startWeft(t *testing.T) []*lane {
 	t.Helper()
@@ -95,7 +71,7 @@ func startWeft(t *testing.T) []*lane {
 		l := &lane{backend: startBackend(t), ports: map[string]int{}}
 		config = append(config, clusterConfig(i, l.backend.port()))
 		for _, kind := range listeners {
-			l.ports[kind] = freePort(t)
+			l.ports[kind] = proxytest.Port(t)
 			config = append(config, listenerConfig(kind, i, l.ports[kind]))
 		}
 		all = append(all, l)

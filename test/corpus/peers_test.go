@@ -65,7 +65,7 @@ func (p *peer) start(t *testing.T) []*lane {
 	t.Helper()
 	var ls []*lane
 	for range lanes {
-		ls = append(ls, &lane{startBackend(t), map[string]int{"plain": freePort(t)}})
+		ls = append(ls, &lane{startBackend(t), map[string]int{"plain": proxytest.Port(t)}})
 	}
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil { // nginx drops its rights before it uses what is in it

@@ -10,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -24,6 +22,7 @@ import (
 	"time"
 
 	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/proxy/proxytest"
 )
 
 // tenSeconds is how long a change may take to show on a busy machine.
@@ -93,20 +92,9 @@ func newEnvAs(t *testing.T, uid int) *env {
 	return &env{t: t, bin: programs(t), state: state, ingress: freePort(t), console: freePort(t), uid: uid}
 }
 
-// freePort finds a port below the range that the kernel hands out to
-// connections, which could take it before the mesh does.
+// freePort is an address of this machine that nobody uses.
 func freePort(t *testing.T) string {
-	t.Helper()
-	for range 50 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
-		if err != nil {
-			continue
-		}
-		defer l.Close()
-		return l.Addr().String()
-	}
-	t.Fatal("no free port between 20000 and 32000")
-	return ""
+	return fmt.Sprintf("127.0.0.1:%d", proxytest.Port(t))
 }
 
 // command prepares a weft command line in this environment.

@@ -58,7 +58,7 @@ func (s *run) churn(ctx context.Context, r *rand.Rand) {
 			m.moved++
 		}
 		if r.IntN(5) == 0 {
-			s.nodes[0].CertPEM, s.nodes[0].KeyPEM = edgeCertificate(s.t, s.plane.ca)
+			s.cert, s.key = edgeCertificate(s.t, s.plane.ca)
 			s.y.note("edge certificates", 1)
 		}
 		s.publish()
@@ -77,7 +77,8 @@ func (s *run) cut(ctx context.Context, r *rand.Rand) {
 // garbage is clients that do not keep to any protocol. The proxies must end them all.
 func (s *run) garbage(ctx context.Context, r *rand.Rand) {
 	for pause(ctx, between(r, 100*time.Millisecond, 800*time.Millisecond)) {
-		ports := s.ports[r.IntN(3)]
+		n := s.nodes[r.IntN(3)]
+		ports := []int{n.Plain, n.Moved, n.TLS, n.TCP}
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ports[r.IntN(len(ports))]))
 		if err != nil {
 			continue // not every node has all of them

@@ -32,14 +32,14 @@ type run struct {
 	plane   *plane
 	proxies [3]*proxy // gateway, a, b
 	nodes   [3]node
-	ports   [3][]int // that the nodes listen on, for clients that send garbage
 	flaky   *backend
 	began   time.Time
 	time    time.Duration
 	seed    uint64
 
-	// The configuration in force; one goroutine changes it.
-	mode mode
+	// The configuration in force and the gateway's certificate; one goroutine changes them.
+	mode      mode
+	cert, key string
 }
 
 func setting(t *testing.T, name, def string) string {
@@ -65,9 +65,6 @@ func TestSoak(t *testing.T) {
 	t.Logf("%v at %d operations/s, WEFT_SOAK_SEED=%d", length, rate, seed)
 	s := setup(t, seed)
 	s.time = length
-	for i, n := range s.nodes {
-		s.ports[i] = []int{n.Plain, n.Moved, n.TLS, n.TCP}
-	}
 	base := s.usages()
 	samples := s.traffic(rate)
 	s.summary(base, samples)
@@ -79,10 +76,10 @@ func setup(t *testing.T, seed uint64) *run {
 	y := newTally(t)
 	s := &run{t: t, y: y, plane: startPlane(t, y), flaky: newBackend(t, y), seed: seed}
 	one, two := newBackend(t, y), newBackend(t, y)
-	cert, key := edgeCertificate(t, s.plane.ca)
+	s.cert, s.key = edgeCertificate(t, s.plane.ca)
 	for i, role := range []string{"gateway", "a", "b"} {
 		s.nodes[i] = node{Role: role, Plain: proxytest.Port(t), TLS: proxytest.Port(t), TCP: proxytest.Port(t), FlakyTCP: proxytest.Port(t),
-			Moved: proxytest.Port(t), Stable1: one.ports, Stable2: two.ports, Flaky: s.flaky.ports, CertPEM: cert, KeyPEM: key,
+			Moved: proxytest.Port(t), Stable1: one.ports, Stable2: two.ports, Flaky: s.flaky.ports,
 			ExtraPorts: []int{proxytest.Port(t), proxytest.Port(t), proxytest.Port(t), proxytest.Port(t)}}
 	}
 	s.nodes[1].Peer = s.nodes[2].Plain
@@ -124,7 +121,7 @@ func (s *run) h1(r *rand.Rand) *h1Client {
 func (s *run) publish() {
 	nodes := map[string][]*xds.Resource{}
 	for _, n := range s.nodes {
-		n.mode = s.mode
+		n.mode, n.CertPEM, n.KeyPEM = s.mode, s.cert, s.key
 		nodes[n.Role] = n.resources(s.t)
 	}
 	s.plane.publish(nodes)
