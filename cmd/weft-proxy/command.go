@@ -131,7 +131,7 @@ func (o *options) register(c *cobra.Command, env getenv) {
 	f.DurationVar(&o.hotRestartTimeout, "hot-restart-timeout", server.DefaultHotRestartTimeout, "with --hot-restart: end, and leave the service to the running one, if not ready by then")
 	f.DurationVar(&o.parentDrain, "parent-drain-duration", server.DefaultParentDrain, "with --hot-restart: how long the one before ends connections gently")
 	f.DurationVar(&o.parentShutdown, "parent-shutdown-duration", server.DefaultParentShutdown, "with --hot-restart: when the one before cuts what is left")
-	f.IntVar(&o.notifyFD, "notify-fd", 0, `descriptor to write the line "serving" to when connections are accepted; it is closed then`)
+	f.IntVar(&o.notifyFD, "notify-fd", 0, `descriptor to write the line "serving" to when the proxy is ready; it is closed then`)
 	o.appMetrics = env("WEFT_APP_METRICS")
 }
 

@@ -10,8 +10,11 @@ import (
 
 // notify returns what tells those who started us that we serve: a line to the descriptor of
 // --notify-fd (0: none), and systemd's message (sd_notify(3)) to the socket of $NOTIFY_SOCKET ("": none). MAINPID in
-// it makes systemd follow a successor that SIGUSR2 has started.
+// it makes systemd follow a successor that SIGUSR2 has started. Nil: nobody wants to be told.
 func notify(fd int, socket string, stderr io.Writer) (func(), error) {
+	if fd == 0 && socket == "" {
+		return nil, nil
+	}
 	line, err := notifyFD(fd)
 	if err != nil {
 		return nil, err

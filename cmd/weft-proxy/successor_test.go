@@ -75,6 +75,9 @@ func TestWhoStartedUsIsToldOverADescriptorAndBySystemdsProtocol(t *testing.T) {
 	if tell(); !strings.Contains(stderr.String(), "NOTIFY_SOCKET") {
 		t.Errorf("a socket that is gone: %q", &stderr)
 	}
+	if tell, err := notify(0, "", &stderr); tell != nil || err != nil {
+		t.Errorf("for nobody: %v", err)
+	}
 	if _, err := notify(-1, "", &stderr); err == nil {
 		t.Error("a negative descriptor")
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,11 +15,14 @@ import (
 )
 
 // succeed starts the successor of a proxy. It has no control plane: what it serves is what the parent left on disk.
-func (p *pair) succeed(t *testing.T, old *Proxy, name string) *Proxy {
+func (p *pair) succeed(t *testing.T, old *Proxy, name string, change ...func(*server.Settings)) *Proxy {
 	t.Helper()
 	return p.mesh.Start(Options{Name: name, Labels: map[string]string{"app": name}, Change: func(s *server.Settings) {
 		s.XDS, s.StateDir, s.HotRestart = "127.0.0.1:1", old.StateDir(), true
 		s.ParentDrain, s.ParentShutdown = 500*time.Millisecond, time.Second
+		for _, f := range change {
+			f(s)
+		}
 	}})
 }
 
@@ -37,10 +41,12 @@ func TestAHotRestartServesWhatTheParentServedLast(t *testing.T) {
 	l := startLoad(t, p.port, 4)
 	p.caller.Push(routes(`{match: {path: /teapot}, direct_response: {status: 418}}, {match: {prefix: /}, route: {` + toAPI + `}}`))
 	Until(t, "the new routes", func() bool { s, _, _, _ := TryCall("GET", p.port, "/teapot"); return s == 418 })
-	next := p.succeed(t, p.caller, "web") // long before the parent would have written its file by itself
+	var told atomic.Int32
+	next := p.succeed(t, p.caller, "web", func(s *server.Settings) { s.Serving = func() { told.Add(1) } }) // long before the parent would have written its file by itself
 	if next.Addrs()[0].String() != p.caller.Addrs()[0].String() {
 		t.Errorf("admin moved from %s to %s", p.caller.Addrs()[0], next.Addrs()[0])
 	}
+	Until(t, "word that it serves", func() bool { return told.Load() == 1 })
 	Until(t, "the successor's metrics", func() bool {
 		text := next.Get("/stats/prometheus")
 		return strings.Contains(text, "envoy_server_hot_restart_epoch 1\n") && strings.Contains(text, "envoy_server_hot_restart_generation 2\n")
@@ -112,4 +118,18 @@ func TestAStateDirectoryHasOneProxyUnlessItIsTakenOver(t *testing.T) {
 	if !strings.Contains(again.Get("/stats/prometheus"), "envoy_server_hot_restart_epoch 0\n") {
 		t.Error("with nobody to take over from it is no cold start")
 	}
+}
+
+func TestServingIsSaidWhenTheProxyIsReady(t *testing.T) {
+	m := NewMesh(t)
+	var told atomic.Int32
+	p := m.StartCold(Options{Name: "web", Config: "", Change: func(s *server.Settings) { s.Serving = func() { told.Add(1) } }})
+	time.Sleep(50 * time.Millisecond)
+	if told.Load() != 0 {
+		t.Error("said without a configuration")
+	}
+	app := StartApp(t, "app")
+	p.vars = map[string]any{"In": Port(t), "App": app.Port, "RBAC": ""}
+	p.Push(calleeCluster + "\n---\n" + calleeListenerHead + calleeHCM)
+	Until(t, "word that it serves", func() bool { return told.Load() == 1 })
 }

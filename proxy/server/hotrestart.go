@@ -199,9 +199,6 @@ func (s *Server) hotRestart(ctx context.Context) error {
 	if err := s.relieve(ctx); err != nil {
 		return err
 	}
-	if s.set.Serving != nil {
-		s.set.Serving()
-	}
 	if s.set.StateDir == "" {
 		return nil
 	}
@@ -223,6 +220,28 @@ func (s *Server) hotRestart(ctx context.Context) error {
 	return nil
 }
 
+// tellServing tells whoever started us when we are ready: at once after a hot restart.
+func (s *Server) tellServing(ctx context.Context) error {
+	pause := readyPoll
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for ; ; t.Reset(pause) {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		pause = min(pause*5/4, time.Second) // it may wait for a control plane for long
+		s.hot.mu.Lock()
+		alone := s.hot.child == nil
+		s.hot.mu.Unlock()
+		if ok, _ := s.Ready(); ok && alone {
+			s.set.Serving()
+			return nil
+		}
+	}
+}
+
 // relieve tells the parent that we serve. We do, whatever it answers, unless it refuses.
 func (s *Server) relieve(ctx context.Context) error {
 	s.hot.mu.Lock() // whoever wants a socket meanwhile opens one afterwards
@@ -231,12 +250,12 @@ func (s *Server) relieve(ctx context.Context) error {
 	if c == nil {
 		return nil
 	}
-	s.hot.child = nil
 	defer c.Close()
 	err := c.Serving(ctx, hotrestart.Terms{Drain: s.set.ParentDrain, Shutdown: s.set.ParentShutdown})
 	if refused := (*hotrestart.RefusedError)(nil); errors.As(err, &refused) {
 		return err
 	}
+	s.hot.child = nil
 	switch {
 	case err != nil:
 		s.set.Log.Error("hot restart: the process before did not answer, it may still accept connections", "pid", c.Parent.PID, "cause", err)

@@ -264,6 +264,9 @@ func (s *Server) Run(ctx context.Context) error {
 	start(control, "admin", s.admin.Run)
 	start(run, "listeners", s.listeners.Run)
 	start(control, "hot restart", s.hotRestart)
+	if s.set.Serving != nil {
+		start(control, "serving", s.tellServing)
+	}
 	s.set.Log.Info("proxy started", "node", s.set.nodeID(), "version", version.Get().Version, "last_good", fromDisk, "restart_epoch", s.hot.lineage.Epoch)
 	var err error
 	select {

@@ -77,7 +77,7 @@ type Settings struct {
 	// ParentDrain is how long the one before us may end connections gently, ParentShutdown when it cuts the
 	// rest: Istio's drainDuration and parentShutdownDuration. Zero: the defaults.
 	ParentDrain, ParentShutdown time.Duration
-	// Serving is called once, when Run accepts connections and, after a hot restart, nobody else does; nil: not.
+	// Serving is called once, when the proxy is ready and, in a hot restart, nobody else accepts any more; nil: not.
 	Serving func()
 	// Mark is set on sockets to upstreams and control plane; 0: none.
 	Mark int
