@@ -124,7 +124,7 @@ func (o *options) register(c *cobra.Command, env getenv) {
 	f.IntVar(&o.metricsPort, "metrics-port", server.MetricsPort, "port of the proxy's metrics; 0: none")
 	f.IntVar(&o.concurrency, "concurrency", 0, "threads that run Go code; 0: as the CPU limit allows, at most 2")
 	f.DurationVar(&o.drain, "drain-duration", server.DefaultDrain, "how long connections may go on after SIGTERM")
-	f.IntVar(&o.maxConnections, "max-connections", 0, "bound on open connections of clients, others are closed at once; 0: half of the descriptors")
+	f.IntVar(&o.maxConnections, "max-connections", 0, "bound on open connections of clients, others are closed at once; 0: three quarters of the descriptors")
 	f.Int64Var(&o.maxStreams, "max-requests", 0, "bound on requests that run at once, others are answered with 503; 0: none")
 	f.StringVar(&o.memoryLimit, "memory-limit", "", "bytes, with Ki, Mi or Gi if you like, above which requests and then connections are turned away (default: the cgroup's limit)")
 	f.BoolVar(&o.hotRestart, "hot-restart", false, "take the listening sockets over from the weft-proxy that runs with the same --state-dir, which then drains and ends; start as usual if there is none")

@@ -32,8 +32,9 @@ const (
 	leastConnections = 64
 )
 
-// maxConnections is the bound on connections of clients: the one that is set, or so many
-// that each of them can have a connection to an upstream.
+// maxConnections is the bound on connections of clients: the one that is set, or three
+// quarters of the descriptors, so that there are always some for upstreams. Most
+// connections of clients idle; where all are busy at once (TCP), set half.
 func (s *Server) maxConnections() int {
 	if s.set.MaxConnections > 0 {
 		return s.set.MaxConnections
@@ -42,7 +43,7 @@ func (s *Server) maxConnections() int {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil || l.Cur > math.MaxInt32 {
 		return 0
 	}
-	return max((int(l.Cur)-spareDescriptors)/2, leastConnections)
+	return max((int(l.Cur)-spareDescriptors)/4*3, leastConnections)
 }
 
 // registerOverload adds Envoy's metrics of its overload manager and of memory.

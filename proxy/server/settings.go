@@ -85,7 +85,7 @@ type Settings struct {
 	Drain, MinDrain time.Duration
 	// AllowDirect lets capturing listeners serve connections that were not redirected: tests without capture.
 	AllowDirect bool
-	// MaxConnections bounds open connections of clients; 0: what descriptors allow. MaxStreams
+	// MaxConnections bounds open connections of clients; 0: three quarters of the descriptors. MaxStreams
 	// bounds requests that run at once; 0: no bound. MemoryLimit in bytes is what
 	// the overload manager keeps below; 0: memory is not watched. See package overload.
 	MaxConnections int
