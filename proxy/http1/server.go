@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -120,8 +121,16 @@ func (sc *serverConn) onDrain() {
 
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
+// turnRequests is how many pipelined requests a connection has served before the others have their turn.
+const turnRequests = 8
+
 func (sc *serverConn) serve(ctx context.Context, h func(context.Context, stream.Server)) error {
-	for {
+	for ahead := 1; ; ahead++ {
+		if sc.in.head.Len() == 0 {
+			ahead = 0
+		} else if ahead%turnRequests == 0 {
+			runtime.Gosched() // whoever pipelines without end takes turns with the other connections
+		}
 		if err := sc.await(); err != nil {
 			if err == io.EOF {
 				return nil
