@@ -273,6 +273,9 @@ func FuzzServer(f *testing.F) {
 		<-done
 		client := readModel(bytes.NewReader(data))
 		for id, s := range client.answers(t, out).streams {
+			if client.streams[id] == nil && !client.whole() {
+				continue // the reference ends connections for reasons of its own, as CONTINUATION behind a malformed field
+			}
 			if err := matches(client.streams[id], s); err != nil {
 				t.Fatalf("stream %d: %v\nwe answer %q %q\nto %+v (the reference stops with %v)", id, err, s.heads, s.body, client.streams[id], client.err)
 			}
@@ -382,6 +385,9 @@ func FuzzClient(f *testing.F) {
 			return
 		}
 		s := upstream.streams[1]
+		if !upstream.whole() && (s == nil || !s.ended) {
+			return
+		}
 		if s == nil || s.bad && len(s.heads) == 0 {
 			t.Fatalf("a response of status %d that the reference does not see", status)
 		}
