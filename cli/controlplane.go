@@ -33,6 +33,9 @@ Unix socket that weft apply and weft status use, in the state folder.`,
 			if _, err := netip.ParseAddr(address); err != nil {
 				return &exitError{exitUsage, fmt.Errorf("--address %q: want an IP address", address)}
 			}
+			if err := o.load(); err != nil {
+				return err
+			}
 			log, err := a.logger(o.logLevel)
 			if err != nil {
 				return err
@@ -61,6 +64,7 @@ Unix socket that weft apply and weft status use, in the state folder.`,
 	f.BoolVar(&pods, "pods", false, "take pods from the local runtime (folder pods in the state folder)")
 	f.BoolVar(&o.accessLog, "access-log", false, "sidecars write Istio's access log to their standard output")
 	f.BoolVar(&o.registryOnly, "registry-only", false, "outbound traffic to hosts that the mesh does not know is refused")
+	o.meshConfigFlag(cmd)
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }

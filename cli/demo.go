@@ -60,6 +60,9 @@ and leaves nothing behind.`,
 			case noLoad:
 				what = d.idle
 			}
+			if err := o.load(); err != nil {
+				return err
+			}
 			m := mesh{app: a, opts: o, ingress: true, manifests: demoManifests, store: demoStore}
 			return m.run(cmd.Context(), func(ctx context.Context) error {
 				if err := d.start(ctx); err != nil {

@@ -42,6 +42,8 @@ type meshOptions struct {
 	drainDelay       time.Duration
 	logLevel         string
 	dns              []string
+	meshConfig       string
+	mesh             model.Mesh // by load: what the flags and the file say
 }
 
 func (o *meshOptions) flags(cmd *cobra.Command) {
@@ -52,6 +54,7 @@ func (o *meshOptions) flags(cmd *cobra.Command) {
 	f.BoolVar(&o.registryOnly, "registry-only", false, "outbound traffic to hosts that the mesh does not know is refused (Istio: outboundTrafficPolicy REGISTRY_ONLY)")
 	f.BoolVar(&o.separate, "separate-control-plane", false, "run the control plane as a process of its own, which is started again if it dies")
 	f.DurationVar(&o.drainDelay, "drain-delay", local.DefaultDrainDelay, "how long a pod that ends serves on at most until every proxy knows that it is out of service")
+	o.meshConfigFlag(cmd)
 	f.StringVar(&o.logLevel, "log-level", "warn", "debug, info, warn or error")
 }
 
@@ -71,6 +74,9 @@ the last good version serves on. Ends with Ctrl-C or weft down.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			files, err := absolute(args)
 			if err != nil {
+				return err
+			}
+			if err := o.load(); err != nil {
 				return err
 			}
 			m := mesh{app: a, opts: o, files: files, ingress: !noIngress}
@@ -237,7 +243,7 @@ func (m *mesh) inside(ctx context.Context, in *local.Inside) error {
 	defer m.forget()
 	set := local.Settings{
 		Inside: in, StateDir: a.stateDir, ProxyPath: proxy, ProgramDirs: dirs, Environ: a.env.Environ,
-		HostPorts:  map[uint16]string{},
+		HostPorts: map[uint16]string{}, TrustDomain: m.opts.mesh.TrustDomain,
 		DrainDelay: m.opts.drainDelay, Log: log,
 	}
 	if m.ingress {
@@ -304,6 +310,9 @@ func (m *mesh) controlPlaneArgv() ([]string, error) {
 	argv := []string{self, "control-plane", "--state-dir", m.app.stateDir, "--log-level", m.opts.logLevel,
 		"--address", netip.MustParsePrefix(local.DefaultNode).Addr().String(), "--pods",
 		fmt.Sprintf("--access-log=%t", m.opts.accessLog), fmt.Sprintf("--registry-only=%t", m.opts.registryOnly)}
+	if m.opts.meshConfig != "" {
+		argv = append(argv, "--mesh-config", m.opts.meshConfig)
+	}
 	for _, f := range m.files {
 		argv = append(argv, "--config", f)
 	}
@@ -340,11 +349,7 @@ func (m *mesh) forget() error {
 func (o *meshOptions) controlPlane(stateDir, address string, files []string, log *slog.Logger) server.Settings {
 	set := server.Settings{
 		StateDir: stateDir, Address: address, Files: files, Log: log,
-		CheckDeployment: checkDeployment,
-		Mesh:            model.Mesh{RegistryOnly: o.registryOnly},
-	}
-	if o.accessLog {
-		set.Mesh.AccessLogFile = "/dev/stdout"
+		CheckDeployment: checkDeployment, Mesh: o.mesh,
 	}
 	return set
 }

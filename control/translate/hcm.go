@@ -12,6 +12,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"weft.mesh/weft/model"
@@ -48,8 +49,10 @@ func accessLogs(m model.Mesh) []*accesslogv3.AccessLog {
 	f := &corev3.SubstitutionFormatString{}
 	if m.AccessLogJSON {
 		s := &structpb.Struct{Fields: map[string]*structpb.Value{}}
-		for k, v := range jsonLog {
-			s.Fields[k] = structpb.NewStringValue(v)
+		if m.AccessLogFormat == "" || protojson.Unmarshal([]byte(m.AccessLogFormat), s) != nil { // it was checked to be an object
+			for k, v := range jsonLog {
+				s.Fields[k] = structpb.NewStringValue(v)
+			}
 		}
 		f.Format = &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: s}
 	} else {
