@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -72,6 +73,7 @@ type rig struct {
 // rigOptions say how a rig differs from Envoy's defaults.
 type rigOptions struct {
 	app            int    // port of the application
+	good           int    // port of what serves /good; default app
 	headersTimeout string // request_headers_timeout; default none
 	requestTimeout string // request_timeout; default none
 	streamIdle     string // stream_idle_timeout; default 5 min
@@ -106,6 +108,7 @@ const rigFilters = `
         - name: all
           domains: ['*']
           routes:
+          - {match: {path: /good}, route: {cluster: good, timeout: 0s}}
           - {match: {path: /direct}, direct_response: {status: 200, body: {inline_string: direct}}}
           - {match: {prefix: /h2/}, route: {cluster: h2, timeout: 0s}}
           - {match: {prefix: /}, route: {cluster: h1, timeout: 0s}}
@@ -123,6 +126,12 @@ type: STATIC
 connect_timeout: 2s
 circuit_breakers: {thresholds: [{max_connections: 100000, max_requests: 100000, max_pending_requests: 100000}]}
 load_assignment: {cluster_name: h1, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: {{.App}}}}}}]}]}
+---
+'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
+name: good
+type: STATIC
+connect_timeout: 2s
+load_assignment: {cluster_name: good, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: {{.Good}}}}}}]}]}
 ---
 '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
 name: h2
@@ -176,7 +185,7 @@ func startRig(t testing.TB, o rigOptions) *rig {
 	}
 	var text strings.Builder
 	err := template.Must(template.New("rig").Option("missingkey=error").Parse(rigConfig+o.more())).Execute(&text, map[string]any{
-		"App": o.app, "Plain": r.plain, "TLS": r.tls, "H2C": r.h2c,
+		"App": o.app, "Good": cmp.Or(o.good, o.app), "Plain": r.plain, "TLS": r.tls, "H2C": r.h2c,
 		"HeadersTimeout": or(o.headersTimeout, "0s"), "RequestTimeout": or(o.requestTimeout, "0s"), "StreamIdle": or(o.streamIdle, "300s"), "Longest": or(o.longest, "0s"), "Idle": or(o.idle, "3600s"),
 	})
 	if err != nil {
