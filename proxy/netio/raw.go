@@ -229,6 +229,9 @@ func (r *raw) writeAll(p []byte) (int, error) {
 	if err != nil || n == len(p) {
 		return n, err
 	}
+	if r.keeps.Load() > 0 && r.c.shim != nil && r.c.shim.closing.Load() {
+		return n, errWouldBlock // a goodbye does not wait for WriteKept, which has the descriptor
+	}
 	m, err := r.write(p[n:], nil, nil)
 	return n + m, err
 }

@@ -54,6 +54,31 @@ func TestWriteNowNeverWaits(t *testing.T) {
 	})
 }
 
+// TestCloseDoesNotWaitForWhatIsKept: with TLS it says goodbye, and must not stand in line for that.
+func TestCloseDoesNotWaitForWhatIsKept(t *testing.T) {
+	each(t, func(t *testing.T, a, _ *netio.Conn) {
+		if !a.CanWriteNow() {
+			t.Skip("no socket")
+		}
+		for done := true; done; {
+			var err error
+			if done, err = a.WriteNow(make([]byte, 100<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		kept := make(chan error, 1)
+		go func() { kept <- a.WriteKept() }()
+		time.Sleep(20 * time.Millisecond) // it waits; if it does not yet, the test proves less
+		closed := make(chan struct{})
+		go func() { defer close(closed); _ = a.Close() }()
+		for _, ch := range []func(){func() { <-closed }, func() { <-kept }} {
+			over := time.AfterFunc(20*time.Second, func() { panic("Close waits for a peer that does not read") })
+			ch()
+			over.Stop()
+		}
+	})
+}
+
 func TestWhatWriteNowKeptEndsWithTheConnection(t *testing.T) {
 	each(t, func(t *testing.T, a, b *netio.Conn) {
 		if !a.CanWriteNow() {
