@@ -57,7 +57,7 @@ var rules = []rule{
 	{"proxy/filterset", "proxy/compile proxy/filter proxy/filter/... proxy/stream proxy/telemetry", envoy},
 
 	// Data plane: configuration in.
-	{"proxy/compile", "proxy/config proxy/filter proxy/route proxy/stream proxy/telemetry spiffe xds", envoy},
+	{"proxy/compile", "proxy/config proxy/filter proxy/filter/matcher proxy/route proxy/stream proxy/telemetry spiffe xds", envoy},
 	{"proxy/hotrestart", "", unix},
 	{"proxy/xdsclient", "internal/backoff proxy/identity proxy/telemetry spiffe xds", envoy + grpc},
 	{"proxy/identity", "internal/backoff proxy/telemetry spiffe", grpc + "istio.io/api/security"},

@@ -2,10 +2,10 @@ package compile
 
 import (
 	"fmt"
-	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"weft.mesh/weft/proxy/filter/matcher"
 	"weft.mesh/weft/proxy/route"
 )
 
@@ -27,9 +27,9 @@ func routeMatch(x *routev3.RouteMatch) (route.Match, error) {
 	case *routev3.RouteMatch_PathSeparatedPrefix:
 		m.Path.Kind, m.Path.Value = route.PathSeparatedPrefix, p.PathSeparatedPrefix
 	case *routev3.RouteMatch_SafeRegex:
-		re, err := regexMatcher("safe_regex", p.SafeRegex)
+		re, err := route.FullRegexp(p.SafeRegex.GetRegex())
 		if err != nil {
-			return m, err
+			return m, at("safe_regex.regex", err)
 		}
 		m.Path = route.Path{Kind: route.PathRegex, Value: p.SafeRegex.GetRegex(), Regex: re}
 	case *routev3.RouteMatch_ConnectMatcher_:
@@ -38,7 +38,7 @@ func routeMatch(x *routev3.RouteMatch) (route.Match, error) {
 		return m, missing("path_specifier", "want prefix, path, safe_regex or path_separated_prefix")
 	}
 	for i, h := range x.GetHeaders() {
-		o, err := headerMatch(h)
+		o, err := matcher.Header(h)
 		if err != nil {
 			return m, index("headers", i, err)
 		}
@@ -55,38 +55,6 @@ func routeMatch(x *routev3.RouteMatch) (route.Match, error) {
 	var err error
 	m.Fraction, err = fraction("runtime_fraction", x.GetRuntimeFraction())
 	return m, err
-}
-
-func headerMatch(x *routev3.HeaderMatcher) (route.HeaderMatch, error) {
-	h := route.HeaderMatch{Name: strings.ToLower(x.GetName()), Invert: x.GetInvertMatch(), TreatMissingAsEmpty: x.GetTreatMissingHeaderAsEmpty()}
-	var err error
-	switch s := x.GetHeaderMatchSpecifier().(type) {
-	case nil:
-		h.Match.Kind = route.StringPresent
-	case *routev3.HeaderMatcher_PresentMatch:
-		h.Match.Kind = route.StringPresent
-		if !s.PresentMatch {
-			h.Invert = !h.Invert
-		}
-	case *routev3.HeaderMatcher_StringMatch:
-		h.Match, err = stringMatch("string_match", s.StringMatch)
-	case *routev3.HeaderMatcher_RangeMatch:
-		h.Range = &route.Range{Start: s.RangeMatch.GetStart(), End: s.RangeMatch.GetEnd()}
-	case *routev3.HeaderMatcher_ExactMatch:
-		h.Match = route.StringMatch{Kind: route.StringExact, Value: s.ExactMatch}
-	case *routev3.HeaderMatcher_PrefixMatch:
-		h.Match = route.StringMatch{Kind: route.StringPrefix, Value: s.PrefixMatch}
-	case *routev3.HeaderMatcher_SuffixMatch:
-		h.Match = route.StringMatch{Kind: route.StringSuffix, Value: s.SuffixMatch}
-	case *routev3.HeaderMatcher_ContainsMatch:
-		h.Match = route.StringMatch{Kind: route.StringContains, Value: s.ContainsMatch}
-	case *routev3.HeaderMatcher_SafeRegexMatch:
-		h.Match.Kind, h.Match.Value = route.StringRegex, s.SafeRegexMatch.GetRegex()
-		h.Match.Regex, err = regexMatcher("safe_regex_match", s.SafeRegexMatch)
-	default:
-		err = bad("header_match_specifier", fmt.Sprintf("%T", s), "not supported")
-	}
-	return h, err
 }
 
 func queryMatch(x *routev3.QueryParameterMatcher) (route.QueryMatch, error) {

@@ -3,8 +3,6 @@ package compile
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
-	"regexp/syntax"
 	"strings"
 	"time"
 
@@ -13,13 +11,8 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"weft.mesh/weft/proxy/filter/matcher"
 	"weft.mesh/weft/proxy/route"
-)
-
-// Bounds on regular expressions: what a config push may cost in memory.
-const (
-	maxRegexLen  = 8 << 10 // bytes of pattern
-	maxRegexProg = 10_000  // instructions; Envoy warns from 100 on
 )
 
 // duration reads a duration that may be zero; nil is def.
@@ -46,76 +39,17 @@ func fraction(path string, f *corev3.RuntimeFractionalPercent) (*route.Fraction,
 }
 
 func plainFraction(path string, f *typev3.FractionalPercent) (*route.Fraction, error) {
-	den := uint32(100)
-	switch f.GetDenominator() {
-	case typev3.FractionalPercent_HUNDRED:
-	case typev3.FractionalPercent_TEN_THOUSAND:
-		den = 10_000
-	case typev3.FractionalPercent_MILLION:
-		den = 1_000_000
-	default:
-		return nil, bad(path+".denominator", f.GetDenominator(), "unknown")
+	if f == nil {
+		f = &typev3.FractionalPercent{}
 	}
-	return &route.Fraction{Numerator: min(f.GetNumerator(), den), Denominator: den}, nil
-}
-
-// Regexp compiles an RE2 pattern within bounds; full anchors it at both ends.
-func Regexp(pattern string, full bool) (*regexp.Regexp, error) {
-	if len(pattern) > maxRegexLen {
-		return nil, fmt.Errorf("regular expression of %d bytes: at most %d", len(pattern), maxRegexLen)
-	}
-	re, err := syntax.Parse(pattern, syntax.Perl)
-	if err != nil {
-		return nil, fmt.Errorf("regular expression %s: %w", quote(pattern), err)
-	}
-	prog, err := syntax.Compile(re.Simplify())
-	if err != nil {
-		return nil, fmt.Errorf("regular expression %s: %w", quote(pattern), err)
-	}
-	if n := len(prog.Inst); n > maxRegexProg {
-		return nil, fmt.Errorf("regular expression %s: program of %d instructions, at most %d", quote(pattern), n, maxRegexProg)
-	}
-	if full {
-		pattern = `\A(?:` + pattern + `)\z`
-	}
-	r, err := regexp.Compile(pattern)
-	if err != nil {
-		return nil, fmt.Errorf("regular expression %s: %w", quote(pattern), err)
-	}
-	return r, nil
-}
-
-func regexMatcher(path string, m *matcherv3.RegexMatcher) (*regexp.Regexp, error) {
-	r, err := Regexp(m.GetRegex(), true)
-	return r, at(path+".regex", err)
+	x, err := matcher.Fraction(f)
+	return x, at(path, err)
 }
 
 // stringMatch compiles a StringMatcher.
 func stringMatch(path string, m *matcherv3.StringMatcher) (route.StringMatch, error) {
-	s := route.StringMatch{IgnoreCase: m.GetIgnoreCase()}
-	switch p := m.GetMatchPattern().(type) {
-	case *matcherv3.StringMatcher_Exact:
-		s.Kind, s.Value = route.StringExact, p.Exact
-	case *matcherv3.StringMatcher_Prefix:
-		s.Kind, s.Value = route.StringPrefix, p.Prefix
-	case *matcherv3.StringMatcher_Suffix:
-		s.Kind, s.Value = route.StringSuffix, p.Suffix
-	case *matcherv3.StringMatcher_Contains:
-		s.Kind, s.Value = route.StringContains, p.Contains
-	case *matcherv3.StringMatcher_SafeRegex:
-		re, err := regexMatcher(path+".safe_regex", p.SafeRegex)
-		if err != nil {
-			return s, err
-		}
-		// Envoy ignores ignore_case for regular expressions.
-		return route.StringMatch{Kind: route.StringRegex, Value: p.SafeRegex.GetRegex(), Regex: re}, nil
-	default:
-		return s, missing(path, "want exact, prefix, suffix, contains or safe_regex")
-	}
-	if s.IgnoreCase {
-		s.Value = strings.ToLower(s.Value)
-	}
-	return s, nil
+	s, err := matcher.String(m)
+	return s, at(path, err)
 }
 
 // substitution turns RE2's \1 into Go's ${1} and protects '$'. It refuses groups that the pattern does not have.
@@ -147,7 +81,7 @@ func regexRewrite(path string, m *matcherv3.RegexMatchAndSubstitute) (*route.Reg
 	if m == nil {
 		return nil, nil
 	}
-	re, err := Regexp(m.GetPattern().GetRegex(), false)
+	re, err := route.Regexp(m.GetPattern().GetRegex())
 	if err != nil {
 		return nil, at(path+".pattern.regex", err)
 	}
@@ -186,15 +120,8 @@ func hostPort(path string, s *corev3.SocketAddress) (host string, port uint16, e
 }
 
 func prefix(path string, c *corev3.CidrRange) (netip.Prefix, error) {
-	ip, err := netip.ParseAddr(c.GetAddressPrefix())
-	if err != nil {
-		return netip.Prefix{}, bad(path+".address_prefix", c.GetAddressPrefix(), "want an IP address")
-	}
-	p, err := ip.Unmap().Prefix(int(min(c.GetPrefixLen().GetValue(), 1000)))
-	if err != nil {
-		return netip.Prefix{}, bad(path+".prefix_len", c.GetPrefixLen().GetValue(), "%v", err)
-	}
-	return p, nil
+	p, err := matcher.CIDR(c)
+	return p, at(path, err)
 }
 
 func prefixes(path string, cs []*corev3.CidrRange) ([]netip.Prefix, error) {

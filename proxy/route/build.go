@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 )
 
@@ -131,12 +132,49 @@ func anchored(re *regexp.Regexp) (*regexp.Regexp, error) {
 	return FullRegexp(s)
 }
 
+// Bounds on regular expressions: what a config push may cost in memory.
+const (
+	maxRegexLen  = 8 << 10 // bytes of pattern
+	maxRegexProg = 10_000  // instructions; Envoy warns from 100 on
+)
+
 // FullRegexp compiles an RE2 expression that must match a whole text, as Envoy's safe_regex.
 func FullRegexp(expr string) (*regexp.Regexp, error) {
-	if _, err := regexp.Compile(expr); err != nil {
-		return nil, fmt.Errorf("regex %q: %w", expr, err)
+	if err := checkRegexp(expr); err != nil {
+		return nil, err
 	}
 	return regexp.Compile(`\A(?:` + expr + `)\z`)
+}
+
+// Regexp compiles an RE2 expression that may match anywhere.
+func Regexp(expr string) (*regexp.Regexp, error) {
+	if err := checkRegexp(expr); err != nil {
+		return nil, err
+	}
+	return regexp.Compile(expr)
+}
+
+// checkRegexp holds an expression to RE2's syntax and our bounds.
+func checkRegexp(expr string) error {
+	if len(expr) > maxRegexLen {
+		return fmt.Errorf("regular expression of %d bytes: at most %d", len(expr), maxRegexLen)
+	}
+	shown := expr
+	if len(shown) > 100 {
+		shown = shown[:100] + "…"
+	}
+	re, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return fmt.Errorf("regular expression %q: %w", shown, err)
+	}
+	prog, err := syntax.Compile(re.Simplify())
+	if err != nil {
+		return fmt.Errorf("regular expression %q: %w", shown, err)
+	}
+	if n := len(prog.Inst); n > maxRegexProg {
+		return fmt.Errorf("regular expression %q: program of %d instructions, at most %d", shown, n, maxRegexProg)
+	}
+	return nil
 }
 
 func (f *Forward) build() error {

@@ -1,5 +1,5 @@
 // Package matcher compiles Envoy's string, header, path and address matchers
-// for filters. What it does not know it refuses by name, and so it does
+// for routes and filters. What it does not know it refuses by name, and so it does
 // fields that this build's protobuf does not know: a condition that is left out
 // would let through what it should not.
 package matcher
@@ -36,9 +36,13 @@ func String(m *matcherv3.StringMatcher) (route.StringMatch, error) {
 		if err != nil {
 			return s, fmt.Errorf("safe_regex: %w", err)
 		}
-		s.Kind, s.Regex, s.Value = route.StringRegex, re, p.SafeRegex.GetRegex()
+		// Envoy ignores ignore_case for regular expressions.
+		return route.StringMatch{Kind: route.StringRegex, Regex: re, Value: p.SafeRegex.GetRegex()}, nil
 	default:
 		return s, fmt.Errorf("string matcher %T: want exact, prefix, suffix, contains or safe_regex", p)
+	}
+	if s.IgnoreCase {
+		s.Value = strings.ToLower(s.Value) // what route.StringMatch wants
 	}
 	return s, nil
 }
@@ -69,7 +73,7 @@ func Header(m *routev3.HeaderMatcher) (route.HeaderMatch, error) {
 	case *routev3.HeaderMatcher_ContainsMatch:
 		h.Match = route.StringMatch{Kind: route.StringContains, Value: p.ContainsMatch}
 	case *routev3.HeaderMatcher_SafeRegexMatch:
-		h.Match.Kind = route.StringRegex
+		h.Match.Kind, h.Match.Value = route.StringRegex, p.SafeRegexMatch.GetRegex()
 		h.Match.Regex, err = route.FullRegexp(p.SafeRegexMatch.GetRegex())
 	default:
 		err = fmt.Errorf("%T is not supported", p)
@@ -113,7 +117,7 @@ func Fraction(f *typev3.FractionalPercent) (*route.Fraction, error) {
 	if !ok {
 		return nil, fmt.Errorf("percentage: denominator %v is unknown", f.GetDenominator())
 	}
-	return &route.Fraction{Numerator: f.GetNumerator(), Denominator: den}, nil
+	return &route.Fraction{Numerator: min(f.GetNumerator(), den), Denominator: den}, nil
 }
 
 // Known refuses a message that holds, at any depth, fields of which the protobuf definition in this build knows nothing.
