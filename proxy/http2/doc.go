@@ -1,11 +1,14 @@
 // Package http2 is the HTTP/2 codec of the proxy: both sides of a connection as
 // [stream.Server] and [stream.Client] (RFC 9113, RFC 7541, RFC 8441).
 //
-// It has its own frame loop. One goroutine reads a connection; each stream of
-// a server runs its handler on a goroutine of a small pool; frames are appended to one buffer and
-// flushed by whoever finishes, so that the frames of several streams
-// share system calls. Received bodies wait in pooled buffers, bounded by the
-// flow-control windows, which open again only as bodies are consumed.
+// It has its own frame loop. One goroutine reads a connection, and runs on its own stack what becomes possible
+// by what it reads (see turn): the handler of a request that has come whole, and the rest of an exchange whose
+// response has, if the handler awaits it ([stream.Awaiter]). So a unary call wakes no goroutine but the two
+// readers. A handler that has to wait passes the right to read on, and one whose request has
+// not come whole runs on a worker. Frames are appended to one buffer for each connection, which leaves when the reader has
+// used up its input, so that the frames of several streams share system calls; nobody but
+// a goroutine made for it waits for a peer that does not read. Received bodies wait in memory, bounded by the
+// flow-control windows, which open again only as bodies are consumed, and grow for peers far away (see window.go).
 //
 // HPACK is done with tables of our own that keep their bytes in memory that is
 // reused, so that fields that differ in each request cost no allocation; the Huffman coding

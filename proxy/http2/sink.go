@@ -201,6 +201,9 @@ func (k *headSink) ordinary(name, value []byte) bool {
 			*k.cookies = append(*k.cookies, value...)
 			return false
 		}
+	default:
+		k.fields.AppendChecked(name, value)
+		return true
 	}
 	k.fields.Append(name, value)
 	return true

@@ -411,8 +411,9 @@ func (c *conn) beginBlock() (b []byte, start int) {
 
 // appendFields encodes the fields that belong on the wire.
 func (c *conn) appendFields(b []byte, f *msg.Fields) []byte {
-	for _, l := range f.All() {
-		if !connectionSpecific(l.Name) {
+	all := f.All()
+	for i := range all {
+		if l := &all[i]; l.Checked() || !connectionSpecific(l.Name) {
 			b = c.enc.field(b, l.Name, l.Value)
 		}
 	}
@@ -471,8 +472,9 @@ func connectionSpecific(name []byte) bool {
 
 // validFields: nothing may become another field further on.
 func validFields(f *msg.Fields) bool {
-	for _, l := range f.All() {
-		if !msg.ValidToken(l.Name) || !msg.ValidValue(l.Value) {
+	all := f.All()
+	for i := range all {
+		if l := &all[i]; !l.Checked() && (!msg.ValidToken(l.Name) || !msg.ValidValue(l.Value)) {
 			return false
 		}
 	}
