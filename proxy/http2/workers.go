@@ -1,5 +1,7 @@
 package http2
 
+import "runtime"
+
 // maxIdleWorkers is how many goroutines of a connection wait for the next job.
 const maxIdleWorkers = 8
 
@@ -9,9 +11,15 @@ type job struct {
 	turn *turn
 }
 
+// turnStreams is how many streams a connection begins at once before the other connections have their turn.
+const turnStreams = 8
+
 // runAll runs the handlers of requests that have come whole. Others, who will wait for the rest, go to workers.
 func (sc *serverConn) runAll(t *turn) {
-	for !t.passed && sc.runAt < len(sc.runs) {
+	for n := 1; !t.passed && sc.runAt < len(sc.runs); n++ {
+		if n%turnStreams == 0 {
+			runtime.Gosched()
+		}
 		s := sc.runs[sc.runAt]
 		sc.runs[sc.runAt] = nil
 		if sc.runAt++; sc.runAt == len(sc.runs) {
