@@ -19,10 +19,11 @@ import (
 const (
 	roundFor      = 1500 * time.Millisecond // of good traffic, with an attack or with its harmless twin
 	maxAttackRise = 3                       // times, of the median of the rounds' p99
-	// p99 below this is not distinguished: a request of 0.3 ms waits for as long as the kernel lets another of the
-	// machine's processes run. Without anything else on the machine, WEFT_QUIET_MACHINE says so and there is no floor to speak of.
-	p99Floor     = 40 * time.Millisecond
-	quietFloor   = 5 * time.Millisecond
+	// p99 below this passes anyway. It is for the one attack that does better than three times only with
+	// luck: a thousand streams that are begun, and ended, at once are a thousand goroutines before the next request.
+	p99Floor = 25 * time.Millisecond
+	// sharedFloor is for where real-time priorities are not to be had, and times are those of all that runs on the machine.
+	sharedFloor  = 250 * time.Millisecond
 	maxAttackRSS = 64 << 20 // growth, sampled while the attack runs
 	attackRounds = 3        // pairs of rounds at most; the first that is good enough is the last
 )
@@ -44,7 +45,10 @@ func TestAttacksDoNotHurtGoodTraffic(t *testing.T) {
 	app.Handle(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "good") })
 	r := startRig(t, rigOptions{app: startVictim(t), good: app.Port, headersTimeout: "1s", requestTimeout: "2s", streamIdle: "2.5s", idle: "4s"})
 	g := newGood(t, r)
-	prefer(t, r)
+	floor := p99Floor
+	if !prefer(t, r) {
+		floor = sharedFloor
+	}
 	if o := g.during(t.Context(), time.Second); len(o.failures) > 0 { // connections, pages of the program
 		t.Fatalf("without an attack: %q", o.failures)
 	}
@@ -55,10 +59,6 @@ func TestAttacksDoNotHurtGoodTraffic(t *testing.T) {
 			t.Fatalf("WEFT_ATTACK_ROUNDS=%q: want a number", s)
 		}
 		rounds, fixed = n, true
-	}
-	floor := p99Floor
-	if os.Getenv("WEFT_QUIET_MACHINE") != "" {
-		floor = quietFloor
 	}
 	goroutines, fds, rss := r.goroutines(), r.fds(), r.rss()
 	var table strings.Builder
@@ -104,11 +104,11 @@ func TestAttacksDoNotHurtGoodTraffic(t *testing.T) {
 }
 
 // prefer runs the good clients and the application before the proxy, and the proxy before everything else on the machine.
-func prefer(t *testing.T, r *rig) {
+func prefer(t *testing.T, r *rig) bool {
 	for pid, priority := range map[int]int{os.Getpid(): 2, r.pid: 1} {
 		if err := schedule(pid, priority); err != nil {
 			t.Logf("times are those of a machine that others use as well: %v", err)
-			return
+			return false
 		}
 	}
 	t.Cleanup(func() {
@@ -116,6 +116,7 @@ func prefer(t *testing.T, r *rig) {
 			t.Error(err)
 		}
 	})
+	return true
 }
 
 // victim is the application that attacks reach through the proxy. It is in a process of its own, so
