@@ -25,6 +25,8 @@ type HTTPConn interface {
 	CanTakeStream() bool
 	// Streams is the number of exchanges running.
 	Streams() int
+	// Close takes no more exchanges and ends the connection; those that run on a shared one end first.
+	// A pool cannot know that nothing runs: an exchange may just begin.
 	Close()
 }
 
@@ -68,6 +70,7 @@ type http2Conn struct{ *http2.ClientConn }
 
 func (c http2Conn) Multiplexed() bool { return true }
 func (c http2Conn) Idle() bool        { return c.Streams() == 0 }
+func (c http2Conn) Close()            { c.Shut() }
 
 // Usable tells whether the connection still takes streams, now or when others have ended.
 func (c http2Conn) Usable() bool {
