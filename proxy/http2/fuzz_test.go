@@ -116,6 +116,9 @@ func withoutPriority(r io.Reader) io.Reader {
 	for inBlock := false; len(all) >= 9; {
 		n := 9 + int(all[0])<<16 + int(all[1])<<8 + int(all[2])
 		typ, flags := xhttp2.FrameType(all[3]), xhttp2.Flags(all[4])
+		if typ == xhttp2.FrameData && n > len(all) && !inBlock {
+			return bytes.NewReader(append(out, cutData(all, n)...))
+		}
 		if typ != xhttp2.FramePriority && typ != framePriorityUpdate || inBlock {
 			out = append(out, all[:min(n, len(all))]...)
 		}
@@ -125,6 +128,18 @@ func withoutPriority(r io.Reader) io.Reader {
 		all = all[min(n, len(all)):]
 	}
 	return bytes.NewReader(append(out, all...))
+}
+
+// cutData makes what has come of a DATA frame of n bytes a whole one: the reference waits for all of it, we do not.
+func cutData(b []byte, n int) []byte {
+	p := b[9:]
+	if xhttp2.Flags(b[4]).Has(xhttp2.FlagDataPadded) {
+		if len(p) == 0 {
+			return nil
+		}
+		p = p[1:max(1, min(len(p), n-9-int(p[0])))]
+	}
+	return append([]byte{byte(len(p) >> 16), byte(len(p) >> 8), byte(len(p)), 0, 0, b[5], b[6], b[7], b[8]}, p...)
 }
 
 // whole tells that the reference has read to the end.
