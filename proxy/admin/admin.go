@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -102,6 +103,7 @@ const (
 	idleTimeout   = time.Minute
 	maxHeader     = 32 << 10
 	shutdownTime  = time.Second
+	handOverTime  = 10 * time.Second
 )
 
 // Server serves the interfaces. Make it with [New].
@@ -110,6 +112,7 @@ type Server struct {
 	servers []*http.Server
 	socks   []net.Listener
 	byAddr  map[string]net.Listener // by configured address
+	handed  atomic.Bool
 }
 
 // New opens the sockets; nothing is served before [Server.Run].
@@ -176,21 +179,28 @@ func (s *Server) Socket(addr string) syscall.Conn {
 	return c
 }
 
-// Close closes the sockets of a server that was never run.
+// HandOver stops accepting: another process serves on the same sockets. Run, which is to end then, gives the
+// requests that were accepted before more time: nobody expects them to fail.
+func (s *Server) HandOver() {
+	s.handed.Store(true)
+	s.Close()
+}
+
+// Close closes the sockets: of a server that was never run, or see HandOver.
 func (s *Server) Close() {
 	for _, l := range s.socks {
 		_ = l.Close()
 	}
 }
 
-// Run serves until ctx ends, then lets running requests end for a second.
+// Run serves until ctx ends, then lets running requests end for a second, ten after HandOver.
 func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	failed := make(chan error, len(s.servers))
 	for i, h := range s.servers {
 		wg.Go(func() {
-			if err := h.Serve(s.socks[i]); !errors.Is(err, http.ErrServerClosed) {
+			if err := h.Serve(s.socks[i]); !errors.Is(err, http.ErrServerClosed) && !s.handed.Load() {
 				failed <- fmt.Errorf("admin: %w", err)
 			}
 		})
@@ -200,7 +210,11 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	limit := shutdownTime
+	if s.handed.Load() {
+		limit = handOverTime
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	for _, h := range s.servers {
 		if h.Shutdown(stop) != nil {

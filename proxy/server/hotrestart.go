@@ -297,11 +297,12 @@ func (s *Server) handOver(t hotrestart.Terms) {
 	s.hot.gentle.Store(int64(t.Drain))
 	s.xds.Retire()
 	s.listeners.HandOver()
+	s.admin.HandOver()
 }
 
 // endAsParent drains after a hot restart. The end of ctx (SIGTERM) leaves it no more than the ordinary drain time.
 func (s *Server) endAsParent(ctx, run context.Context, t hotrestart.Terms) {
-	s.drain()
+	s.set.Log.Info("draining after a hot restart", "connections", s.listeners.Active()) // and as ready as before to who asked before
 	limit, cancel := context.WithTimeoutCause(run, t.Shutdown, errors.New("the parent shutdown duration is over"))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(s.set.Drain, cancel) })()
