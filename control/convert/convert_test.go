@@ -36,3 +36,34 @@ func TestTheSamplesAreAccepted(t *testing.T) {
 		}
 	}
 }
+
+// Istio takes the host among the headers that a route sets as its authority.
+func TestSettingTheHostIsARewrite(t *testing.T) {
+	for name, tt := range map[string]struct{ route, want string }{
+		"of a route":              {`headers: {request: {set: {Host: a.test, x: "1"}}}, route: [{destination: {host: web}}]`, "a.test"},
+		"of the only destination": {`route: [{destination: {host: web}, headers: {request: {set: {":authority": "b.test:80"}}}}]`, "b.test:80"},
+		"the route before it":     {`headers: {request: {set: {host: a.test}}}, route: [{destination: {host: web}, headers: {request: {set: {host: b.test}}}}]`, "a.test"},
+		"the rewrite before both": {`rewrite: {authority: r.test}, headers: {request: {set: {host: a.test}}}, route: [{destination: {host: web}}]`, "r.test"},
+		"beside a rewritten path": {`rewrite: {uri: /x}, headers: {request: {set: {host: a.test}}}, route: [{destination: {host: web}}]`, "a.test"},
+	} {
+		objs, ds := convert.Decode(admin.File{Name: "in.yaml", Content: "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\nspec: {hosts: [web], http: [{" + tt.route + "}]}\n"}, convert.Options{})
+		if len(objs) != 1 {
+			t.Fatalf("%s: %+v", name, ds)
+		}
+		ms, ds := convert.ToModel(&objs[0], model.Mesh{})
+		if len(ms) != 1 {
+			t.Fatalf("%s: %+v", name, ds)
+		}
+		r := ms[0].(*model.RouteSet).HTTP[0]
+		if r.Rewrite == nil || r.Rewrite.Authority != tt.want {
+			t.Errorf("%s: rewrite %+v, want %s", name, r.Rewrite, tt.want)
+		}
+		for _, h := range []model.Headers{r.Headers, r.Forward[0].Headers} {
+			for k := range h.Request.Set {
+				if k != "x" {
+					t.Errorf("%s: header %s is set too", name, k)
+				}
+			}
+		}
+	}
+}

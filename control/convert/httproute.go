@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	networking "istio.io/api/networking/v1alpha3"
 
 	"weft.mesh/weft/model"
@@ -17,6 +18,34 @@ func (c *conv) headers(path string, h *networking.Headers) model.Headers {
 		return model.Headers{}
 	}
 	return model.Headers{Request: c.headerOps(path+".request", h.Request), Response: c.headerOps(path+".response", h.Response)}
+}
+
+// setHost takes the host out of the headers that a route (or its only
+// destination) sets: it is no header, but the request's authority. "" if it is not set.
+func (c *conv) setHost(path string, h *networking.Headers) (host string, rest *networking.Headers) {
+	set := h.GetRequest().GetSet()
+	var names []string
+	for _, k := range sortedKeys(set) {
+		if k == ":authority" || strings.EqualFold(k, "host") {
+			names = append(names, k)
+		}
+	}
+	if len(names) == 0 {
+		return "", h
+	}
+	path += ".request.set[" + names[0] + "]"
+	if len(names) > 1 {
+		c.fail(CodeExclusive, path, names[0], "the host is set twice", "keep one of "+quoteList(names))
+	}
+	host = set[names[0]]
+	if !isHostPort(host) {
+		c.fail(CodeInvalidHost, path, host, "this is not a host", "write host or host:port")
+	}
+	rest = proto.Clone(h).(*networking.Headers)
+	for _, k := range names {
+		delete(rest.Request.Set, k)
+	}
+	return host, rest
 }
 
 func (c *conv) headerOps(path string, o *networking.Headers_HeaderOperations) model.HeaderOps {
@@ -42,7 +71,7 @@ func (c *conv) headerOps(path string, o *networking.Headers_HeaderOperations) mo
 func (c *conv) changedHeader(path, name string) {
 	switch {
 	case strings.HasPrefix(name, ":") || strings.EqualFold(name, "host"):
-		c.fail(CodeUnsupportedField, path, name, "the header cannot be changed here", "use rewrite.authority for the host and rewrite.uri for the path")
+		c.fail(CodeUnsupportedField, path, name, "the header cannot be changed here", "set the host with headers.request.set of a route or its only destination, or with rewrite.authority; the path with rewrite.uri")
 	case !isHeaderName(name):
 		c.fail(CodeInvalidName, path, name, "this is not a header name", "use letters, digits and '-'")
 	}
@@ -145,6 +174,12 @@ func (c *conv) direct(path string, d *networking.HTTPDirectResponse) *model.Dire
 	return out
 }
 
+// isHostPort tells whether a text can be a request's authority.
+func isHostPort(s string) bool {
+	_, err := url.Parse("http://" + s + "/")
+	return err == nil && s != "" && !strings.ContainsAny(s, "/ \t?#@%")
+}
+
 func (c *conv) rewrite(path string, r *networking.HTTPRewrite) *model.Rewrite {
 	if r == nil {
 		return nil
@@ -155,7 +190,7 @@ func (c *conv) rewrite(path string, r *networking.HTTPRewrite) *model.Rewrite {
 		out.URI = &u
 	}
 	if r.Authority != "" {
-		if _, err := url.Parse("http://" + r.Authority + "/"); err != nil || strings.ContainsAny(r.Authority, "/ \t") {
+		if !isHostPort(r.Authority) {
 			c.fail(CodeInvalidHost, path+".authority", r.Authority, "this is not a host", "write host or host:port")
 		}
 	}

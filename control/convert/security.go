@@ -202,12 +202,30 @@ func (c *conv) authzMethod(path, s string) {
 
 func (c *conv) authzPath(path, s string) {
 	if strings.ContainsAny(s, "{}") {
-		c.fail(CodeUnsupportedField, path, s, "path templates ({*} and {**}) are not implemented yet", "use a prefix like /api/*")
+		c.pathTemplate(path, s)
 		return
 	}
 	c.pattern(path, s)
 	if !strings.HasPrefix(s, "/") && !strings.HasPrefix(s, "*") {
 		c.fail(CodeInvalidValue, path, s, "a path begins with /", "did you mean /"+s+"?")
+	}
+}
+
+// pathTemplate checks a path with {*}, which is one segment, or {**}, which is any rest.
+func (c *conv) pathTemplate(path, s string) {
+	const hint = "{*} stands for one whole segment and {**} for any number, once and as the last of them, like /api/{*}/items/{**}"
+	if !strings.HasPrefix(s, "/") {
+		c.fail(CodeInvalidValue, path, s, "a path template begins with /", hint)
+		return
+	}
+	many := false
+	for _, seg := range strings.Split(s[1:], "/") {
+		operator := seg == "{*}" || seg == "{**}"
+		if !operator && strings.ContainsAny(seg, "{}*") || operator && many {
+			c.fail(CodeInvalidValue, path, s, "this is not a path template", hint)
+			return
+		}
+		many = many || seg == "{**}"
 	}
 }
 

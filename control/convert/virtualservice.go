@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -93,15 +94,26 @@ func (c *conv) matchGateways(path string, list []string, r *model.RouteSet) []st
 }
 
 func (c *conv) httpRoute(path string, h *networking.HTTPRoute, set *model.RouteSet) model.Route {
-	r := model.Route{Name: h.Name, Headers: c.headers(path+".headers", h.Headers)}
+	host, headers := c.setHost(path+".headers", h.Headers)
+	r := model.Route{Name: h.Name, Headers: c.headers(path+".headers", headers)}
 	for i, m := range h.Match {
 		r.Matches = append(r.Matches, c.httpMatch(idx(path+".match", i), m, set))
 	}
 	c.httpAction(path, h)
-	r.Forward = c.httpForward(path+".route", h.Route)
+	var destinationHost string
+	r.Forward, destinationHost = c.httpForward(path+".route", h.Route)
 	r.Redirect = c.redirect(path+".redirect", h.Redirect)
 	r.Direct = c.direct(path+".directResponse", h.DirectResponse)
 	r.Rewrite = c.rewrite(path+".rewrite", h.Rewrite)
+	if host = cmp.Or(host, destinationHost); host != "" {
+		if len(h.Route) == 0 {
+			c.fail(CodeExclusive, path+".headers.request.set", host, "the host has no effect without a route", "remove it, or add route")
+		}
+		if r.Rewrite == nil {
+			r.Rewrite = &model.Rewrite{}
+		}
+		r.Rewrite.Authority = cmp.Or(r.Rewrite.Authority, host) // the rewrite counts more, as in Istio
+	}
 	if h.Timeout != nil {
 		d := c.duration(path+".timeout", h.Timeout)
 		r.Timeout = &d
@@ -143,18 +155,22 @@ func (c *conv) httpAction(path string, h *networking.HTTPRoute) {
 	}
 }
 
-func (c *conv) httpForward(path string, ds []*networking.HTTPRouteDestination) []model.Destination {
-	var out []model.Destination
+// httpForward lists the destinations; host is what the headers of the only one set it to.
+func (c *conv) httpForward(path string, ds []*networking.HTTPRouteDestination) (out []model.Destination, host string) {
 	weights := make([]int32, len(ds))
 	for i, d := range ds {
 		p := idx(path, i)
 		m := c.destination(p+".destination", d.Destination)
-		m.Headers = c.headers(p+".headers", d.Headers)
+		headers := d.Headers
+		if len(ds) == 1 {
+			host, headers = c.setHost(p+".headers", headers)
+		}
+		m.Headers = c.headers(p+".headers", headers)
 		weights[i] = d.Weight
 		out = append(out, m)
 	}
 	c.weights(path, out, weights)
-	return out
+	return out, host
 }
 
 func (c *conv) l4Forward(path string, ds []*networking.RouteDestination) []model.Destination {
