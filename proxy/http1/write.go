@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"weft.mesh/weft/proxy/netio"
 	"weft.mesh/weft/proxy/stream"
@@ -157,10 +156,15 @@ func (w *writer) fields(f *stream.Fields) bool {
 		}
 		j := i + 1
 		if tidy(l) {
-			for j < len(all) && all[j].Checked() && follows(&all[j-1], &all[j]) && tidy(&all[j]) {
-				j++
+			n := len(l.Name) + 2 + len(l.Value)
+			for ; j < len(all) && all[j].Checked() && follows(&all[j-1], &all[j]) && tidy(&all[j]); j++ {
+				more := 2 + len(all[j].Name) + 2 + len(all[j].Value)
+				if cap(l.Name) < n+more {
+					break
+				}
+				n += more
 			}
-			w.bytes(span(l, &all[j-1]))
+			w.bytes(l.Name[:n]) // all of it is in the buffer of the first name
 			w.str("\r\n")
 		} else {
 			w.line(l.Name, l.Value)
@@ -170,21 +174,25 @@ func (w *writer) fields(f *stream.Fields) bool {
 	return true
 }
 
-// tidy tells that a checked field stands in its buffer as "name: value".
+// tidy tells that a checked field stands in its buffer as "name: value". The name's capacity tells how far that buffer goes:
+// other codecs' fields, and ours, may lie anywhere.
 func tidy(l *stream.Field) bool {
 	n := len(l.Name)
-	return len(l.Value) > 0 && unsafe.Add(unsafe.Pointer(unsafe.SliceData(l.Name)), n+2) == unsafe.Pointer(unsafe.SliceData(l.Value)) && l.Name[:n+2][n+1] == ' '
+	if len(l.Value) == 0 || cap(l.Name) < n+2+len(l.Value) {
+		return false
+	}
+	b := l.Name[:n+3]
+	return &b[n+2] == &l.Value[0] && b[n] == ':' && b[n+1] == ' '
 }
 
-// follows tells that b is the next line of the same head: nothing but CRLF lies between.
+// follows tells that b is the next line of the same head: nothing but CRLF lies between. a is tidy.
 func follows(a, b *stream.Field) bool {
-	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(a.Value)), len(a.Value)+2) == unsafe.Pointer(unsafe.SliceData(b.Name))
-}
-
-// span is the memory from a's name to z's value.
-func span(a, z *stream.Field) []byte {
-	from, to := uintptr(unsafe.Pointer(unsafe.SliceData(a.Name))), uintptr(unsafe.Pointer(unsafe.SliceData(z.Value)))
-	return a.Name[:int(to-from)+len(z.Value)]
+	n := len(a.Name) + 2 + len(a.Value)
+	if len(b.Name) == 0 || cap(a.Name) < n+3 {
+		return false
+	}
+	m := a.Name[:n+3]
+	return &m[n+2] == &b.Name[0] && m[n] == '\r' && m[n+1] == '\n'
 }
 
 // trailers sends the last chunk and the trailer lines.
