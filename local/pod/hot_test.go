@@ -101,7 +101,9 @@ func TestAHotRestartThatFailsLeavesTheRunningProgram(t *testing.T) {
 		want      string
 	}{
 		{"a container that has no sockets to hand over", nil, "only istio-proxy"},
-		{"a program that cannot be started", func(context.Context) (*process.Process, <-chan bool, error) { return nil, nil, errors.New("no such file") }, "no such file"},
+		{"a program that cannot be started", func(context.Context) (*process.Process, <-chan bool, error) {
+			return nil, nil, errors.New("no such file")
+		}, "no such file"},
 		{"one that ends", func(context.Context) (*process.Process, <-chan bool, error) {
 			p, err := shell("exit 7")
 			serving := make(chan bool, 1)
@@ -131,7 +133,9 @@ func TestAHotRestartThatFailsLeavesTheRunningProgram(t *testing.T) {
 
 func TestAHotRestartOfWhatDoesNotRunIsRefused(t *testing.T) {
 	c, end := hotContainer(t, "exit 1")
-	c.successor = func(context.Context) (*process.Process, <-chan bool, error) { return nil, nil, errors.New("not reached") }
+	c.successor = func(context.Context) (*process.Process, <-chan bool, error) {
+		return nil, nil, errors.New("not reached")
+	}
 	for range 3 { // until it meets the back-off, however long that is by now
 		awaitStatus(t, c, "the back-off", func(s containerStatus) bool { return s.state == stateWaiting && s.restarts > 0 })
 		err := c.hotRestart(t.Context())

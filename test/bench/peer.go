@@ -55,7 +55,9 @@ var peers = []*peer{
 	},
 	{
 		name: "envoy", config: "envoy.yaml", workers: 1, find: lookFor("envoy"), count: countEnvoy,
-		version: func(bin string) string { return strings.Replace(firstLine(bin, "--version"), filepath.Dir(bin)+"/", "", 1) },
+		version: func(bin string) string {
+			return strings.Replace(firstLine(bin, "--version"), filepath.Dir(bin)+"/", "", 1)
+		},
 		argv: func(_ *env, bin string, c *conf, file string) ([]string, error) {
 			return []string{bin, "-c", file, "--concurrency", strconv.Itoa(c.Workers), "--disable-hot-restart", "-l", "warning"}, nil
 		},
