@@ -28,8 +28,12 @@ func (b *gatewayBuilder) table(name string, servers []serverRef, p *gatewayPort)
 		vh := &routev3.VirtualHost{
 			Name: hostPort(h.host, servers[0].Port), Domains: []string{h.host}, Routes: h.routes, IncludeRequestAttemptCount: true,
 		}
-		if h.redirect {
-			vh.Routes = []*routev3.Route{httpsRedirect()}
+		switch {
+		case !h.redirect:
+		case b.v.weft:
+			vh.Routes = append([]*routev3.Route{httpsRedirect()}, h.routes...)
+		default:
+			vh.RequireTls = routev3.VirtualHost_ALL
 		}
 		t.VirtualHosts = append(t.VirtualHosts, vh)
 	}
@@ -114,10 +118,15 @@ func (b *gatewayBuilder) has(h *gatewayHost, rs *model.RouteSet) bool {
 
 func (r serverRef) redirects() bool { return r.TLS != nil && r.TLS.HTTPSRedirect && !r.terminates() }
 
-// httpsRedirect sends clients to https with 301; the port of the Host header stays, as in Istio.
+// httpsRedirect sends clients to https with 301 that did not come that way, to us
+// or to a proxy that we trust; the port of the Host header stays. Envoy has require_tls for it.
 func httpsRedirect() *routev3.Route {
+	m := routeMatch(nil)
+	notHTTPS := headerMatcher("x-forwarded-proto", exact("https"))
+	notHTTPS.InvertMatch, notHTTPS.TreatMissingHeaderAsEmpty = true, true
+	m.Headers = append(m.Headers, notHTTPS)
 	return &routev3.Route{
-		Match:  routeMatch(nil),
+		Match:  m,
 		Action: &routev3.Route_Redirect{Redirect: &routev3.RedirectAction{SchemeRewriteSpecifier: &routev3.RedirectAction_HttpsRedirect{HttpsRedirect: true}}},
 	}
 }

@@ -57,7 +57,6 @@ var knownDifferences = map[string]difference{
 	"an empty host":                                    {why: oneHost, ours: "HTTP/1.1 400"},
 	"two hosts":                                        {why: oneHost, ours: "refused 400"},
 	"two different hosts":                              {why: oneHost, ours: "refused 400"},
-	"a host that is secure, with port":                 {why: "Istio's httpsRedirect keeps the port; a plain Envoy with our redirect drops the old scheme's default", ours: "location: https://secure.test:80/x"},
 	"redirect: HEAD":                                   {why: noLengthForHead, ours: "location: http://redirect.test/to"},
 	"HEAD of a chunked answer":                         {why: noLengthForHead, ours: "HTTP/1.1 200"},
 	"an answer of HEAD without length":                 {why: noLengthForHead, ours: "HTTP/1.1 200"},

@@ -120,6 +120,7 @@ func TestAGatewayRoutesByItsServers(t *testing.T) {
 		{"a newer set for the host adds its routes", "http.8080", "GET web.example.com/else", ": " + web},
 		{"not to another host", "http.8080", "GET shop.wild.example.com/else", "404"},
 		{"a server that redirects", "http.8080", "GET secure.example.com/x", "301 to ://:0"},
+		{"a server that redirects, for who came by https to a proxy that is trusted", "http.8080", "GET secure.example.com/web x-forwarded-proto:https", ": outbound|80||web.default.svc.cluster.local"},
 		{"a host that nobody serves", "http.8080", "GET nobody.example.com/x", "404"},
 		{"a host that is not of this TLS server", "https.443.https.main.default", "GET web.example.com/web", "404"},
 		{"behind TLS", "https.443.https.main.default", "GET secure.example.com/web", ": " + web},
