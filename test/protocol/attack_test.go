@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -93,7 +94,7 @@ func attacksH1() []attack {
 		{name: "a response that is not read", conns: 5, run: slowRead, want: "closed"},
 		{name: "a request line without end", conns: 4, run: send(after("GET /", long), 0), want: "4(14|31) closed"},
 		{name: "a header line without end", conns: 4, run: send(after("GET / HTTP/1.1\r\nHost: app\r\nX: ", long), 0), want: "431 closed"},
-		{name: "header lines without end", conns: 4, run: send(after("GET / HTTP/1.1\r\nHost: app\r\n", "x: y\r\n"), 0), want: "431 closed"},
+		{name: "header lines without end", conns: 4, run: send(after("GET / HTTP/1.1\r\nHost: app\r\n", strings.Repeat("x: y\r\n", 20)), 0), want: "431 closed"},
 		{name: "a chunk extension without end", conns: 4, run: send(after(chunked+"1;", long), 0), want: "4(00|31) closed"},
 		{name: "trailers without end", conns: 4, run: send(after(chunked+"0\r\n", "x: "+long[:1000]+"\r\n"), 0), want: "4(00|31) closed"},
 		{name: "a chunk size that overflows", conns: 4, run: send(once(chunked+"ffffffffffffffffff\r\n"), 0), want: "400 closed"},
