@@ -65,16 +65,16 @@ func (b *ruleBuilder) build(r *model.AuthzRule) *rbacv3.Policy {
 	ids, perms := b.conditions(r.When)
 	out := &rbacv3.Policy{}
 	if len(r.From) == 0 {
-		out.Principals = append(out.Principals, andIDs(ids))
+		out.Principals = append(out.Principals, principals.all(ids))
 	}
 	for i := range r.From {
-		out.Principals = append(out.Principals, andIDs(append(b.source(&r.From[i]), ids...)))
+		out.Principals = append(out.Principals, principals.all(append(b.source(&r.From[i]), ids...)))
 	}
 	if len(r.To) == 0 {
-		out.Permissions = append(out.Permissions, andPermissions(perms))
+		out.Permissions = append(out.Permissions, permissions.all(perms))
 	}
 	for i := range r.To {
-		out.Permissions = append(out.Permissions, andPermissions(append(b.operation(&r.To[i]), perms...)))
+		out.Permissions = append(out.Permissions, permissions.all(append(b.operation(&r.To[i]), perms...)))
 	}
 	return out
 }
@@ -83,12 +83,12 @@ func (b *ruleBuilder) build(r *model.AuthzRule) *rbacv3.Policy {
 func (b *ruleBuilder) source(f *model.AuthzSource) []*rbacv3.Principal {
 	var ids []*rbacv3.Principal
 	add := func(p ...*rbacv3.Principal) { ids = append(ids, p...) }
-	add(idPair(f.Principals, f.NotPrincipals, b.principal)...)
-	add(idPair(f.Namespaces, f.NotNamespaces, namespaceID)...)
-	add(idPair(f.ServiceAccounts, f.NotServiceAccounts, b.serviceAccount)...)
-	add(idPair(f.TrustDomains, f.NotTrustDomains, trustDomainID)...)
-	add(idPair(f.IPBlocks, f.NotIPBlocks, directIP)...)
-	add(idPair(f.RemoteIPBlocks, f.NotRemoteIPBlocks, remoteIP)...)
+	add(pair(&principals, f.Principals, f.NotPrincipals, b.principal)...)
+	add(pair(&principals, f.Namespaces, f.NotNamespaces, namespaceID)...)
+	add(pair(&principals, f.ServiceAccounts, f.NotServiceAccounts, b.serviceAccount)...)
+	add(pair(&principals, f.TrustDomains, f.NotTrustDomains, trustDomainID)...)
+	add(pair(&principals, f.IPBlocks, f.NotIPBlocks, directIP)...)
+	add(pair(&principals, f.RemoteIPBlocks, f.NotRemoteIPBlocks, remoteIP)...)
 	return ids
 }
 
@@ -96,7 +96,7 @@ func (b *ruleBuilder) source(f *model.AuthzSource) []*rbacv3.Principal {
 func (b *ruleBuilder) operation(o *model.AuthzOperation) []*rbacv3.Permission {
 	var ps []*rbacv3.Permission
 	add := func(p ...*rbacv3.Permission) { ps = append(ps, p...) }
-	add(permissionPair(o.Ports, o.NotPorts, destinationPort)...)
+	add(pair(&permissions, o.Ports, o.NotPorts, destinationPort)...)
 	if len(o.Hosts)+len(o.NotHosts)+len(o.Methods)+len(o.NotMethods)+len(o.Paths)+len(o.NotPaths) == 0 {
 		return ps
 	}
@@ -104,61 +104,71 @@ func (b *ruleBuilder) operation(o *model.AuthzOperation) []*rbacv3.Permission {
 	if b.tcp {
 		return ps
 	}
-	add(permissionPair(o.Hosts, o.NotHosts, hostPermission)...)
-	add(permissionPair(o.Methods, o.NotMethods, methodPermission)...)
-	add(permissionPair(o.Paths, o.NotPaths, pathPermission)...)
+	add(pair(&permissions, o.Hosts, o.NotHosts, hostPermission)...)
+	add(pair(&permissions, o.Methods, o.NotMethods, methodPermission)...)
+	add(pair(&permissions, o.Paths, o.NotPaths, pathPermission)...)
 	return ps
 }
 
-// idPair is "one of values" and "none of notValues", where they are set.
-func idPair[T any](values, notValues []T, f func(T) *rbacv3.Principal) []*rbacv3.Principal {
-	var out []*rbacv3.Principal
+// logic joins the conditions of one kind: on who calls, or on what is called.
+type logic[C any] struct {
+	any     func() C
+	and, or func([]C) C
+	not     func(C) C
+}
+
+var principals = logic[*rbacv3.Principal]{
+	any: func() *rbacv3.Principal { return &rbacv3.Principal{Identifier: &rbacv3.Principal_Any{Any: true}} },
+	and: func(ids []*rbacv3.Principal) *rbacv3.Principal {
+		return &rbacv3.Principal{Identifier: &rbacv3.Principal_AndIds{AndIds: &rbacv3.Principal_Set{Ids: ids}}}
+	},
+	or: func(ids []*rbacv3.Principal) *rbacv3.Principal {
+		return &rbacv3.Principal{Identifier: &rbacv3.Principal_OrIds{OrIds: &rbacv3.Principal_Set{Ids: ids}}}
+	},
+	not: func(id *rbacv3.Principal) *rbacv3.Principal {
+		return &rbacv3.Principal{Identifier: &rbacv3.Principal_NotId{NotId: id}}
+	},
+}
+
+var permissions = logic[*rbacv3.Permission]{
+	any: func() *rbacv3.Permission { return &rbacv3.Permission{Rule: &rbacv3.Permission_Any{Any: true}} },
+	and: func(ps []*rbacv3.Permission) *rbacv3.Permission {
+		return &rbacv3.Permission{Rule: &rbacv3.Permission_AndRules{AndRules: &rbacv3.Permission_Set{Rules: ps}}}
+	},
+	or: func(ps []*rbacv3.Permission) *rbacv3.Permission {
+		return &rbacv3.Permission{Rule: &rbacv3.Permission_OrRules{OrRules: &rbacv3.Permission_Set{Rules: ps}}}
+	},
+	not: func(p *rbacv3.Permission) *rbacv3.Permission {
+		return &rbacv3.Permission{Rule: &rbacv3.Permission_NotRule{NotRule: p}}
+	},
+}
+
+// all holds when every condition does; of none it holds always.
+func (l *logic[C]) all(cs []C) C {
+	if len(cs) == 0 {
+		return l.any()
+	}
+	return l.and(cs)
+}
+
+// never holds for nobody.
+func (l *logic[C]) never() C { return l.not(l.any()) }
+
+// pair is "one of values" and "none of notValues", where they are set.
+func pair[T, C any](l *logic[C], values, notValues []T, f func(T) C) []C {
+	one := func(vs []T) C {
+		cs := make([]C, len(vs))
+		for i, v := range vs {
+			cs[i] = f(v)
+		}
+		return l.or(cs)
+	}
+	var out []C
 	if len(values) > 0 {
-		out = append(out, orIDs(values, f))
+		out = append(out, one(values))
 	}
 	if len(notValues) > 0 {
-		out = append(out, &rbacv3.Principal{Identifier: &rbacv3.Principal_NotId{NotId: orIDs(notValues, f)}})
+		out = append(out, l.not(one(notValues)))
 	}
 	return out
-}
-
-func orIDs[T any](values []T, f func(T) *rbacv3.Principal) *rbacv3.Principal {
-	set := &rbacv3.Principal_Set{}
-	for _, v := range values {
-		set.Ids = append(set.Ids, f(v))
-	}
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_OrIds{OrIds: set}}
-}
-
-func andIDs(ids []*rbacv3.Principal) *rbacv3.Principal {
-	if len(ids) == 0 {
-		return &rbacv3.Principal{Identifier: &rbacv3.Principal_Any{Any: true}}
-	}
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_AndIds{AndIds: &rbacv3.Principal_Set{Ids: ids}}}
-}
-
-func permissionPair[T any](values, notValues []T, f func(T) *rbacv3.Permission) []*rbacv3.Permission {
-	var out []*rbacv3.Permission
-	if len(values) > 0 {
-		out = append(out, orPermissions(values, f))
-	}
-	if len(notValues) > 0 {
-		out = append(out, &rbacv3.Permission{Rule: &rbacv3.Permission_NotRule{NotRule: orPermissions(notValues, f)}})
-	}
-	return out
-}
-
-func orPermissions[T any](values []T, f func(T) *rbacv3.Permission) *rbacv3.Permission {
-	set := &rbacv3.Permission_Set{}
-	for _, v := range values {
-		set.Rules = append(set.Rules, f(v))
-	}
-	return &rbacv3.Permission{Rule: &rbacv3.Permission_OrRules{OrRules: set}}
-}
-
-func andPermissions(ps []*rbacv3.Permission) *rbacv3.Permission {
-	if len(ps) == 0 {
-		return &rbacv3.Permission{Rule: &rbacv3.Permission_Any{Any: true}}
-	}
-	return &rbacv3.Permission{Rule: &rbacv3.Permission_AndRules{AndRules: &rbacv3.Permission_Set{Rules: ps}}}
 }

@@ -141,19 +141,19 @@ func (b *ruleBuilder) conditions(when []model.AuthzCondition) (ids []*rbacv3.Pri
 			b.http = true
 			if !b.tcp {
 				name := strings.TrimSuffix(strings.TrimPrefix(c.Key, "request.headers["), "]")
-				ids = append(ids, idPair(c.Values, c.NotValues, func(v string) *rbacv3.Principal {
+				ids = append(ids, pair(&principals, c.Values, c.NotValues, func(v string) *rbacv3.Principal {
 					return &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: headerMatcher(name, headerValue(v))}}
 				})...)
 			}
 		case strings.HasPrefix(c.Key, "destination."), c.Key == "connection.sni":
-			perms = append(perms, permissionPair(c.Values, c.NotValues, func(v string) *rbacv3.Permission { return destinationCondition(c.Key, v) })...)
+			perms = append(perms, pair(&permissions, c.Values, c.NotValues, func(v string) *rbacv3.Permission { return destinationCondition(c.Key, v) })...)
 		case !sourceKeys[c.Key]:
 			// convert refuses what is not known. Should one come by another way, it fails closed.
 			if b.action == model.AuthzAllow {
-				ids = append(ids, nobody())
+				ids = append(ids, principals.never())
 			}
 		default:
-			ids = append(ids, idPair(c.Values, c.NotValues, func(v string) *rbacv3.Principal { return b.sourceCondition(c.Key, v) })...)
+			ids = append(ids, pair(&principals, c.Values, c.NotValues, func(v string) *rbacv3.Principal { return b.sourceCondition(c.Key, v) })...)
 		}
 	}
 	return ids, perms
@@ -163,10 +163,6 @@ func (b *ruleBuilder) conditions(when []model.AuthzCondition) (ids []*rbacv3.Pri
 var sourceKeys = map[string]bool{
 	"source.ip": true, "remote.ip": true, "source.namespace": true, "source.serviceAccount": true,
 	"source.principal": true, "source.trustDomain": true,
-}
-
-func nobody() *rbacv3.Principal {
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_NotId{NotId: andIDs(nil)}}
 }
 
 // sourceCondition compares an attribute of the caller.
@@ -185,7 +181,7 @@ func (b *ruleBuilder) sourceCondition(key, v string) *rbacv3.Principal {
 	case "source.trustDomain":
 		return trustDomainID(v)
 	}
-	return nobody()
+	return principals.never()
 }
 
 func destinationCondition(key, v string) *rbacv3.Permission {
@@ -199,7 +195,7 @@ func destinationCondition(key, v string) *rbacv3.Permission {
 	case "connection.sni":
 		return &rbacv3.Permission{Rule: &rbacv3.Permission_RequestedServerName{RequestedServerName: wildcard(v, "")}}
 	}
-	return &rbacv3.Permission{Rule: &rbacv3.Permission_NotRule{NotRule: andPermissions(nil)}}
+	return permissions.never()
 }
 
 // block reads an address or a range; what is neither is an address that nobody has.
