@@ -19,8 +19,8 @@ import (
 const (
 	roundFor      = 1500 * time.Millisecond // of good traffic, with an attack or with its harmless twin
 	maxAttackRise = 3                       // times, of the median of the rounds' p99
-	// p99 below this passes anyway. It is for the one attack that does better than three times only with
-	// luck: a thousand streams that are begun, and ended, at once are a thousand goroutines before the next request.
+	// p99 below this passes anyway. Two attacks need it (docs/operations/attacks.md): pipelining keeps both processors
+	// busy, and a thousand streams that are begun, and ended, at once are a thousand goroutines before the next request.
 	p99Floor = 25 * time.Millisecond
 	// sharedFloor is for where real-time priorities are not to be had, and times are those of all that runs on the machine.
 	sharedFloor  = 250 * time.Millisecond
