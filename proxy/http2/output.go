@@ -167,7 +167,7 @@ func (c *conn) quit() {
 		return
 	}
 	c.fail(errEnded)
-	_ = c.nc.CloseWrite()
+	go func() { _ = c.nc.CloseWrite() }() // a TLS goodbye may wait for the peer, and whoever is here may not
 	// The client closes when it has read everything; wake the reader if it does not.
 	_ = c.nc.SetReadDeadline(time.Now().Add(time.Second))
 }
