@@ -16,10 +16,12 @@ type event struct {
 	Action, Package, Test, Output string
 	ImportPath                    string
 	Elapsed                       float64
+	Code                          int // of action "exit", which test/run adds after each go test
 }
 
 type summary struct {
 	passed, failed, skipped int
+	told                    int // of failed, those of the go tests before the one that runs
 	output                  map[string][]string
 	skips                   []string
 }
@@ -51,6 +53,8 @@ func (s *summary) add(e event) {
 			key = strings.Fields(e.ImportPath + " ")[0] + " "
 		}
 		s.output[key] = append(s.output[key], e.Output)
+	case "exit":
+		s.exit(e)
 	case "pass", "fail", "skip":
 		s.result(e, key)
 		delete(s.output, key)
@@ -75,6 +79,15 @@ func (s *summary) result(e event, key string) {
 		s.failed++
 		fmt.Printf("--- FAIL %s %s\n%s\n", e.Package, e.Test, strings.Join(s.output[key], ""))
 	}
+}
+
+// exit counts a go test that failed without a test that did: it could not begin.
+func (s *summary) exit(e event) {
+	if e.Code != 0 && s.failed == s.told {
+		s.failed++
+		fmt.Printf("FAIL  %s: exit code %d, and no test failed: what it printed is above\n", e.Package, e.Code)
+	}
+	s.told = s.failed
 }
 
 func (s *summary) pkg(e event, key string) {
