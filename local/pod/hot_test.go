@@ -106,9 +106,12 @@ func TestAHotRestartThatFailsLeavesTheRunningProgram(t *testing.T) {
 		}, "no such file"},
 		{"one that ends", func(context.Context) (*process.Process, <-chan bool, error) {
 			p, err := shell("exit 7")
+			if err != nil {
+				return nil, nil, err
+			}
 			serving := make(chan bool, 1)
-			serving <- false
-			return p, serving, err
+			go func() { <-p.Done(); serving <- false }()
+			return p, serving, nil
 		}, "exit code 7"},
 		{"one that says nothing and stays", func(context.Context) (*process.Process, <-chan bool, error) {
 			p, err := shell(forever)

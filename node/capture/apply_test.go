@@ -253,6 +253,8 @@ func TestTheKernelHoldsThePlan(t *testing.T) {
 // normal evens out what versions of nft print differently.
 func normal(s string) string {
 	s = strings.ReplaceAll(s, "priority dstnat", "priority -100")
+	s = regexp.MustCompile(`l4proto 6\b`).ReplaceAllString(s, "l4proto tcp") // without /etc/protocols
+	s = regexp.MustCompile(`l4proto 17\b`).ReplaceAllString(s, "l4proto udp")
 	s = regexp.MustCompile(`redirect to :(\d+)`).ReplaceAllString(s, "redirect to $1")
 	s = regexp.MustCompile(`meta l4proto tcp (ip daddr \S+ )?tcp dport`).ReplaceAllString(s, "${1}tcp dport")
 	return regexp.MustCompile(`[ \t]+`).ReplaceAllString(s, " ")
