@@ -60,7 +60,9 @@ func portError(name, address string, err error) *PortError {
 
 // portOwner finds the process that listens on a TCP port, as far as this user may know.
 func portOwner(proc string, port uint16) string {
-	inodes := append(listening(filepath.Join(proc, "net/tcp"), port), listening(filepath.Join(proc, "net/tcp6"), port)...)
+	// The thread's own view: the process's is that of its first thread, which may be at work in a pod's namespace.
+	tables := filepath.Join(proc, "thread-self/net")
+	inodes := append(listening(filepath.Join(tables, "tcp"), port), listening(filepath.Join(tables, "tcp6"), port)...)
 	if len(inodes) == 0 {
 		return ""
 	}
