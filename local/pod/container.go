@@ -208,9 +208,14 @@ func (c *container) once(ctx context.Context) (asked bool, why string) {
 	}
 }
 
-// end asks a program to end and kills it after a while.
+// end stops the container's program, which is not ready from then on.
 func (c *container) end(ctx context.Context, p *process.Process) {
 	c.update(func(s *containerStatus) { s.ready = false })
+	stop(ctx, p)
+}
+
+// stop asks a program to end and kills it after a while.
+func stop(ctx context.Context, p *process.Process) {
 	p.Signal(syscall.SIGTERM)
 	t := time.NewTimer(restartGrace)
 	defer t.Stop()

@@ -84,23 +84,8 @@ func (c *container) succeed(ctx context.Context) (*process.Process, error) {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	c.stop(ctx, next)
+	stop(ctx, next)
 	return nil, fmt.Errorf("container %s: hot restart: %w (%s; see its log); the running program goes on", c.name, err, next.Reason())
-}
-
-// stop ends a program that does not serve.
-func (c *container) stop(ctx context.Context, p *process.Process) {
-	p.Signal(syscall.SIGTERM)
-	t := time.NewTimer(restartGrace)
-	defer t.Stop()
-	select {
-	case <-p.Done():
-		return
-	case <-t.C:
-	case <-ctx.Done():
-	}
-	p.Signal(syscall.SIGKILL)
-	<-p.Done()
 }
 
 // retire lets a program that was taken over from drain. It ends by itself; with the container it ends sooner.
