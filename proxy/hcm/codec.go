@@ -33,7 +33,7 @@ func (c *connection) serveHTTP1(nc *netio.Conn, drain <-chan struct{}, done func
 	o := http1.ServerOptions{
 		MaxHeaderBytes: cfg.MaxHeaderBytes, MaxHeaders: cfg.MaxHeaders,
 		IdleTimeout: cfg.IdleTimeout, HeaderTimeout: cfg.RequestHeadersTimeout, RequestTimeout: cfg.RequestTimeout,
-		WriteStallTimeout: writeStall, MaxRequests: cfg.MaxRequestsPerConn, AllowHTTP10: cfg.AllowHTTP10, DrainTime: c.m.deps.DrainTime,
+		WriteStallTimeout: writeStall, MaxRequests: cfg.MaxRequestsPerConn, AllowHTTP10: cfg.AllowHTTP10, DrainTime: c.m.deps.DrainTime, DrainIdle: c.m.deps.DrainIdle,
 		Drain: drain, OnProtocolError: c.protocolError,
 	}
 	if cfg.Codec == config.CodecAuto {

@@ -43,6 +43,10 @@ type Deps struct {
 	// DrainTime is asked when Drain is closed: how long connections may be ended gently, see the
 	// options of http1 and http2. Nil: at once.
 	DrainTime func() time.Duration
+	// DrainIdle is asked when Drain is closed: how long a connection may wait for a request that is on its
+	// way; nil: [http1.DefaultDrainIdle]. 0 where the configuration was replaced: a request on its way would be
+	// served by rules that are out of force.
+	DrainIdle func() time.Duration
 	// Sweeper watches over waiting exchanges; one is shared by all managers. Its Run must be running.
 	Sweeper *Sweeper
 	// Admission turns requests away when too much runs; nil: all are admitted.

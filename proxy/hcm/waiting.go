@@ -34,8 +34,12 @@ func (w *waiting) over() error {
 
 // drainIdle is how long a draining connection may wait for a request.
 func (m *Manager) drainIdle() time.Duration {
-	if m.deps.DrainTime == nil {
-		return http1.DefaultDrainIdle
+	idle := http1.DefaultDrainIdle
+	if m.deps.DrainIdle != nil {
+		idle = m.deps.DrainIdle()
 	}
-	return max(http1.DefaultDrainIdle, m.deps.DrainTime())
+	if m.deps.DrainTime == nil {
+		return idle
+	}
+	return max(idle, m.deps.DrainTime())
 }

@@ -42,8 +42,9 @@ type ServerOptions struct {
 	// "Connection: close", and ends a connection that stays idle for DrainIdle.
 	Drain <-chan struct{}
 	// DrainIdle is how long a draining connection waits for a request that may be on its way: closing
-	// at once would lose it, and only a client knows whether it may be sent again. 0: DefaultDrainIdle.
-	DrainIdle time.Duration
+	// at once would lose it, and only a client knows whether it may be sent again. It is asked when Drain is
+	// closed; nil: DefaultDrainIdle. 0 ends the connection at once: what it belongs to must serve nothing more.
+	DrainIdle func() time.Duration
 	// H2C, if set, is asked about a request that may become the first of an HTTP/2 connection ("Upgrade: h2c", RFC
 	// 7540 section 3.2): on plain TCP, over HTTP/1.1, without a body, with one HTTP2-Settings, and Connection names
 	// both. The value is not decoded. It returns what serves the rest of the connection, after our 101 and

@@ -157,7 +157,7 @@ func TestAParkedConnectionEnds(t *testing.T) {
 		"by the drain":   func(p *parker) { close(p.drain) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := startParker(t, ServerOptions{IdleTimeout: time.Hour, DrainIdle: 10 * time.Millisecond}, false)
+			p := startParker(t, ServerOptions{IdleTimeout: time.Hour, DrainIdle: func() time.Duration { return 10 * time.Millisecond }}, false)
 			p.ask()
 			p.parked()
 			end(p)

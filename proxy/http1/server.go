@@ -50,9 +50,6 @@ func (o ServerOptions) filled() *ServerOptions {
 	if o.DrainBody == 0 {
 		o.DrainBody = DefaultDrainBody
 	}
-	if o.DrainIdle <= 0 {
-		o.DrainIdle = DefaultDrainIdle
-	}
 	if o.ParkAfter <= 0 {
 		o.ParkAfter = DefaultParkAfter
 	}
@@ -106,7 +103,10 @@ type serverConn struct {
 
 // onDrain runs on another goroutine.
 func (sc *serverConn) onDrain() {
-	idle := sc.o.DrainIdle
+	idle := DefaultDrainIdle
+	if sc.o.DrainIdle != nil {
+		idle = sc.o.DrainIdle()
+	}
 	if sc.o.DrainTime != nil {
 		idle = max(idle, sc.o.DrainTime())
 	}

@@ -312,6 +312,24 @@ func TestDrain(t *testing.T) {
 			_ = a.Close()
 		})
 	})
+	t.Run("an idle connection whose configuration was replaced ends at once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			drain := make(chan struct{})
+			a, b := memnet.Pipe(memnet.Link{})
+			done := make(chan error, 1)
+			go func() {
+				o := ServerOptions{Drain: drain, DrainIdle: func() time.Duration { return 0 }, IdleTimeout: time.Hour}
+				done <- ServeConn(t.Context(), netio.New(b), o, echo)
+			}()
+			synctest.Wait()
+			start := time.Now()
+			close(drain)
+			if err := <-done; err != nil || time.Since(start) > 10*time.Millisecond {
+				t.Errorf("%v after %v", err, time.Since(start))
+			}
+			_ = a.Close()
+		})
+	})
 	for name, before := range map[string]string{
 		"the first request of a connection that drains is served": "",
 		"a request that was on its way when the drain began":      "GET / HTTP/1.1\r\nHost: a\r\n\r\n",

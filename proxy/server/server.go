@@ -21,6 +21,7 @@ import (
 	"weft.mesh/weft/proxy/filter/http/peermeta"
 	"weft.mesh/weft/proxy/filterset"
 	"weft.mesh/weft/proxy/hcm"
+	"weft.mesh/weft/proxy/http1"
 	"weft.mesh/weft/proxy/identity"
 	"weft.mesh/weft/proxy/listener"
 	"weft.mesh/weft/proxy/netio"
@@ -122,7 +123,7 @@ func (s *Server) makeDataPath() error {
 	}
 	s.memory.parked = s.lot.Parks
 	s.servers = &servers{
-		deps:     hcm.Deps{Live: s.live, Upstreams: s.upstreams, Sweeper: s.sweeper, Lot: s.lot, Admission: s.overload, DrainTime: s.hot.drainTime},
+		deps:     hcm.Deps{Live: s.live, Upstreams: s.upstreams, Sweeper: s.sweeper, Lot: s.lot, Admission: s.overload, DrainTime: s.hot.drainTime, DrainIdle: s.drainIdle},
 		tcp:      tcp.Deps{Upstreams: upstreams{s.upstreams, maphash.MakeSeed()}, Exchange: node},
 		managers: map[managerKey]*hcm.Manager{},
 	}
@@ -181,6 +182,16 @@ func (s *Server) applyListeners(v *config.View) error {
 
 // Quit asks Run to end as if its context had.
 func (s *Server) Quit() { s.quitOnce.Do(func() { close(s.quit) }) }
+
+// drainIdle is how long an idle connection that is told to end waits for a request: with the whole proxy until peers
+// had time to stop sending, but not at all when only its listener's configuration was replaced, by a
+// stricter policy perhaps.
+func (s *Server) drainIdle() time.Duration {
+	if s.draining.Load() || s.hot.drainTime() > 0 {
+		return http1.DefaultDrainIdle
+	}
+	return 0
+}
 
 // Drain makes the proxy unready and tells all connections to end; it returns at
 // once. New connections are still served until Run ends.
