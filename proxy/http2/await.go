@@ -69,13 +69,28 @@ func (cc *ClientConn) resumeAll(t *turn) {
 		t.batch = append(t.batch, resumed{s, s.taken(), s.remoteEnd || s.dead() != nil})
 	}
 	cc.mu.Unlock()
-	for i, r := range t.batch {
-		t.batch[i] = resumed{}
-		if r.whole && !t.passed {
+	for t.at = 0; t.at < len(t.batch); {
+		if r := t.take(); r.whole && !t.passed {
 			r.s.carryOn(t, r.f)
 		} else {
 			go r.s.carryOn(nil, r.f)
 		}
+	}
+}
+
+// take takes the next exchange of the batch.
+func (t *turn) take() resumed {
+	r := t.batch[t.at]
+	t.batch[t.at] = resumed{}
+	t.at++
+	return r
+}
+
+// handOn lets others go on with what is left of the batch, because this goroutine is going to wait.
+func (t *turn) handOn() {
+	for t.at < len(t.batch) {
+		r := t.take()
+		go r.s.carryOn(nil, r.f)
 	}
 }
 

@@ -17,6 +17,7 @@ type turn struct {
 	parked bool    // the exchange that ran waits for its upstream, and belongs to somebody else now
 	dirty  []*conn // have output of exchanges that ran in this turn
 	batch  []resumed
+	at     int // of batch, what is before it is taken
 }
 
 // errPassed ends the frame loop of a goroutine that has passed its turn on.
@@ -59,6 +60,7 @@ func (t *turn) pass() {
 	}
 	t.passed = true
 	t.flush()
+	t.handOn()
 	t.c.readElsewhere()
 }
 
