@@ -152,7 +152,13 @@ func TestAProxyUnderMemoryPressureShedsAndRecovers(t *testing.T) {
 	proxytest.Until(t, "all actions to end", func() bool {
 		return r.stat("envoy_overload_envoy_overload_actions_shrink_heap_active") == 0
 	})
-	proxytest.Until(t, "the memory to be given back", func() bool { return r.rss() < 48<<20 })
+	// Within seconds when it is quiet; what else runs on the machine may put that off, but not beyond 30 s.
+	for end := time.Now().Add(40 * time.Second); r.rss() >= 48<<20 && time.Now().Before(end); {
+		time.Sleep(100 * time.Millisecond)
+	}
+	if rss := r.rss(); rss >= 48<<20 {
+		t.Errorf("resident %d MB: the memory is not given back", rss>>20)
+	}
 	t.Logf("resident %d MB afterwards", r.rss()>>20)
 }
 
