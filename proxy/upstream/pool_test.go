@@ -339,7 +339,7 @@ func TestIdleConnectionsTimeOut(t *testing.T) {
 			stop := w.run()
 			x, _ := w.get()
 			time.Sleep(time.Minute + time.Millisecond) // not when the pool looks: it may find the exchange half ended
-			w.expectConns(1, 1) // in use
+			w.expectConns(1, 1)                        // in use
 			x.Close()
 			time.Sleep(29 * time.Second)
 			w.expectConns(1, 1)
