@@ -250,9 +250,9 @@ func relayStdin(from *os.File) (*os.File, error) {
 // openListeners opens the machine's listeners, sorted by name.
 func openListeners(listen map[string]string) (names []string, files []*os.File, err error) {
 	for _, name := range slices.Sorted(maps.Keys(listen)) {
-		ln, err := net.Listen("tcp", listen[name])
+		ln, err := openPort(name, listen[name])
 		if err != nil {
-			return names, files, portError(name, listen[name], err)
+			return names, files, err
 		}
 		f, err := ln.(*net.TCPListener).File()
 		ln.Close()

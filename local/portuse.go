@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // PortError says that a port of the machine cannot be opened.
@@ -56,6 +57,25 @@ func portError(name, address string, err error) *PortError {
 		}
 	}
 	return e
+}
+
+const (
+	portPatience = 1500 * time.Millisecond // for a port that is in use
+	portRetry    = 50 * time.Millisecond
+)
+
+// openPort listens. A port that is in use is tried again for a little: the
+// processes of a mesh that was killed a moment ago may just be ending.
+func openPort(name, address string) (net.Listener, error) {
+	for end := time.Now().Add(portPatience); ; time.Sleep(portRetry) {
+		ln, err := net.Listen("tcp", address)
+		if err == nil {
+			return ln, nil
+		}
+		if e := portError(name, address, err); !e.InUse() || time.Now().After(end) {
+			return nil, e
+		}
+	}
 }
 
 // portOwner finds the process that listens on a TCP port, as far as this user may know.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestAPortInUseNamesWhoHasIt(t *testing.T) {
@@ -41,4 +42,18 @@ func TestAPortThatIsNotOursIsNobodysFault(t *testing.T) {
 	if got := portOwner(t.TempDir(), 80); got != "" {
 		t.Errorf("owner %q without /proc", got)
 	}
+}
+
+// The processes of a mesh that was killed a moment ago still have its ports.
+func TestAPortThatIsBeingGivenUpIsWaitedFor(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer time.AfterFunc(200*time.Millisecond, func() { ln.Close() }).Stop()
+	next, err := openPort("ingress", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.Close()
 }
