@@ -274,7 +274,11 @@ func (p *pool) clean(cfg *config.Cluster, now time.Time, least time.Duration) {
 	p.idle = keep
 	for i := 0; i < len(p.multi); i++ {
 		c := p.multi[i]
-		if c.Streams() == 0 && (now.Sub(c.last) >= limit || worn(c, cfg) || !c.Usable()) {
+		if c.Streams() > 0 {
+			c.last = now // it may be found idle before the end of its exchange has been noted
+			continue
+		}
+		if now.Sub(c.last) >= limit || worn(c, cfg) || !c.Usable() {
 			p.multi = append(p.multi[:i], p.multi[i+1:]...)
 			i--
 			p.drop(c)
