@@ -212,6 +212,8 @@ type RouteSet struct {
 	HTTP     []Route
 	TLS      []L4Route
 	TCP      []L4Route
+	// Consumer sets are a client namespace's own word on a Service (GAMMA): they come before all others, whatever their age.
+	Consumer bool
 }
 
 // StringMatch compares a string. Exactly one field is set; none: presence.
@@ -230,13 +232,18 @@ type Route struct {
 	Fault    *Fault
 	Mirrors  []Mirror
 	Headers  Headers
+	CORS     *CORS // runs before everything else of the route, Redirect and Direct included
+	Origin   Key   // the object that the rule is written in, if it is not the RouteSet: "HTTPRoute default/web"
 }
 
 // HTTPMatch is conditions that must all hold.
 type HTTPMatch struct {
-	Name            string
-	URI             *StringMatch
-	IgnoreURICase   bool
+	Name          string
+	URI           *StringMatch
+	IgnoreURICase bool
+	// PathPrefix matches by path elements (Gateway API PathPrefix; Envoy path_separated_prefix): "/foo" takes "/foo", "/foo/"
+	// and "/foo/bar", not "/foobar". Never "/" (that is no condition) and without a slash at its end. Not together with URI.
+	PathPrefix      string
 	Scheme          *StringMatch
 	Method          *StringMatch
 	Authority       *StringMatch
@@ -256,6 +263,9 @@ type Destination struct {
 	Subset  string
 	Weight  uint32
 	Headers Headers
+	// Unresolved is a target that does not exist or may not be used: its share (Weight, as every other's) is answered 500.
+	// Host and Port may be empty. A route whose every target is so has Direct 500 instead.
+	Unresolved bool
 }
 
 // HeaderOps are changes to one direction's header fields. Set and Add are applied sorted by name.
@@ -274,6 +284,11 @@ type Redirect struct {
 	DerivePort             string // FROM_PROTOCOL_DEFAULT, FROM_REQUEST_PORT or ""
 	Code                   uint32 // default 301
 	PrefixRewrite          *string
+	// ReplacePrefix replaces the match's PathPrefix (no condition: the leading "/") by path elements, see Rewrite. Query and the rest stay.
+	ReplacePrefix *string
+	// DropPort leaves the port out of Location, also the one that the request's Host has; Port is 0 then. Without it
+	// and without Port and DerivePort, Location has the port of the Host.
+	DropPort bool
 }
 
 // Direct answers with a body.
@@ -287,6 +302,12 @@ type Rewrite struct {
 	URI       *string
 	Authority string
 	Regex     *RegexRewrite
+	// FullPath replaces the whole path (Gateway API ReplaceFullPath); the query stays. Begins with "/".
+	FullPath *string
+	// ReplacePrefix replaces the match's PathPrefix (ReplacePrefixMatch); without PathPrefix (and URI) it goes before the
+	// path. It is without a slash at its end; "" is the root. The result always begins with one "/" and has no "//" at the seam: with
+	// PathPrefix /foo, "/xyz" makes /foo/bar /xyz/bar, /foo /xyz, /foo/ /xyz/; "" makes /foo/bar /bar, and /foo and /foo/ /. The query stays.
+	ReplacePrefix *string
 }
 
 // RegexRewrite replaces what matches in the path.
@@ -340,6 +361,10 @@ type DestinationRule struct {
 	Subsets  []Subset
 	ExportTo []string
 	Selector map[string]string // client workloads; empty: all
+	// Backend rules are made from BackendTLSPolicies: their Policy.TLS (Policy.Ports[n].TLS for one port, which goes first)
+	// is how gateways, not sidecars, open connections to the Service, in place of what other rules and automatic mTLS say. They
+	// have nothing else and are no part of World.Rule, see World.BackendTLS. The client certificate is [Gateway].BackendCredential.
+	Backend bool
 }
 
 // Subset is a named part of a service's endpoints.
@@ -472,6 +497,12 @@ type ClientTLS struct {
 	SANs                      []string
 	SNI                       string
 	Insecure                  bool
+	CABundle                  []byte // PEM roots, inline; in place of CAFile
+	SystemRoots               bool   // the roots of the operating system
+	// VerifyHost is the name that the certificate must have where SANs is empty (BackendTLSPolicy's hostname). SANs with "://" are URIs.
+	VerifyHost string
+	// Refuse lets no connection be made (503): what to verify with cannot be had.
+	Refuse bool
 }
 
 // Gateway is a set of servers on gateway workloads.
@@ -479,6 +510,12 @@ type Gateway struct {
 	Meta
 	Selector map[string]string
 	Servers  []Server
+	// OwnNamespace limits Selector to workloads of the gateway's namespace (Gateway API).
+	OwnNamespace bool
+	// BackendCredential is the Secret ([Credential]) whose certificate its workloads present to Services with a Backend rule; "" none.
+	BackendCredential string
+	// Origin is the object of the Gateway API that the gateway is made from; zero for Istio's.
+	Origin Key
 }
 
 // Server is one port of a gateway.
@@ -490,6 +527,9 @@ type Server struct {
 	Bind     string
 	Hosts    []GatewayHost
 	TLS      *ServerTLS
+	// Misdirected are hosts ("*", "*.suffix", names) that other servers of the port serve: a request for one that came in by this
+	// server's TLS is answered 421. Hosts of this server's route sets go first where they are as specific or more.
+	Misdirected []string
 }
 
 // GatewayHost is namespace/host; Namespace "*" is any, "." the gateway's own.
@@ -503,6 +543,8 @@ type ServerTLS struct {
 	SANs                      []string
 	MinVersion, MaxVersion    string   // "", TLSV1_2, TLSV1_3
 	CipherSuites              []string // of TLS 1.2, OpenSSL's names
+	Credentials               []string // Secrets ([Credential]) in place of CertFile and KeyFile; the certificate that fits the server name, else the first
+	CABundle                  []byte   // PEM roots for client certificates, inline; in place of CAFile
 }
 
 // mTLS modes of PeerAuthentication.
