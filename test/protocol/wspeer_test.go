@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"golang.org/x/net/http2"
@@ -95,7 +96,8 @@ func newWSOverH2(t testing.TB) wsOverH2 {
 }
 
 func (x wsOverH2) RoundTrip(r *http.Request) (*http.Response, error) {
-	body, up := io.Pipe()
+	pipe, up := io.Pipe()
+	body := sentBody{pipe, make(chan struct{}), new(sync.Once)}
 	q := r.Clone(r.Context())
 	q.Method, q.Body = "CONNECT", body
 	key := q.Header.Get("Sec-WebSocket-Key")
@@ -114,7 +116,7 @@ func (x wsOverH2) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp.Header.Set("Connection", "Upgrade")
 	resp.Header.Set("Upgrade", "websocket")
 	resp.Header.Set("Sec-WebSocket-Accept", wsAccept(key))
-	resp.Body = duplex{resp.Body, up}
+	resp.Body = duplex{resp.Body, up, body.sent}
 	return resp, nil
 }
 
@@ -123,15 +125,36 @@ func wsAccept(key string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
+// sentBody tells when the transport has sent all of it: a transport closes a body that it is done with.
+type sentBody struct {
+	io.ReadCloser
+	sent chan struct{}
+	once *sync.Once
+}
+
+func (b sentBody) Close() error {
+	b.once.Do(func() { close(b.sent) })
+	return b.ReadCloser.Close()
+}
+
 type duplex struct {
 	io.ReadCloser
-	up *io.PipeWriter
+	up   *io.PipeWriter
+	sent <-chan struct{} // closed when everything that was written to up is on its way
 }
 
 func (d duplex) Write(p []byte) (int, error) { return d.up.Write(p) }
 
+// Close ends both directions. To close the response first would reset the
+// stream, and the transport forgets what it has not sent by then.
 func (d duplex) Close() error {
-	return errors.Join(d.up.Close(), d.ReadCloser.Close())
+	err := d.up.Close()
+	select {
+	case <-d.sent:
+	case <-time.After(5 * time.Second):
+		err = errors.Join(err, errors.New("the request body was not sent within 5 s"))
+	}
+	return errors.Join(err, d.ReadCloser.Close())
 }
 
 // wsDialer dials through a port of a proxy.
