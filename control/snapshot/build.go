@@ -41,10 +41,12 @@ type builder struct {
 	byLabel     *editor[labelKey, []*model.Workload]
 	deployments *editor[labelKey, []*model.Deployment]
 	vips, autos *vipEditor
+	sliced      *sliceEditor
 
 	serviceObjects map[ServiceKey]bool // to be merged again
 	affected       map[ServiceKey]bool // endpoints and identities to be computed again
 	kinds          map[model.Kind]bool // changed
+	movedNodes     map[string]bool     // whose locality changed
 }
 
 func newBuilder(prev *World) *builder {
@@ -54,8 +56,9 @@ func newBuilder(prev *World) *builder {
 		objects: edit(prev.objects), namespaces: edit(prev.namespaces), services: edit(prev.services), hosts: edit(prev.hosts),
 		nsServices: edit(prev.nsServices), selectors: edit(prev.selectors), endpoints: edit(prev.endpoints),
 		identities: edit(prev.identities), workloads: edit(prev.workloads), byIP: edit(prev.byIP), byLabel: edit(prev.byLabel),
-		deployments: edit(prev.deployments), vips: prev.vips.edit(), autos: prev.autos.edit(),
+		deployments: edit(prev.deployments), vips: prev.vips.edit(), autos: prev.autos.edit(), sliced: prev.sliced.edit(),
 		serviceObjects: map[ServiceKey]bool{}, affected: map[ServiceKey]bool{}, kinds: map[model.Kind]bool{},
+		movedNodes: map[string]bool{},
 	}
 }
 
@@ -94,6 +97,12 @@ func (b *builder) add(o model.Object) {
 	case *model.Workload:
 		b.addWorkload(o)
 		return
+	case *model.EndpointSlice:
+		b.addSlice(o)
+		return
+	case *model.Node:
+		b.setNode(o.Name, o)
+		return
 	case *model.Deployment:
 		b.eachLabel(o.Namespace, o.PodLabels, func(k labelKey) {
 			b.deployments.set(k, append(slices.Clip(b.deployments.at(k)), o))
@@ -112,6 +121,12 @@ func (b *builder) remove(o model.Object) {
 		b.namespaces.delete(o.Name)
 	case *model.Workload:
 		b.removeWorkload(o)
+		return
+	case *model.EndpointSlice:
+		b.removeSlice(o)
+		return
+	case *model.Node:
+		b.setNode(o.Name, nil)
 		return
 	case *model.Deployment:
 		b.eachLabel(o.Namespace, o.PodLabels, func(k labelKey) {
@@ -143,6 +158,7 @@ func (b *builder) addWorkload(x *model.Workload) {
 		b.byLabel.set(k, slices.Insert(slices.Clone(l), i, x))
 	})
 	b.affect(x.Namespace, x.Labels)
+	b.affectSliced(x)
 }
 
 func (b *builder) removeWorkload(x *model.Workload) {
@@ -161,6 +177,7 @@ func (b *builder) removeWorkload(x *model.Workload) {
 		b.byLabel.set(k, without(b.byLabel.at(k), x))
 	})
 	b.affect(x.Namespace, x.Labels)
+	b.affectSliced(x)
 }
 
 // affect marks the services that select these labels, as they are known now;

@@ -81,15 +81,15 @@ func (w *World) Endpoints(k ServiceKey) *Endpoints { return w.endpoints.at(k) }
 // scaling does not change what clients verify.
 func (w *World) Identities(k ServiceKey) *Identities { return w.identities.at(k) }
 
-// computeEndpoints lists the addresses of all ports of a service. accepts tells
-// what a workload's policies let it accept.
-func computeEndpoints(s *Service, at func(labelKey) []*model.Workload, accepts func(*model.Workload) MTLS) *Endpoints {
+// computeEndpoints lists the addresses of all ports of a service.
+func (b *builder) computeEndpoints(s *Service) *Endpoints {
 	e := &Endpoints{Key: s.Key, ByPort: make(map[uint16][]Endpoint, len(s.Ports))}
 	for m := range s.parts {
+		sliced := b.fromSlices(m)
 		var selected []selectedWorkload
-		if len(m.Selector) > 0 {
-			for _, x := range selectWorkloads(at, s.Namespace, m.Selector) {
-				selected = append(selected, selectedWorkload{x, accepts(x)})
+		if len(m.Selector) > 0 && !sliced {
+			for _, x := range selectWorkloads(b.byLabel.at, s.Namespace, m.Selector) {
+				selected = append(selected, selectedWorkload{x, b.accepts(x)})
 			}
 		}
 		for _, sp := range s.Ports {
@@ -98,6 +98,9 @@ func computeEndpoints(s *Service, at func(labelKey) []*model.Workload, accepts f
 				continue
 			}
 			eps := e.ByPort[p.Number]
+			if sliced {
+				eps = b.slicedEndpoints(eps, s.Key, p)
+			}
 			for _, x := range selected {
 				eps = appendWorkload(eps, x, p)
 			}
@@ -240,10 +243,10 @@ func sameOwner(a, b *model.Workload) bool {
 }
 
 // computeIdentities collects the accounts behind a service.
-func computeIdentities(s *Service, trustDomain string, at func(labelKey) []*model.Workload, deployments func(labelKey) []*model.Deployment) *Identities {
+func (b *builder) computeIdentities(s *Service) *Identities {
 	ids, sans := map[string]bool{}, map[string]bool{}
 	add := func(ns, sa string) {
-		ids["spiffe://"+trustDomain+"/ns/"+ns+"/sa/"+cmp.Or(sa, "default")] = true
+		ids["spiffe://"+b.next.mesh.TrustDomain+"/ns/"+ns+"/sa/"+cmp.Or(sa, "default")] = true
 	}
 	for m := range s.parts {
 		for _, n := range m.SubjectAltNames {
@@ -254,14 +257,17 @@ func computeIdentities(s *Service, trustDomain string, at func(labelKey) []*mode
 				add(s.Namespace, sa)
 			}
 		}
+		if b.fromSlices(m) {
+			b.slicedWorkloads(s.Key, func(x *model.Workload) { add(x.Namespace, x.ServiceAccount) })
+		}
 		if len(m.Selector) == 0 {
 			continue
 		}
-		for _, x := range selectWorkloads(at, s.Namespace, m.Selector) {
+		for _, x := range selectWorkloads(b.byLabel.at, s.Namespace, m.Selector) {
 			add(x.Namespace, x.ServiceAccount)
 		}
 		k := sortedKeys(m.Selector)[0]
-		for _, d := range deployments(labelKey{s.Namespace, k, m.Selector[k]}) {
+		for _, d := range b.deployments.at(labelKey{s.Namespace, k, m.Selector[k]}) {
 			if Matches(m.Selector, d.PodLabels) {
 				add(d.Namespace, d.ServiceAccount)
 			}

@@ -49,12 +49,13 @@ func (b *builder) finish(now time.Time) *World {
 	n.objects = b.objects.done()
 	b.mergeServices()
 	b.rebuildAuthn()
+	b.affectMoved()
 	b.computeAffected()
 	b.rebuildKinds()
 	n.namespaces, n.services, n.hosts, n.nsServices = b.namespaces.done(), b.services.done(), b.hosts.done(), b.nsServices.done()
 	n.selectors, n.endpoints, n.identities = b.selectors.done(), b.endpoints.done(), b.identities.done()
 	n.workloads, n.byIP, n.byLabel, n.deployments = b.workloads.done(), b.byIP.done(), b.byLabel.done(), b.deployments.done()
-	n.vips, n.autos = b.vips.done(), b.autos.done()
+	n.vips, n.autos, n.sliced = b.vips.done(), b.autos.done(), b.sliced.done()
 	b.carryDerived()
 	n.changes = b.changeSet()
 	return n
@@ -204,13 +205,16 @@ func (b *builder) computeAffected() {
 	for k := range b.affected {
 		s := b.services.at(k)
 		oldEps, oldIDs := b.endpoints.at(k), b.identities.at(k)
+		if s == nil && oldEps == nil && oldIDs == nil {
+			continue // slices of a Service that is not known (yet)
+		}
 		if s == nil {
 			b.endpoints.delete(k)
 			b.identities.delete(k)
 			n.revs.Endpoints, n.revs.Identities = n.seq, n.seq
 			continue
 		}
-		if eps := computeEndpoints(s, b.byLabel.at, b.accepts); !equalEndpoints(oldEps, eps) {
+		if eps := b.computeEndpoints(s); !equalEndpoints(oldEps, eps) {
 			b.endpoints.set(k, eps)
 			b.host[k.Host] = true
 			n.revs.Endpoints = n.seq
@@ -219,7 +223,7 @@ func (b *builder) computeAffected() {
 				n.revs.Addresses = n.seq
 			}
 		}
-		if ids := computeIdentities(s, n.mesh.TrustDomain, b.byLabel.at, b.deployments.at); !equalIdentities(oldIDs, ids) {
+		if ids := b.computeIdentities(s); !equalIdentities(oldIDs, ids) {
 			b.identities.set(k, ids)
 			b.host[k.Host] = true
 			n.revs.Identities = n.seq

@@ -172,11 +172,16 @@ func view(w *World) map[string]any {
 
 func compareWithFresh(t *testing.T, m *randomMesh, w *World) {
 	t.Helper()
+	compareWithFreshOf(t, m, w, model.Mesh{})
+}
+
+func compareWithFreshOf(t *testing.T, m *randomMesh, w *World, mesh model.Mesh) {
+	t.Helper()
 	var all []Change
 	for k, objects := range m.objects {
 		all = append(all, Change{k, objects})
 	}
-	fresh := Build(Empty(model.Mesh{}), all, epoch)
+	fresh := Build(Empty(mesh), all, epoch)
 	if d := cmp.Diff(view(fresh), view(w), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Errorf("the World differs from one built at once (-at once +step by step):\n%s", d)
 	}

@@ -10,7 +10,7 @@ import (
 // GatewayMesh is the gateway name that means all sidecars.
 const GatewayMesh = "mesh"
 
-// routeIndex has the route sets by gateway, oldest first.
+// routeIndex has the route sets by gateway: those of consumers first, then the oldest.
 type routeIndex struct {
 	all       []*model.RouteSet
 	byGateway map[string][]*model.RouteSet
@@ -19,7 +19,15 @@ type routeIndex struct {
 }
 
 func newRouteIndex(all []*model.RouteSet) *routeIndex {
-	slices.SortFunc(all, func(a, b *model.RouteSet) int { return older(&a.Meta, &b.Meta) })
+	slices.SortFunc(all, func(a, b *model.RouteSet) int {
+		switch {
+		case a.Consumer == b.Consumer:
+			return older(&a.Meta, &b.Meta)
+		case a.Consumer:
+			return -1
+		}
+		return 1
+	})
 	x := &routeIndex{all: all, byGateway: map[string][]*model.RouteSet{}, meshExact: map[string][]*model.RouteSet{}}
 	for _, r := range all {
 		for _, g := range r.Gateways {
@@ -46,7 +54,8 @@ func newRouteIndex(all []*model.RouteSet) *routeIndex {
 type routeQuery struct{ client, host string }
 
 // Routes returns the route set that sidecars of a namespace use for a host of a
-// service: the visible one with the most specific host, of these the oldest.
+// service: the visible one with the most specific host, of these the client's own
+// namespace's word on the service (a consumer route), then the oldest.
 // Nil if there is none.
 func (w *World) Routes(client, host string) *model.RouteSet {
 	return w.derived.routeSet.of(routeQuery{client, host}, func() *model.RouteSet { return w.lookUpRoutes(client, host) })
@@ -100,11 +109,11 @@ func (w *World) AllRoutes() []*model.RouteSet { return w.routes.all }
 // HostCovers tells whether a host or wildcard ("*", "*.suffix") covers a host, which may be a wildcard itself.
 func HostCovers(pattern, host string) bool { return hostCovers(pattern, host) }
 
-// Gateways returns the gateways that select a gateway workload by its labels, oldest first.
-func (w *World) Gateways(labels map[string]string) []*model.Gateway {
+// Gateways returns the gateways that select a gateway workload by its namespace and labels, oldest first.
+func (w *World) Gateways(namespace string, labels map[string]string) []*model.Gateway {
 	var out []*model.Gateway
 	for _, g := range w.gateways {
-		if Matches(g.Selector, labels) {
+		if (!g.OwnNamespace || g.Namespace == namespace) && Matches(g.Selector, labels) {
 			out = append(out, g)
 		}
 	}

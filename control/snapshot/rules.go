@@ -37,6 +37,7 @@ func (r *Rule) Subset(name string) (model.Subset, bool) {
 type ruleIndex struct {
 	byNamespace map[string]*namespaceRules
 	selectors   map[string][]map[string]string // workloadSelectors by namespace
+	backend     map[ServiceKey]*model.DestinationRule // of BackendTLSPolicies
 }
 
 type namespaceRules struct {
@@ -47,10 +48,16 @@ type namespaceRules struct {
 
 // newRuleIndex merges rules; groups that are the same as in prev keep their pointers.
 func newRuleIndex(all []*model.DestinationRule, prev *ruleIndex) *ruleIndex {
-	x := &ruleIndex{byNamespace: map[string]*namespaceRules{}, selectors: map[string][]map[string]string{}}
+	x := &ruleIndex{byNamespace: map[string]*namespaceRules{}, selectors: map[string][]map[string]string{}, backend: map[ServiceKey]*model.DestinationRule{}}
 	slices.SortFunc(all, func(a, b *model.DestinationRule) int { return older(&a.Meta, &b.Meta) })
 	groups := map[string]map[string][]*model.DestinationRule{}
 	for _, d := range all {
+		if d.Backend {
+			if k := (ServiceKey{d.Host, d.Namespace}); x.backend[k] == nil {
+				x.backend[k] = d
+			}
+			continue
+		}
 		if groups[d.Namespace] == nil {
 			groups[d.Namespace] = map[string][]*model.DestinationRule{}
 		}
@@ -246,6 +253,19 @@ func (w *World) Rule(client string, labels map[string]string, k ServiceKey) *Rul
 		}
 	}
 	return general
+}
+
+// BackendTLS returns how gateways open connections to a port of a service by its
+// BackendTLSPolicies; nil if none is about it.
+func (w *World) BackendTLS(k ServiceKey, port uint16) *model.ClientTLS {
+	d := w.rules.backend[k]
+	if d == nil {
+		return nil
+	}
+	if p, ok := d.Policy.Ports[port]; ok {
+		return p.TLS
+	}
+	return d.Policy.TLS
 }
 
 // RuleSelectors returns the workloadSelectors of a namespace's rules: what of a

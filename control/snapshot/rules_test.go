@@ -188,7 +188,7 @@ func TestGatewaysOfAWorkload(t *testing.T) {
 	}
 	w := world(gw("a", map[string]string{"app": "in"}), gw("b", map[string]string{"app": "out"}), gw("c", nil))
 	var got []string
-	for _, g := range w.Gateways(map[string]string{"app": "in", "x": "y"}) {
+	for _, g := range w.Gateways("any", map[string]string{"app": "in", "x": "y"}) {
 		got = append(got, g.Name)
 	}
 	if !slices.Equal(got, []string{"a", "c"}) {

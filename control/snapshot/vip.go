@@ -16,6 +16,7 @@ type vips struct {
 	cidr   netip.Prefix
 	byHost table[ServiceKey, netip.Addr]
 	taken  table[netip.Addr, ServiceKey]
+	given  bool // addresses are never allocated, only those that services bring are noted
 }
 
 func newVIPs(cidr netip.Prefix) vips { return vips{cidr: cidr.Masked()} }
@@ -25,13 +26,14 @@ type vipEditor struct {
 	cidr   netip.Prefix
 	byHost *editor[ServiceKey, netip.Addr]
 	taken  *editor[netip.Addr, ServiceKey]
+	given  bool
 }
 
 func (v vips) edit() *vipEditor {
-	return &vipEditor{v.cidr, edit(v.byHost), edit(v.taken)}
+	return &vipEditor{v.cidr, edit(v.byHost), edit(v.taken), v.given}
 }
 
-func (e *vipEditor) done() vips { return vips{e.cidr, e.byHost.done(), e.taken.done()} }
+func (e *vipEditor) done() vips { return vips{e.cidr, e.byHost.done(), e.taken.done(), e.given} }
 
 // autoCIDR is where addresses of hosts of ServiceEntries come from: Istio's
 // range, which nobody routes (RFC 1112's class E).
@@ -41,9 +43,10 @@ var autoCIDR = netip.MustParsePrefix("240.240.0.0/16")
 const labelAutoAllocate = "networking.istio.io/enable-autoallocate-ip"
 
 // wantsVIP tells whether a Service gets an address of the service range: if it
-// brings none and is not headless.
-func wantsVIP(s *model.Service) bool {
-	return !s.Entry && len(s.Addresses) == 0 && !s.Headless
+// brings none and is not headless. On Kubernetes a Service's address is the API
+// server's business; one without (ExternalName) has none.
+func (e *vipEditor) wantsVIP(s *model.Service) bool {
+	return !e.given && !s.Entry && len(s.Addresses) == 0 && !s.Headless
 }
 
 // wantsAuto tells whether a host of a ServiceEntry gets an address for clients
@@ -59,7 +62,7 @@ func autoKey(host string) ServiceKey { return ServiceKey{Host: host} }
 
 // addresses returns the single addresses of a service, allocating if it wants one.
 func (e *vipEditor) addresses(k ServiceKey, s *model.Service) []netip.Addr {
-	if wantsVIP(s) {
+	if e.wantsVIP(s) {
 		if a := e.allocate(k); a.IsValid() {
 			return []netip.Addr{a}
 		}

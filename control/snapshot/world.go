@@ -32,6 +32,7 @@ type World struct {
 	byIP        table[netip.Addr, []*model.Workload] // more than one only while an address moves
 	byLabel     table[labelKey, []*model.Workload]
 	deployments table[labelKey, []*model.Deployment] // by each label of its pods
+	sliced      sliceIndex                           // of Kubernetes
 	vips        vips                                 // of Services
 	autos       vips                                 // of hosts of ServiceEntries, by autoKey
 	routes      *routeIndex
@@ -89,8 +90,10 @@ func Defaults(m model.Mesh) model.Mesh {
 // Empty is a World without objects.
 func Empty(mesh model.Mesh) *World {
 	mesh = Defaults(mesh)
+	vips := newVIPs(mesh.ServiceCIDR)
+	vips.given = mesh.EndpointSlices
 	return &World{
-		mesh: mesh, version: "0", changes: &Changes{}, vips: newVIPs(mesh.ServiceCIDR), autos: newVIPs(autoCIDR),
+		mesh: mesh, version: "0", changes: &Changes{}, vips: vips, autos: newVIPs(autoCIDR),
 		routes: newRouteIndex(nil), rules: newRuleIndex(nil, nil), derived: newDerived(),
 	}
 }
@@ -136,8 +139,12 @@ func (w *World) Workload(k model.Key) *model.Workload { return w.workloads.at(k)
 // Of several (an address that moves from a dead pod to a new one) a ready one
 // counts, then the youngest.
 func (w *World) WorkloadByIP(ip netip.Addr) *model.Workload {
+	return bestWorkload(w.byIP.at(ip.Unmap()))
+}
+
+func bestWorkload(all []*model.Workload) *model.Workload {
 	var best *model.Workload
-	for _, x := range w.byIP.at(ip.Unmap()) {
+	for _, x := range all {
 		if best == nil || x.Ready && !best.Ready || x.Ready == best.Ready && older(&x.Meta, &best.Meta) > 0 {
 			best = x
 		}

@@ -113,7 +113,7 @@ func (s *Snapshot) view(n *xds.Node) *view {
 	}
 	if w != nil {
 		v.workload, v.known, v.labels = w, true, w.Labels
-		v.locality = cmp.Or(w.Locality, n.Locality)
+		v.locality = cmp.Or(s.world.Locality(w), n.Locality)
 		return v
 	}
 	v.labels, v.locality = n.Metadata.Labels, n.Locality

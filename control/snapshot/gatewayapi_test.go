@@ -1,0 +1,52 @@
+package snapshot
+
+import (
+	"testing"
+	"time"
+
+	"weft.mesh/weft/model"
+)
+
+// The values that Gateway API objects make follow rules of their own.
+func TestGatewayAPIValues(t *testing.T) {
+	meta := func(kind model.Kind, ns, name string, age int) model.Meta {
+		return model.Meta{Key: model.Key{Kind: kind, Namespace: ns, Name: name}, Created: time.Unix(int64(100-age), 0)}
+	}
+	put := func(o model.Object) Change { return Change{Key: o.ObjectMeta().Key, Objects: []model.Object{o}} }
+	const host = "echo.shop.svc.cluster.local"
+	tls := &model.ClientTLS{Mode: model.TLSSimple, VerifyHost: "a.example"}
+	byPort := &model.ClientTLS{Mode: model.TLSSimple, VerifyHost: "b.example"}
+	s := NewStore(model.Mesh{}, nil)
+	s.Apply(
+		put(&model.RouteSet{Meta: meta(model.KindVirtualService, "shop", "producer", 9), Hosts: []string{host}, Gateways: []string{GatewayMesh}}),
+		put(&model.RouteSet{Meta: meta(model.KindVirtualService, "web", "consumer", 1), Hosts: []string{host}, Gateways: []string{GatewayMesh}, ExportTo: []string{"."}, Consumer: true}),
+		put(&model.Gateway{Meta: meta(model.KindGateway, "edge", "gw~http", 0), Selector: map[string]string{"a": "b"}, OwnNamespace: true}),
+		put(&model.DestinationRule{Meta: meta(model.KindDestinationRule, "shop", "echo~tls", 0), Host: host, Backend: true,
+			Policy: model.TrafficPolicy{TLS: tls, Ports: map[uint16]model.TrafficPolicy{443: {TLS: byPort}}}}),
+	)
+	w := s.World()
+	for client, want := range map[string]string{"web": "consumer", "shop": "producer", "other": "producer"} {
+		if got := w.Routes(client, host); got == nil || got.Name != want {
+			t.Errorf("clients of %s use %v, want %s", client, got, want)
+		}
+	}
+	if got := w.Gateways("edge", map[string]string{"a": "b"}); len(got) != 1 {
+		t.Errorf("pods of the gateway's namespace have %d gateways, want 1", len(got))
+	}
+	if got := w.Gateways("other", map[string]string{"a": "b"}); len(got) != 0 {
+		t.Errorf("pods of another namespace have %d gateways, want none", len(got))
+	}
+	k := ServiceKey{host, "shop"}
+	if got := w.BackendTLS(k, 80); got != tls {
+		t.Errorf("BackendTLS of port 80 = %v", got)
+	}
+	if got := w.BackendTLS(k, 443); got != byPort {
+		t.Errorf("BackendTLS of port 443 = %v", got)
+	}
+	if got := w.BackendTLS(ServiceKey{"other", "shop"}, 80); got != nil {
+		t.Errorf("BackendTLS of another service = %v", got)
+	}
+	if got := w.Rule("web", nil, k); got != nil {
+		t.Errorf("sidecars follow %v, want no rule", got)
+	}
+}
