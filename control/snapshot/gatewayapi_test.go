@@ -9,22 +9,21 @@ import (
 
 // The values that Gateway API objects make follow rules of their own.
 func TestGatewayAPIValues(t *testing.T) {
-	meta := func(kind model.Kind, ns, name string, age int) model.Meta {
-		return model.Meta{Key: model.Key{Kind: kind, Namespace: ns, Name: name}, Created: time.Unix(int64(100-age), 0)}
+	aged := func(kind model.Kind, ns, name string, age int) model.Meta {
+		m := meta(kind, ns, name)
+		m.Created = time.Unix(int64(100-age), 0)
+		return m
 	}
-	put := func(o model.Object) Change { return Change{Key: o.ObjectMeta().Key, Objects: []model.Object{o}} }
 	const host = "echo.shop.svc.cluster.local"
 	tls := &model.ClientTLS{Mode: model.TLSSimple, VerifyHost: "a.example"}
 	byPort := &model.ClientTLS{Mode: model.TLSSimple, VerifyHost: "b.example"}
-	s := NewStore(model.Mesh{}, nil)
-	s.Apply(
-		put(&model.RouteSet{Meta: meta(model.KindVirtualService, "shop", "producer", 9), Hosts: []string{host}, Gateways: []string{GatewayMesh}}),
-		put(&model.RouteSet{Meta: meta(model.KindVirtualService, "web", "consumer", 1), Hosts: []string{host}, Gateways: []string{GatewayMesh}, ExportTo: []string{"."}, Consumer: true}),
-		put(&model.Gateway{Meta: meta(model.KindGateway, "edge", "gw~http", 0), Selector: map[string]string{"a": "b"}, OwnNamespace: true}),
-		put(&model.DestinationRule{Meta: meta(model.KindDestinationRule, "shop", "echo~tls", 0), Host: host, Backend: true,
-			Policy: model.TrafficPolicy{TLS: tls, Ports: map[uint16]model.TrafficPolicy{443: {TLS: byPort}}}}),
+	w := world(
+		&model.RouteSet{Meta: aged(model.KindVirtualService, "shop", "producer", 9), Hosts: []string{host}, Gateways: []string{GatewayMesh}},
+		&model.RouteSet{Meta: aged(model.KindVirtualService, "web", "consumer", 1), Hosts: []string{host}, Gateways: []string{GatewayMesh}, ExportTo: []string{"."}, Consumer: true},
+		&model.Gateway{Meta: aged(model.KindGateway, "edge", "gw~http", 0), Selector: map[string]string{"a": "b"}, OwnNamespace: true},
+		&model.DestinationRule{Meta: aged(model.KindDestinationRule, "shop", "echo~tls", 0), Host: host, Backend: true,
+			Policy: model.TrafficPolicy{TLS: tls, Ports: map[uint16]model.TrafficPolicy{443: {TLS: byPort}}}},
 	)
-	w := s.World()
 	for client, want := range map[string]string{"web": "consumer", "shop": "producer", "other": "producer"} {
 		if got := w.Routes(client, host); got == nil || got.Name != want {
 			t.Errorf("clients of %s use %v, want %s", client, got, want)

@@ -36,7 +36,7 @@ func (r *Rule) Subset(name string) (model.Subset, bool) {
 // ruleIndex has the merged rules by namespace and host.
 type ruleIndex struct {
 	byNamespace map[string]*namespaceRules
-	selectors   map[string][]map[string]string // workloadSelectors by namespace
+	selectors   map[string][]map[string]string        // workloadSelectors by namespace
 	backend     map[ServiceKey]*model.DestinationRule // of BackendTLSPolicies
 }
 

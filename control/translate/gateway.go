@@ -135,7 +135,7 @@ func (b *gatewayBuilder) ports() []*gatewayPort {
 	}
 	byAddr := map[at]*gatewayPort{}
 	var out []*gatewayPort
-	for _, g := range b.world.Gateways(b.v.labels) {
+	for _, g := range b.world.Gateways(b.v.namespace, b.v.labels) {
 		for i := range g.Servers {
 			sv := serverRef{g, &g.Servers[i]}
 			for _, n := range b.listenPorts(services, sv.Port) {
