@@ -12,10 +12,11 @@ help: ## list the targets
 demo: build ## build, then run the mesh with Bookinfo on http://localhost:8080/productpage
 	bin/weft demo
 
-build: ## bin/weft, bin/weft-proxy and the samples in bin/samples
+build: ## bin/weft, bin/weft-proxy, bin/weft-node and the samples in bin/samples
 	@mkdir -p bin/samples
 	$(BUILD) -o bin/weft ./cmd/weft
 	$(BUILD) -tags grpcnotrace -o bin/weft-proxy ./cmd/weft-proxy # without golang.org/x/net/trace: 4.7 MB less
+	$(BUILD) -o bin/weft-node ./cmd/weft-node
 	$(BUILD) -o bin/samples/bookinfo ./samples/bookinfo/cmd/bookinfo
 
 test: deps lint build ## everything that must pass: vet, unit tests under the race detector, end-to-end

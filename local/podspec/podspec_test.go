@@ -142,7 +142,7 @@ func TestValidateRefusesByName(t *testing.T) {
 		{"a liveness probe that must succeed twice", "initialDelaySeconds: 5", "successThreshold: 2", "spec.template.spec.containers[0].livenessProbe.successThreshold", "must be 1"},
 		{"a field reference that is not there", "fieldPath: metadata.name}", "fieldPath: status.startTime}", "spec.template.spec.containers[0].env[1].valueFrom.fieldRef.fieldPath", "metadata.name"},
 		{"an annotation with a bad value", `excludeOutboundPorts: "3306"`, `excludeOutboundPorts: "x"`, "spec.template.metadata.annotations.traffic.sidecar.istio.io/excludeOutboundPorts", "not a port"},
-		{"an annotation that is not implemented", `excludeOutboundPorts: "3306"`, `excludeInterfaces: eth1`, "spec.template.metadata.annotations.traffic.sidecar.istio.io/excludeInterfaces", "not supported"},
+		{"an annotation that is not implemented", `excludeOutboundPorts: "3306"`, `kubevirtInterfaces: eth1`, "spec.template.metadata.annotations.traffic.sidecar.istio.io/kubevirtInterfaces", "not supported"},
 		{"TPROXY", `traffic.sidecar.istio.io/excludeOutboundPorts: "3306"`, "sidecar.istio.io/interceptionMode: TPROXY", "spec.template.metadata.annotations.sidecar.istio.io/interceptionMode", "REDIRECT"},
 		{"an annotation that asks something else of a sidecar", `traffic.sidecar.istio.io/excludeOutboundPorts: "3306"`, "sidecar.istio.io/proxyCPU: x", "spec.template.metadata.annotations.sidecar.istio.io/proxyCPU", "not supported"},
 		{"an unknown injection template", `traffic.sidecar.istio.io/excludeOutboundPorts: "3306"`, "inject.istio.io/templates: grpc-agent", "spec.template.metadata.annotations.inject.istio.io/templates", "gateway"},

@@ -18,6 +18,7 @@ const (
 	AnnotationExcludeOutboundPorts  = annotationPrefix + "excludeOutboundPorts"
 	AnnotationIncludeInboundPorts   = annotationPrefix + "includeInboundPorts"
 	AnnotationExcludeInboundPorts   = annotationPrefix + "excludeInboundPorts"
+	AnnotationExcludeInterfaces     = annotationPrefix + "excludeInterfaces"
 )
 
 // maxItems bounds one annotation: every item is a rule that each new
@@ -68,6 +69,8 @@ func (t *Traffic) set(key, value string) (err error) {
 		t.InboundPorts, err = starOr(value, parsePort)
 	case AnnotationExcludeInboundPorts:
 		t.ExcludeInboundPorts, err = list(value, parsePort)
+	case AnnotationExcludeInterfaces:
+		t.ExcludeInterfaces, err = list(value, parseInterface)
 	default:
 		return fmt.Errorf("is not supported; remove it")
 	}
@@ -107,6 +110,13 @@ func parsePort(s string) (uint16, error) {
 		return 0, fmt.Errorf("%q is not a port: want 1 to 65535", s)
 	}
 	return uint16(n), nil
+}
+
+func parseInterface(s string) (string, error) {
+	if len(s) > maxInterfaceName || strings.ContainsAny(s, "/ \t\n\"") {
+		return "", fmt.Errorf("%q is not the name of a link: want at most %d characters", s, maxInterfaceName)
+	}
+	return s, nil
 }
 
 func parseRange(s string) (netip.Prefix, error) {

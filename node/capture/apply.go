@@ -101,6 +101,12 @@ func (m Match) exprs() ([]expr.Any, error) {
 		return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: regMatch}, cmp(binaryutil.NativeEndian.PutUint32(m.Mark))}, nil
 	case MatchOutIf:
 		return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: regMatch}, cmp(ifname(m.Interface))}, nil
+	case MatchInIf:
+		return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: regMatch}, cmp(ifname(m.Interface))}, nil
+	case MatchUser:
+		return []expr.Any{&expr.Meta{Key: expr.MetaKeySKUID, Register: regMatch}, cmp(binaryutil.NativeEndian.PutUint32(m.ID))}, nil
+	case MatchGroup:
+		return []expr.Any{&expr.Meta{Key: expr.MetaKeySKGID, Register: regMatch}, cmp(binaryutil.NativeEndian.PutUint32(m.ID))}, nil
 	case MatchSource:
 		return addrExprs(12, m.Prefix, cmp), nil
 	case MatchDest:

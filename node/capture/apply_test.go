@@ -227,6 +227,54 @@ func TestServiceAddressesReachEveryBackend(t *testing.T) {
 	}
 }
 
+// userCall calls from a process of another user inside ns.
+func userCall(t *testing.T, ns *netns.Handle, id uint32, source, to string) string {
+	t.Helper()
+	args := []string{"--silent", "--max-time", "2", "--http0.9", "telnet://" + to}
+	if source != "" {
+		args = append([]string{"--interface", "host!" + source}, args...)
+	}
+	var out []byte
+	check(t, ns.Do(func() error {
+		cmd := exec.Command("curl", args...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
+		out, _ = cmd.Output() // what it got tells
+		return nil
+	}))
+	return string(out)
+}
+
+func TestApplyKnowsTheProxyByItsUser(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("SKIPPED, NOT TESTED: the curl command is not installed")
+	}
+	l := newLab(t)
+	l.serve(t, l.pod, "pod", 15001, 15006, 9080)
+	l.serve(t, l.peer, "peer", 80)
+	r, err := Plan(Config{PodIP: podIP, Users: []uint32{1337}, Groups: []uint32{1337}})
+	check(t, err)
+	check(t, Apply(l.pod, r))
+	for _, tt := range []struct {
+		name   string
+		id     uint32
+		source string
+		to     string
+		want   string
+	}{
+		{"the program's calls go to the outbound port", 65534, "", "10.97.0.6:80", "pod:15001"},
+		{"the proxy's calls are left alone", 1337, "", "10.97.0.6:80", "peer:80"},
+		{"the proxy calling its own pod goes to the inbound port", 1337, "", "10.97.0.5:9080", "pod:15006"},
+		{"the proxy calling the program is left alone", 1337, "127.0.0.6", "10.97.0.5:9080", "pod:9080 from 127.0.0.6"},
+		{"the program's calls to itself are left alone", 65534, "", "10.97.0.5:9080", "pod:9080"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := userCall(t, l.pod, tt.id, tt.source, tt.to); !strings.HasPrefix(got, tt.want) {
+				t.Errorf("got %q, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
 // What the kernel holds is what Plan printed.
 func TestTheKernelHoldsThePlan(t *testing.T) {
 	if _, err := exec.LookPath("nft"); err != nil {

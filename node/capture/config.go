@@ -7,8 +7,8 @@
 //
 // What is redirected: TCP that the pod sends goes to the outbound port, TCP
 // that reaches it from elsewhere goes to the inbound port. The proxy's own
-// sockets carry a mark and are left alone, as is traffic inside the pod, except
-// when the proxy itself calls the pod's own address: then the pod is the
+// sockets carry a mark, or belong to its user, and are left alone, as is traffic
+// inside the pod, except when the proxy itself calls the pod's own address: then the pod is the
 // server of its own request, and the inbound side must see it.
 //
 // The package also plans the translation of service addresses for traffic
@@ -19,6 +19,7 @@ package capture
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Ports and mark that Istio's data plane uses, and ours.
@@ -27,6 +28,9 @@ const (
 	DefaultOutboundPort = 15001
 	DefaultInboundPort  = 15006
 )
+
+// maxInterfaceName is IFNAMSIZ without the closing zero.
+const maxInterfaceName = 15
 
 // InboundSource is the address from which the proxy calls the application in
 // its own pod, so that this traffic is not taken for a new inbound connection.
@@ -40,7 +44,9 @@ var proxyPorts = []uint16{15008, 15020, 15021, 15090}
 // PodIP is what Istio does by default.
 type Config struct {
 	PodIP        netip.Addr     // the pod's address; IPv4
-	Mark         uint32         // mark of the proxy's sockets; 0 means DefaultMark
+	Mark         uint32         // mark of the proxy's sockets; 0 means DefaultMark, or none with Users or Groups
+	Users        []uint32       // user IDs whose sockets are the proxy's (Istio: 1337)
+	Groups       []uint32       // group IDs whose sockets are the proxy's
 	OutboundPort uint16         // 0 means DefaultOutboundPort
 	InboundPort  uint16         // 0 means DefaultInboundPort
 	DNS          netip.AddrPort // the pod's name server, which is left alone on TCP; may be zero
@@ -61,10 +67,12 @@ type Traffic struct {
 	// slice none.
 	InboundPorts        []uint16
 	ExcludeInboundPorts []uint16
+	// ExcludeInterfaces are links whose traffic is left alone both ways.
+	ExcludeInterfaces []string
 }
 
 func (c Config) withDefaults() Config {
-	if c.Mark == 0 {
+	if c.Mark == 0 && len(c.Users) == 0 && len(c.Groups) == 0 {
 		c.Mark = DefaultMark
 	}
 	if c.OutboundPort == 0 {
@@ -85,6 +93,11 @@ func (c Config) validate() error {
 	}
 	if c.OutboundPort == c.InboundPort {
 		return fmt.Errorf("capture: outbound and inbound port are both %d: they must differ", c.InboundPort)
+	}
+	for _, name := range c.Traffic.ExcludeInterfaces {
+		if name == "" || len(name) > maxInterfaceName || strings.ContainsAny(name, "/ \t\n\"") {
+			return fmt.Errorf("capture: interface %q: want the name of a link, at most %d characters", name, maxInterfaceName)
+		}
 	}
 	for _, p := range append(append([]netip.Prefix{}, c.Traffic.OutboundRanges...), c.Traffic.ExcludeOutboundRanges...) {
 		if !p.IsValid() || !p.Addr().Is4() {

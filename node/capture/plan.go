@@ -29,11 +29,33 @@ func Plan(c Config) (Ruleset, error) {
 	}
 	return Ruleset{Table: TableCapture, Chains: []Chain{
 		{Name: "inbound", Rules: inbound(c)},
-		{Name: "prerouting", Hook: HookPrerouting, Priority: priorityCapture, Rules: []Rule{
-			when(tcp()).jump("inbound"),
-		}},
+		{Name: "prerouting", Hook: HookPrerouting, Priority: priorityCapture, Rules: prerouting(c)},
 		{Name: "output", Hook: HookOutput, Priority: priorityCapture, Rules: outbound(c)},
 	}}, nil
+}
+
+// prerouting is what happens to what reaches the pod.
+func prerouting(c Config) []Rule {
+	var rules []Rule
+	for _, name := range c.Traffic.ExcludeInterfaces {
+		rules = append(rules, when(Match{Kind: MatchInIf, Interface: name}).returns())
+	}
+	return append(rules, when(tcp()).jump("inbound"))
+}
+
+// proxies are the ways to tell that a socket is the proxy's.
+func (c Config) proxies() []Match {
+	var out []Match
+	if c.Mark != 0 {
+		out = append(out, Match{Kind: MatchMark, Mark: c.Mark})
+	}
+	for _, id := range c.Users {
+		out = append(out, Match{Kind: MatchUser, ID: id})
+	}
+	for _, id := range c.Groups {
+		out = append(out, Match{Kind: MatchGroup, ID: id})
+	}
+	return out
 }
 
 // inbound is what happens to a connection to the pod.
@@ -54,20 +76,24 @@ func inbound(c Config) []Rule {
 
 // outbound is what happens to a connection that the pod opens.
 func outbound(c Config) []Rule {
-	mark := Match{Kind: MatchMark, Mark: c.Mark}
 	lo := Match{Kind: MatchOutIf, Interface: "lo"}
 	notLoopback := Match{Kind: MatchDest, Not: true, Prefix: loopback}
 	notInbound := Match{Kind: MatchSource, Not: true, Prefix: single(InboundSource)}
-	rules := []Rule{
-		// The proxy calls its own pod through a service: the server side
-		// (mTLS, policy, metrics) must see it. Its calls to the application
-		// come from InboundSource and are past that side already.
-		when(lo, mark, notLoopback, notInbound, tcp()).jump("inbound"),
-		when(mark).returns(),
-		// The application calls itself, or a probe does.
-		when(lo).returns(),
-		when(Match{Kind: MatchDest, Prefix: loopback}).returns(),
+	var rules []Rule
+	for _, name := range c.Traffic.ExcludeInterfaces {
+		rules = append(rules, when(Match{Kind: MatchOutIf, Interface: name}).returns())
 	}
+	// The proxy calls its own pod through a service: the server side
+	// (mTLS, policy, metrics) must see it. Its calls to the application
+	// come from InboundSource and are past that side already.
+	for _, proxy := range c.proxies() {
+		rules = append(rules, when(lo, proxy, notLoopback, notInbound, tcp()).jump("inbound"))
+	}
+	for _, proxy := range c.proxies() {
+		rules = append(rules, when(proxy).returns())
+	}
+	// The application calls itself, or a probe does.
+	rules = append(rules, when(lo).returns(), when(Match{Kind: MatchDest, Prefix: loopback}).returns())
 	if c.DNS.IsValid() {
 		rules = append(rules, when(tcp(), dest(single(c.DNS.Addr())), port(c.DNS.Port())).returns())
 	}

@@ -43,6 +43,7 @@ var cases = []struct {
 	{"includes", map[string]string{
 		AnnotationIncludeInboundPorts: "80,8080", AnnotationIncludeOutboundRanges: "10.0.0.0/8", AnnotationIncludeOutboundPorts: "9999",
 	}},
+	{"interfaces", map[string]string{AnnotationExcludeInterfaces: "eth1, net1"}},
 	{"stars", map[string]string{AnnotationIncludeInboundPorts: "*", AnnotationIncludeOutboundRanges: "*"}},
 	{"nothing", map[string]string{AnnotationIncludeInboundPorts: "", AnnotationIncludeOutboundRanges: ""}},
 }
@@ -64,6 +65,15 @@ func TestPlan(t *testing.T) {
 	for _, tt := range cases {
 		t.Run(tt.name, func(t *testing.T) { golden(t, tt.name, plan(t, tt.annotations).String()) })
 	}
+}
+
+// In a Kubernetes pod the proxy may not mark its sockets: its user tells.
+func TestPlanByUser(t *testing.T) {
+	r, err := Plan(Config{PodIP: podIP, Users: []uint32{1337}, Groups: []uint32{1337}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "user", r.String())
 }
 
 func TestStarsMeanTheDefault(t *testing.T) {
@@ -95,6 +105,7 @@ func TestPlanRefuses(t *testing.T) {
 		{"a pod without address", Config{}, "want an IPv4 address"},
 		{"one port for both directions", Config{PodIP: podIP, InboundPort: 15001}, "must differ"},
 		{"an IPv6 range", Config{PodIP: podIP, Traffic: Traffic{OutboundRanges: []netip.Prefix{netip.MustParsePrefix("fd00::/8")}}}, "IPv4 range"},
+		{"an interface that cannot be", Config{PodIP: podIP, Traffic: Traffic{ExcludeInterfaces: []string{"an-interface-that-is-long"}}}, "name of a link"},
 		{"an IPv6 name server", Config{PodIP: podIP, DNS: netip.MustParseAddrPort("[::1]:53")}, "name server"},
 	}
 	for _, tt := range tests {

@@ -49,6 +49,9 @@ const (
 	MatchUDP                     // protocol is UDP
 	MatchPort                    // destination port equals Port (after MatchTCP or MatchUDP)
 	MatchRandom                  // a random number below Modulus is 0
+	MatchInIf                    // came by interface Interface
+	MatchUser                    // socket belongs to user ID
+	MatchGroup                   // socket belongs to group ID
 )
 
 // Match is one condition; Not turns it round.
@@ -60,6 +63,7 @@ type Match struct {
 	Prefix    netip.Prefix
 	Port      uint16
 	Modulus   uint32
+	ID        uint32
 }
 
 // ActionKind says what happens to a packet.
@@ -125,6 +129,12 @@ func (m Match) text(proto string) string {
 		return fmt.Sprintf("meta mark %s0x%08x", op, m.Mark)
 	case MatchOutIf:
 		return fmt.Sprintf("oifname %s%q", op, m.Interface)
+	case MatchInIf:
+		return fmt.Sprintf("iifname %s%q", op, m.Interface)
+	case MatchUser:
+		return fmt.Sprintf("meta skuid %s%d", op, m.ID)
+	case MatchGroup:
+		return fmt.Sprintf("meta skgid %s%d", op, m.ID)
 	case MatchSource:
 		return "ip saddr " + op + prefixText(m.Prefix)
 	case MatchDest:
