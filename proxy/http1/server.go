@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,7 +128,7 @@ func (sc *serverConn) serve(ctx context.Context, h func(context.Context, stream.
 		if sc.in.head.Len() == 0 {
 			ahead = 0
 		} else if ahead%turnRequests == 0 {
-			runtime.Gosched() // whoever pipelines without end takes turns with the other connections
+			netio.GiveWay() // whoever pipelines without end takes turns with the other connections
 		}
 		if err := sc.await(); err != nil {
 			if err == io.EOF {

@@ -68,6 +68,7 @@ func (cc *ClientConn) read(t *turn) {
 	}
 	cc.resumeRest()
 	cc.end(err)
+	cc.telling.Wait()
 }
 
 // Info is what is known of the connection.

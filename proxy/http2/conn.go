@@ -25,11 +25,12 @@ type limits struct {
 // conn is one connection. Its reader goroutine runs the frame loop; everybody
 // else comes through streams.
 type conn struct {
-	nc     *netio.Conn // set at creation
-	server *serverConn // set at creation; nil on the client's side
-	client *ClientConn
-	lim    limits
-	done   chan struct{} // closed when the connection has failed or ended
+	nc      *netio.Conn // set at creation
+	server  *serverConn // set at creation; nil on the client's side
+	client  *ClientConn
+	lim     limits
+	done    chan struct{}  // closed when the connection has failed or ended
+	telling sync.WaitGroup // of its end
 	// canWriteNow: there is a socket, so that nobody but flushOn waits for the peer to take bytes.
 	canWriteNow bool                 // set at creation
 	rtt         func() time.Duration // set at creation
@@ -124,11 +125,7 @@ func (c *conn) fail(err error) {
 		c.client.dead.Store(true)
 		c.client.tell()
 	}
-	for _, s := range c.streams {
-		s.gone()
-		s.cond.Broadcast()
-		s.resumeAside()
-	}
+	c.tellStreams()
 	c.wakeEarly()
 	c.room.Broadcast()
 	if c.timer != nil {

@@ -8,18 +8,26 @@ import (
 	"weft.mesh/weft/proxy/netio"
 )
 
+// turnFrames is how many frames of a connection are handled at once before the other connections have their turn: some
+// cost their sender nine bytes.
+const turnFrames = 64
+
 // loop is the frame loop of whoever has the turn. It returns when the connection has ended or
 // the turn was passed on (errPassed), never with nil. Between two looks at the socket it handles all
 // frames that are there, then runs what they made possible, then sends what came of that.
 func (c *conn) loop(t *turn) error {
-	for {
+	for n := 1; ; n++ {
 		more, err := c.frame()
 		if err != nil {
 			return err
 		}
 		if !more {
+			if n%turnFrames == 0 {
+				netio.GiveWay()
+			}
 			continue
 		}
+		n = 0
 		if err := c.work(t); err != nil {
 			return err
 		}

@@ -66,6 +66,7 @@ func ServeConn(ctx context.Context, nc *netio.Conn, o ServerOptions, h func(ctx 
 		<-sc.over
 	}
 	sc.workers.Wait()
+	sc.telling.Wait()
 	sc.mu.Lock()
 	sc.idleBuffers()
 	sc.mu.Unlock()

@@ -1,6 +1,10 @@
 package http2
 
-import "runtime"
+import (
+	"runtime"
+
+	"weft.mesh/weft/proxy/netio"
+)
 
 // maxIdleWorkers is how many goroutines of a connection wait for the next job.
 const maxIdleWorkers = 8
@@ -11,13 +15,23 @@ type job struct {
 	turn *turn
 }
 
-// turnStreams is how many streams a connection begins at once before the other connections have their turn.
-const turnStreams = 8
+// A connection that begins many streams at once lets others go first after some: those that run here,
+// after turnStreams whoever can run, after turnLooks whoever the network has something for; those that workers run, which
+// have all of their work before them then, after turnWorkers.
+const (
+	turnStreams = 8
+	turnLooks   = 32
+	turnWorkers = 8
+)
 
 // runAll runs the handlers of requests that have come whole. Others, who will wait for the rest, go to workers.
 func (sc *serverConn) runAll(t *turn) {
-	for n := 1; !t.passed && sc.runAt < len(sc.runs); n++ {
-		if n%turnStreams == 0 {
+	for n, workers := 1, 0; !t.passed && sc.runAt < len(sc.runs); n++ {
+		switch {
+		case workers == turnWorkers, n%turnLooks == 0:
+			workers = 0
+			netio.GiveWay()
+		case n%turnStreams == 0:
 			runtime.Gosched()
 		}
 		s := sc.runs[sc.runAt]
@@ -32,6 +46,7 @@ func (sc *serverConn) runAll(t *turn) {
 		sc.mu.Lock()
 		sc.dispatch(s)
 		sc.mu.Unlock()
+		workers++
 	}
 }
 
