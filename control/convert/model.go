@@ -55,7 +55,16 @@ func (c *conv) convert() []model.Object {
 	case *corev1.ServiceAccount:
 		return []model.Object{&model.ServiceAccount{Meta: c.meta()}}
 	case *corev1.Service:
+		if c.mesh.EndpointSlices && c.o.File == SourceKubernetes {
+			return c.kubeService(v)
+		}
 		return c.service(v)
+	case *model.Workload:
+		return []model.Object{v}
+	case *model.EndpointSlice:
+		return []model.Object{v}
+	case *model.Node:
+		return []model.Object{v}
 	case *corev1.Pod:
 		return c.pod(v)
 	case *appsv1.Deployment:
