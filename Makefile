@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS  = -s -w -X weft.mesh/weft/internal/version.Version=$(VERSION)
 BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
-.PHONY: help demo build test test-short test-e2e lint bench bench-gate soak console fuzz deps clean
+.PHONY: help demo build test test-short test-e2e lint bench bench-gate soak images test-kubernetes console fuzz deps clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,12 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s)
 
 soak: ## mixed traffic, faults and changing configuration under the race detector for SOAKTIME (1h), SOAKRATE (60) operations/s
 	WEFT_SOAK_TIME=$(or $(SOAKTIME),1h) WEFT_SOAK_RATE=$(or $(SOAKRATE),60) $(GO) test -count=1 -v -timeout 0 -run TestSoak ./test/soak
+
+images: ## OCI archives of weft/weft, weft/proxy and the sample in bin/images, without Docker (ARCH=amd64,arm64)
+	$(GO) run ./deploy/image/build -version '$(VERSION)' -registry '$(REGISTRY)' -arch '$(or $(ARCH),amd64,arm64)' -o bin/images
+
+test-kubernetes: ## a two-node cluster on this machine (root; builds Kubernetes once), weft install, Bookinfo, restarts under load
+	$(GO) run ./test/kubernetes/cluster run -- $(GO) test -count=1 -v -timeout 30m ./test/kubernetes/...
 
 console: ## build the web console's assets
 	cd console && npm ci && npm run build

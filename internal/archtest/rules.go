@@ -75,7 +75,7 @@ var rules = []rule{
 	{"proxy/transport/exchange", "proxy/stream", protobuf},
 
 	// Data plane: wiring.
-	{"proxy/admin", "api/admin internal/drain internal/version proxy/config proxy/identity proxy/stream proxy/telemetry proxy/upstream spiffe xds", envoy},
+	{"proxy/admin", "api/admin internal/drain internal/version proxy/config proxy/identity proxy/stream proxy/telemetry proxy/upstream spiffe xds", envoy + grpc},
 	{"proxy/server", "api/admin internal/... proxy/... spiffe xds", "*"},
 	{"proxy/proxytest", "api/admin internal/... proxy/... spiffe xds xds/canon xds/xdstest", "*"},
 
@@ -128,6 +128,10 @@ var rules = []rule{
 	{"samples/bookinfo", "", ""},
 	{"samples/bookinfo/cmd/bookinfo", "samples/bookinfo/internal/...", ""},
 	{"samples/bookinfo/internal/...", "", ""},
+
+	// Images: the standard library only, so that they are made before anything else is there.
+	{"deploy/image", "", ""},
+	{"deploy/image/build", "deploy/image", ""},
 
 	// Tests of the whole see the whole.
 	{"test/...", "*", "*"},
