@@ -131,7 +131,7 @@ func (n *node) network(ctx context.Context) error {
 	if err := route("0.0.0.0/0", HostIP); err != nil {
 		return err
 	}
-	for other := Node(1); int(other) <= n.Nodes; other++ {
+	for other := Node(1); int(other) <= n.NodeSettings.Nodes; other++ {
 		if other == n.Node {
 			continue
 		}
