@@ -3,7 +3,7 @@ package http2
 import "weft.mesh/weft/proxy/netio"
 
 // tellAtOnce is how many streams of a connection that has failed end at once.
-const tellAtOnce = 8
+const tellAtOnce = 4
 
 // tellStreams tells all streams that the connection has failed. Of many, which all would
 // run before anybody else's next request, the most are told by a goroutine that lets others go first. Until

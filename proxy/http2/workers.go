@@ -21,7 +21,7 @@ type job struct {
 const (
 	turnStreams = 8
 	turnLooks   = 32
-	turnWorkers = 8
+	turnWorkers = 4
 )
 
 // runAll runs the handlers of requests that have come whole. Others, who will wait for the rest, go to workers.

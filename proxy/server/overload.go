@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"math"
 
-	"golang.org/x/sys/unix"
-
 	"weft.mesh/weft/proxy/overload"
 )
 
@@ -39,11 +37,11 @@ func (s *Server) maxConnections() int {
 	if s.set.MaxConnections > 0 {
 		return s.set.MaxConnections
 	}
-	var l unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil || l.Cur > math.MaxInt32 {
+	n := descriptorLimit()
+	if n == math.MaxInt32 {
 		return 0
 	}
-	return max((int(l.Cur)-spareDescriptors)/4*3, leastConnections)
+	return max((n-spareDescriptors)/4*3, leastConnections)
 }
 
 // registerOverload adds Envoy's metrics of its overload manager and of memory.

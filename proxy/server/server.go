@@ -100,11 +100,11 @@ func (s *Server) makeIdentity() error {
 	if s.set.StateDir != "" {
 		is.Dir = filepath.Join(s.set.StateDir, "identity")
 	}
-	roots, err := identity.ParseCertificates(s.set.CARoots)
+	roots, err := s.controlRoots()
 	if err != nil {
 		return fmt.Errorf("root certificates of the control plane: %w", err)
 	}
-	is.CA = &identity.CA{Address: s.set.XDS, Roots: identity.NewBundle(id.TrustDomain(), roots).Pool, Token: s.set.Token, ClusterID: s.set.Cluster, Dial: s.dialControl}
+	is.CA = &identity.CA{Address: s.set.XDS, RootsNow: roots, Token: s.set.Token, ClusterID: s.set.Cluster, Dial: s.dialControl}
 	s.identity, err = identity.New(is)
 	return err
 }
@@ -257,6 +257,7 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		})
 	}
+	reserveDescriptors()
 	fromDisk := s.xds.Load()
 	start(run, "upstreams", s.upstreams.Run)
 	start(run, "sweeper", s.sweeper.Run)
@@ -320,7 +321,7 @@ func (s *Server) makeAdmin() error {
 		Admin: s.set.Admin, Status: s.set.Status, Ready: s.set.Ready, Metrics: s.set.Metrics,
 		Resources: s.conf.resources, Refused: s.conf.refusals, View: s.live.View, Clusters: s.upstreams.Snapshot,
 		Listeners: s.listenerList, Identity: s.identity, Registry: s.registry, Info: s.info, Healthy: s.Ready, State: s.state,
-		Level: s.set.Level, Drain: s.drainNow, Quit: s.Quit, AppMetrics: s.set.AppMetrics, Log: s.set.Log, Listen: s.listenAdmin(),
+		Level: s.set.Level, Drain: s.drainNow, Quit: s.Quit, AppMetrics: s.set.AppMetrics, AppProbes: s.set.AppProbes, AppIP: s.set.IP, Log: s.set.Log, Listen: s.listenAdmin(),
 	})
 	return err
 }
