@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS  = -s -w -X weft.mesh/weft/internal/version.Version=$(VERSION)
 BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
-.PHONY: help demo build test test-short test-e2e lint bench bench-gate soak images test-kubernetes console fuzz deps clean
+.PHONY: help demo build test test-short test-e2e lint bench bench-gate soak images test-kubernetes console crds fuzz deps clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test-kubernetes: ## a two-node cluster on this machine (root; builds Kubernetes 
 
 console: ## build the web console's assets
 	cd console && npm ci && npm run build
+
+crds: ## deploy/crds from the modules that publish them
+	$(GO) run ./deploy/crdgen
 
 deps: ## the programs that tests use as peers (Debian packages; skipped if not root or already there)
 	test/deps

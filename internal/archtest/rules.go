@@ -124,6 +124,11 @@ var rules = []rule{
 	{"cli/...", "*", "*"},
 	{"cmd/...", "*", "*"},
 
+	// What is installed on Kubernetes.
+	{"deploy", "", ""},
+	{"deploy/crdgen", "control/convert", "sigs.k8s.io/yaml"},
+	{"deploy/render", "deploy", "github.com/Masterminds/sprig/v3 sigs.k8s.io/yaml"},
+
 	// The sample knows nothing of a mesh: only its manifests are for one.
 	{"samples/bookinfo", "", ""},
 	{"samples/bookinfo/cmd/bookinfo", "samples/bookinfo/internal/...", ""},

@@ -1,0 +1,11 @@
+{{/* The command line of the control plane. */}}
+{{- define "weft.controlPlaneArgs" -}}
+- control-plane
+- --kubernetes
+- --state-dir=/var/lib/weft
+- --revision={{ include "weft.revision" . }}
+- --log-level={{ .Values.controlPlane.logLevel }}
+{{- with .Values.controlPlane.extraArgs }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
