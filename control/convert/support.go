@@ -86,9 +86,8 @@ func virtualServiceSupport(name string) (support, bool) {
 	case "VirtualService":
 		return allow("hosts gateways http tls tcp exportTo"), true
 	case "HTTPRoute":
-		return allow("name match route redirect directResponse rewrite timeout retries fault mirror mirrors mirrorPercentage headers").
-			hint("delegate", "delegation is not implemented yet: write the routes into this VirtualService",
-				"corsPolicy", "CORS is not implemented yet: let the application answer the preflight, and set response headers with headers.response.set").
+		return allow("name match route redirect directResponse rewrite timeout retries fault mirror mirrors mirrorPercentage corsPolicy headers").
+			hint("delegate", "delegation is not implemented yet: write the routes into this VirtualService").
 			deprecated("mirrorPercent", "use mirrorPercentage: {value: 50}"), true
 	case "Destination":
 		return allow("host subset port"), true
@@ -133,6 +132,9 @@ func virtualServiceSupport(name string) (support, bool) {
 		return allow("httpStatus grpcStatus percentage").deprecated("http2Error", "use httpStatus or grpcStatus"), true
 	case "HTTPMirrorPolicy":
 		return allow("destination percentage"), true
+	case "CorsPolicy":
+		return allow("allowOrigins allowMethods allowHeaders exposeHeaders maxAge allowCredentials unmatchedPreflights").
+			deprecated("allowOrigin", "use allowOrigins: [{exact: https://shop.example.com}]"), true
 	case "PortSelector":
 		return allow("number"), true
 	case "Percent":

@@ -121,6 +121,7 @@ func (c *conv) httpRoute(path string, h *networking.HTTPRoute, set *model.RouteS
 	r.Retries = c.retries(path+".retries", h.Retries)
 	r.Fault = c.fault(path+".fault", h.Fault)
 	r.Mirrors = c.mirrors(path, h)
+	r.CORS = c.corsPolicy(path+".corsPolicy", h.CorsPolicy)
 	return r
 }
 

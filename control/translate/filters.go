@@ -5,6 +5,7 @@ import (
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
@@ -31,6 +32,7 @@ const (
 	filterGRPCWeb   = "envoy.filters.http.grpc_web"
 	filterGRPCStats = "envoy.filters.http.grpc_stats"
 	filterFault     = "envoy.filters.http.fault"
+	filterCORS      = "envoy.filters.http.cors"
 	filterRouter    = "envoy.filters.http.router"
 
 	listenerOriginalDst = "envoy.filters.listener.original_dst"
@@ -102,7 +104,7 @@ func httpFilters(m manager, weft bool) []*hcmv3.HttpFilter {
 		PerMethodStatSpecifier: &grpcstatsv3.FilterConfig_StatsForAllMethods{StatsForAllMethods: boolean(false)},
 	})))
 	if m.direction != inbound {
-		fs = append(fs, httpFilter(filterFault, pack(&faultv3.HTTPFault{})))
+		fs = append(fs, httpFilter(filterFault, pack(&faultv3.HTTPFault{})), httpFilter(filterCORS, pack(&corsv3.Cors{})))
 	}
 	if weft {
 		fs = append(fs, httpFilter(filterStats, stats()))

@@ -102,10 +102,23 @@ func (r *router) route(rs *model.RouteSet, h *model.Route, m *model.HTTPMatch) *
 	}
 	out.RequestHeadersToAdd, out.RequestHeadersToRemove = changes.reqAdd, changes.reqRemove
 	out.ResponseHeadersToAdd, out.ResponseHeadersToRemove = changes.respAdd, changes.respRemove
-	if h.Fault != nil {
-		out.TypedPerFilterConfig = map[string]*anypb.Any{filterFault: pack(faultConfig(h.Fault))}
-	}
+	out.TypedPerFilterConfig = perFilter(h)
 	return out
+}
+
+// perFilter configures filters for a route.
+func perFilter(h *model.Route) map[string]*anypb.Any {
+	if h.Fault == nil && h.CORS == nil {
+		return nil
+	}
+	m := map[string]*anypb.Any{}
+	if h.Fault != nil {
+		m[filterFault] = pack(faultConfig(h.Fault))
+	}
+	if h.CORS != nil {
+		m[filterCORS] = pack(corsPolicy(h.CORS))
+	}
+	return m
 }
 
 func routeName(h *model.Route, m *model.HTTPMatch) string {

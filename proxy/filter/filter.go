@@ -94,7 +94,8 @@ type Reply struct {
 	Headers  []Header
 	Details  string // response code details, e.g. "rbac_access_denied_matched_policy[none]"
 	Flags    stream.Flags
-	GRPCCode int // used instead of Status for gRPC requests; 0: mapped from Status (gRPC's HTTP mapping)
+	GRPCCode int  // used instead of Status for gRPC requests; 0: mapped from Status (gRPC's HTTP mapping)
+	Bare     bool // the route's operations on response headers do not apply
 }
 
 // Header is a field of a Reply.

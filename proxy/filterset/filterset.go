@@ -5,6 +5,7 @@ package filterset
 import (
 	"fmt"
 
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
@@ -16,6 +17,7 @@ import (
 
 	"weft.mesh/weft/proxy/compile"
 	"weft.mesh/weft/proxy/filter"
+	"weft.mesh/weft/proxy/filter/http/cors"
 	"weft.mesh/weft/proxy/filter/http/fault"
 	"weft.mesh/weft/proxy/filter/http/grpcstats"
 	"weft.mesh/weft/proxy/filter/http/grpcweb"
@@ -110,6 +112,17 @@ func HTTP(d Deps) []compile.HTTPFilter {
 			Route: func(a *anypb.Any) (any, error) { return wrap(faultOf(a)) },
 		},
 		{
+			Name: cors.Name, TypeURL: typeURL(&corsv3.Cors{}),
+			New: func(c compile.FilterConfig) (filter.HTTP, error) {
+				var x corsv3.Cors
+				if err := decode(c.Any, &x); err != nil {
+					return nil, err
+				}
+				return wrap(cors.New(&x))
+			},
+			Route: corsRoute,
+		},
+		{
 			Name: stats.Name, TypeURL: TypeStats,
 			New: func(c compile.FilterConfig) (filter.HTTP, error) {
 				if err := d.checkStats(c.Struct); err != nil {
@@ -127,6 +140,18 @@ func faultOf(a *anypb.Any) (*fault.Filter, error) {
 		return nil, err
 	}
 	return fault.New(&x)
+}
+
+func corsRoute(a *anypb.Any) (any, error) {
+	var x corsv3.CorsPolicy
+	if err := decode(a, &x); err != nil {
+		return nil, err
+	}
+	p, err := cors.Route(&x)
+	if err != nil {
+		return nil, err // and no typed nil
+	}
+	return p, nil
 }
 
 // wrap keeps an error from travelling with a typed nil.

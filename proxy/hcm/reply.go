@@ -59,7 +59,11 @@ func (x *exchange) reply(r *filter.Reply) {
 		resp.Fields.Add(h.Name, h.Value)
 	}
 	x.fs.Direct = true
-	x.finishHead(resp)
+	if r.Bare {
+		x.finishFilters(resp)
+	} else {
+		x.finishHead(resp)
+	}
 	x.sendLocal(resp, body)
 }
 
@@ -109,8 +113,13 @@ func (x *exchange) sendLocal(resp *stream.Response, body []byte) {
 
 // finishHead runs what every final response passes: route's header operations, filters, our own headers.
 func (x *exchange) finishHead(resp *stream.Response) {
-	x.fs.Resp = resp
 	x.responseOps(resp)
+	x.finishFilters(resp)
+}
+
+// finishFilters is finishHead without the route's header operations.
+func (x *exchange) finishFilters(resp *stream.Response) {
+	x.fs.Resp = resp
 	fs := x.m.cfg.Filters
 	for i := len(fs) - 1; i >= 0; i-- {
 		fs[i].Response(&x.fs)

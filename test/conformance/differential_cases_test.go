@@ -39,8 +39,8 @@ func rawAnswer(s string) string { return "x-do: raw=" + base64.StdEncoding.Encod
 // diffCases by what both proxies are configured as. Policies apply to what comes
 // in, and a sidecar hands what is no HTTP on as bytes.
 var diffCases = map[string][]diffCase{
-	"gateway": slices.Concat(matchCases, pathCases, hostCases, rewriteCases, redirectCases, headerCases, retryCases, faultCases, policyCases, bodyCases, badCases, connectionCases),
-	"sidecar": slices.Concat(matchCases, hostCases, rewriteCases, redirectCases, headerCases, retryCases, faultCases),
+	"gateway": slices.Concat(matchCases, pathCases, hostCases, rewriteCases, redirectCases, headerCases, retryCases, faultCases, policyCases, bodyCases, badCases, connectionCases, corsCases),
+	"sidecar": slices.Concat(matchCases, hostCases, rewriteCases, redirectCases, headerCases, retryCases, faultCases, corsCases),
 }
 
 var matchCases = []diffCase{

@@ -27,6 +27,7 @@ const (
 	everyEnvoy      = "from outside no x-envoy-* field is let in, not only those that Envoy knows"
 	joinedLines     = "lines of one name stay apart, as the application sent them"
 	upgradeNoRetry  = "an upgrade is not retried"
+	corsEverywhere  = "a CORS policy holds for redirects and direct responses too: a page cannot read them without"
 )
 
 // knownDifferences by case.
@@ -108,5 +109,11 @@ var knownDifferences = map[string]difference{
 	"a websocket to a dead upstream":                   {why: upgradeNoRetry, ours: "HTTP/1.1 503"},
 	"an upgrade with a body":                           {why: "a request with a body is no upgrade; Envoy keeps the client waiting", ours: `body "hello"`},
 	"an upgrade to h2c":                                {why: "HTTP/2 by upgrade is taken (RFC 7540 section 3.2); Envoy ignores it", ours: "HTTP/1.1 101"},
+	"CORS: a preflight with a body":                    {why: keepsConnection, ours: "access-control-allow-methods: GET,PUT"},
+	"CORS: a preflight of a redirect":                  {why: corsEverywhere, ours: "access-control-allow-methods: GET"},
+	"CORS: a GET that is redirected":                   {why: corsEverywhere, ours: "access-control-allow-origin: https://shop.test"},
+	"CORS: a preflight of a direct response":           {why: corsEverywhere, ours: "access-control-allow-methods: GET"},
+	"CORS: a GET that is answered directly":            {why: corsEverywhere, ours: "access-control-allow-origin: https://shop.test"},
+	"CORS: anyone, and no headers asked for":           {why: "Envoy sends access-control-allow-headers without a value", ours: "access-control-allow-methods: PUT"},
 	"gRPC-Web: an answer that is no gRPC":              {why: teIsHop, ours: "connection: te"},
 }
