@@ -233,7 +233,7 @@ type Route struct {
 	Mirrors  []Mirror
 	Headers  Headers
 	CORS     *CORS // runs before everything else of the route, Redirect and Direct included
-	Origin   Key   // the object that the rule is written in, if it is not the RouteSet: "HTTPRoute default/web"
+	Origin   *Key  // the object that the rule is written in, if it is not the RouteSet: "HTTPRoute default/web"
 }
 
 // HTTPMatch is conditions that must all hold.
@@ -514,8 +514,8 @@ type Gateway struct {
 	OwnNamespace bool
 	// BackendCredential is the Secret ([Credential]) whose certificate its workloads present to Services with a Backend rule; "" none.
 	BackendCredential string
-	// Origin is the object of the Gateway API that the gateway is made from; zero for Istio's.
-	Origin Key
+	// Origin is the object of the Gateway API that the gateway is made from; nil for Istio's.
+	Origin *Key
 }
 
 // Server is one port of a gateway.

@@ -175,14 +175,10 @@ func (d *decoder) kind(w *walker, n *yaml.Node, h header) *kindInfo {
 		w.fail(CodeMissingField, n, missing, "", missing+" is missing", "every document needs apiVersion and kind")
 		return nil
 	}
-	info := kinds()[model.Kind(h.kind)]
-	group, _, _ := strings.Cut(h.apiVersion, "/")
+	info := kinds()[kindOf(h.kind, h.apiVersion)]
 	switch {
 	case info != nil && !slices.Contains(info.versions, h.apiVersion):
 		hint := "use " + info.versions[0]
-		if group == "gateway.networking.k8s.io" {
-			hint = "the Gateway API is not implemented yet: use " + info.versions[0]
-		}
 		w.fail(CodeUnknownKind, h.versionNode, "apiVersion", h.apiVersion, fmt.Sprintf("%s of %q is not supported", h.kind, h.apiVersion), hint)
 		return nil
 	case info == nil || info.kind == model.KindPod && !d.opts.Pods:
@@ -205,6 +201,9 @@ func (d *decoder) kind(w *walker, n *yaml.Node, h header) *kindInfo {
 
 func (d *decoder) decode(w *walker, n *yaml.Node, info *kindInfo) {
 	got := w.walk(n, info.schema, "", 0)
+	if info.kind == model.KindSecret {
+		w.hideValues()
+	}
 	if HasErrors(w.diags) || !got.ok {
 		return
 	}

@@ -36,7 +36,7 @@ var kinds = sync.OnceValue(func() map[model.Kind]*kindInfo {
 	b, pods := newBuilder(), newBuilder()
 	pods.open = true // written by the runtime, with status and owners
 	out := map[model.Kind]*kindInfo{}
-	for _, k := range []*kindInfo{
+	for _, k := range append(gatewayAPIKinds(), []*kindInfo{
 		{kind: model.KindNamespace, versions: []string{"v1"}, specless: true, new: func() any { return new(corev1.Namespace) }},
 		{kind: model.KindServiceAccount, versions: []string{"v1"}, namespaced: true, specless: true, new: func() any { return new(corev1.ServiceAccount) }},
 		{kind: model.KindService, versions: []string{"v1"}, namespaced: true, new: func() any { return new(corev1.Service) }},
@@ -49,7 +49,7 @@ var kinds = sync.OnceValue(func() map[model.Kind]*kindInfo {
 		{kind: model.KindWorkloadEntry, versions: networkingVersions, namespaced: true, new: func() any { return new(networking.WorkloadEntry) }},
 		{kind: model.KindPeerAuthentication, versions: securityVersions, namespaced: true, specless: true, new: func() any { return new(security.PeerAuthentication) }},
 		{kind: model.KindAuthorizationPolicy, versions: securityVersions, namespaced: true, specless: true, new: func() any { return new(security.AuthorizationPolicy) }},
-	} {
+	}...) {
 		if k.kind == model.KindPod {
 			k.schema = pods.object(k)
 		} else {
@@ -112,8 +112,6 @@ var instead = map[string]string{
 	"DaemonSet":                      "use a Deployment",
 	"Job":                            "use a Deployment, or run the command with weft exec",
 	"CronJob":                        "use a Deployment, or run the command with weft exec",
-	"ConfigMap":                      "put the values into env or args of the Deployment",
-	"Secret":                         "put certificates into files and name them in the Gateway or DestinationRule",
 	"Ingress":                        "use a Gateway and a VirtualService",
 	"IngressClass":                   "use a Gateway and a VirtualService",
 	"NetworkPolicy":                  "use an AuthorizationPolicy",
@@ -137,10 +135,6 @@ var instead = map[string]string{
 	"WasmPlugin":                     "Wasm is not implemented yet",
 	"WorkloadGroup":                  "use a WorkloadEntry for each workload",
 	"ProxyConfig":                    "not implemented yet",
-	"HTTPRoute":                      "the Gateway API is not implemented yet: use a VirtualService",
-	"GRPCRoute":                      "the Gateway API is not implemented yet: use a VirtualService",
-	"TCPRoute":                       "the Gateway API is not implemented yet: use a VirtualService",
-	"TLSRoute":                       "the Gateway API is not implemented yet: use a VirtualService",
-	"GatewayClass":                   "the Gateway API is not implemented yet: use networking.istio.io Gateway",
-	"ReferenceGrant":                 "the Gateway API is not implemented yet",
+	"UDPRoute":                       "UDP is not routed: it passes by the mesh",
+	"XBackendTrafficPolicy":          "use a DestinationRule with retryBudget",
 }

@@ -83,6 +83,14 @@ func (c *conv) convert() []model.Object {
 		return c.peerAuthentication(v)
 	case *security.AuthorizationPolicy:
 		return c.authorizationPolicy(v)
+	case *corev1.Secret:
+		return c.secret(v)
+	case *corev1.ConfigMap:
+		return c.configMap(v)
+	}
+	if c.o.Key.Kind.IsGatewayAPI() {
+		c.gatewayAPI()
+		return nil
 	}
 	c.fail(CodeUnknownKind, "kind", string(c.o.Key.Kind), "the kind has no model", "remove the object")
 	return nil

@@ -78,13 +78,19 @@ func (o *Object) Diagnostic(sev admin.Severity, code, path, value, message, hint
 	}
 }
 
-// Admin returns the object as the control socket shows it.
+// Admin returns the object as the control socket shows it, without the content of Secrets.
 func (o *Object) Admin(revision uint64) admin.Object {
 	return admin.Object{
 		APIVersion: o.APIVersion, Kind: string(o.Key.Kind), Namespace: o.Key.Namespace, Name: o.Key.Name,
-		Source: o.File, Revision: revision, Raw: o.Raw,
+		Source: o.File, Revision: revision, Raw: o.Shown(),
 	}
 }
+
+// String names the object and its file: what it holds may be secret, and belongs in no log.
+func (o Object) String() string { return o.Key.String() + " (" + o.File + ")" }
+
+// GoString is String.
+func (o Object) GoString() string { return o.String() }
 
 type position struct{ line, col int }
 

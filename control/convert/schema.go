@@ -198,7 +198,10 @@ func (b *builder) goStruct(t reflect.Type) *schema {
 	b.types[t] = s
 	allowed := support{all: true}
 	if !b.open {
-		allowed = kubeSupport(t)
+		var ok bool
+		if allowed, ok = gatewayAPISupport(t); !ok {
+			allowed = kubeSupport(t)
+		}
 	}
 	for i := range t.NumField() {
 		sf := t.Field(i)

@@ -15,12 +15,13 @@ type rule struct {
 
 // Groups of outside modules that many lines name.
 const (
-	protobuf = " google.golang.org/protobuf "
-	envoy    = " github.com/envoyproxy/go-control-plane/envoy github.com/cncf/xds/go google.golang.org/protobuf "
-	grpc     = " google.golang.org/grpc google.golang.org/genproto/googleapis/rpc/status "
-	kubeAPI  = " k8s.io/api k8s.io/apimachinery "
-	istioAPI = " istio.io/api "
-	unix     = " golang.org/x/sys/unix "
+	protobuf   = " google.golang.org/protobuf "
+	envoy      = " github.com/envoyproxy/go-control-plane/envoy github.com/cncf/xds/go google.golang.org/protobuf "
+	grpc       = " google.golang.org/grpc google.golang.org/genproto/googleapis/rpc/status "
+	kubeAPI    = " k8s.io/api k8s.io/apimachinery "
+	istioAPI   = " istio.io/api "
+	gatewayAPI = " sigs.k8s.io/gateway-api/apis "
+	unix       = " golang.org/x/sys/unix "
 )
 
 // rules is the table: what non-test files may import. Tests may import more, see testRule.
@@ -81,7 +82,8 @@ var rules = []rule{
 
 	// Control plane: configuration source → model → snapshot → xDS.
 	{"model", "spiffe", ""},
-	{"control/convert", "api/... model spiffe", protobuf + kubeAPI + istioAPI + "go.yaml.in/yaml/v3 sigs.k8s.io/yaml"},
+	{"control/convert", "api/... model spiffe", protobuf + kubeAPI + istioAPI + gatewayAPI + "go.yaml.in/yaml/v3 sigs.k8s.io/yaml"},
+	{"control/gatewayapi", "control/convert model", kubeAPI + gatewayAPI},
 	{"control/analyze", "api/... control/convert control/snapshot model spiffe", ""},
 	{"control/source", "api/... control/convert internal/backoff model", ""},
 	{"control/source/file", "api/... control/convert control/source internal/backoff model", "github.com/fsnotify/fsnotify"},
