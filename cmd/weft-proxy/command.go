@@ -42,25 +42,29 @@ type options struct {
 	hotRestartTimeout                           time.Duration
 	parentDrain, parentShutdown                 time.Duration
 	notifyFD                                    int
+	minDrain                                    time.Duration
 }
 
 // getenv reads the environment; this package is the only place that does.
 type getenv func(string) string
 
-func rootCommand(stdout, stderr io.Writer, env getenv) *cobra.Command {
+// rootCommand makes the command line; environ lists the environment as KEY=value for variables that have a prefix in common.
+func rootCommand(stdout, stderr io.Writer, env getenv, environ ...string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "weft-proxy",
 		Short:         "The data plane of Weft: a sidecar or a gateway",
+		Version:       versionText(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(proxyCommand(xds.Sidecar, env), proxyCommand(xds.Router, env), versionCommand())
+	root.SetVersionTemplate("weft-proxy {{.Version}}\n")
+	root.AddCommand(proxyCommand(xds.Sidecar, env, environ), proxyCommand(xds.Router, env, environ), waitCommand(), drainCommand(), versionCommand())
 	return root
 }
 
-func proxyCommand(role xds.NodeType, env getenv) *cobra.Command {
+func proxyCommand(role xds.NodeType, env getenv, environ []string) *cobra.Command {
 	use, short := "sidecar", "Run the proxy beside a workload"
 	if role == xds.Router {
 		use, short = "gateway", "Run the proxy at an edge of the mesh"
@@ -71,6 +75,7 @@ func proxyCommand(role xds.NodeType, env getenv) *cobra.Command {
 		Short: short,
 		Long: short + ".\n\nIt takes its configuration and certificates from the control plane at --xds, keeps both in --state-dir,\n" +
 			"and serves from there while the control plane is away. SIGTERM drains, a second one ends it at once.\n" +
+			"In an injected pod everything is known from the environment and the files that Kubernetes mounts.\n" +
 			"SIGUSR2 starts its file again, which takes over the listening sockets (--hot-restart); then this process drains and ends.",
 		Example: "  weft-proxy " + use + " --id reviews-1 --namespace default --ip 10.0.0.7 --service-account reviews \\\n" +
 			"    --label app=reviews --label version=v1 --xds weft.weft-system.svc:15012 \\\n" +
@@ -78,7 +83,11 @@ func proxyCommand(role xds.NodeType, env getenv) *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			level := new(slog.LevelVar)
-			set, err := o.settings(role, level, cmd.ErrOrStderr())
+			pod, err := o.readPod(env, environ, cmd.Flags().Changed, "/")
+			if err != nil {
+				return err
+			}
+			set, err := o.settings(role, level, cmd.ErrOrStderr(), pod)
 			if err != nil {
 				return err
 			}
@@ -124,6 +133,7 @@ func (o *options) register(c *cobra.Command, env getenv) {
 	f.IntVar(&o.metricsPort, "metrics-port", server.MetricsPort, "port of the proxy's metrics; 0: none")
 	f.IntVar(&o.concurrency, "concurrency", 0, "threads that run Go code; 0: as the CPU limit allows, at most 2")
 	f.DurationVar(&o.drain, "drain-duration", server.DefaultDrain, "how long connections may go on after SIGTERM")
+	f.DurationVar(&o.minDrain, "min-drain-duration", server.DefaultMinDrain, "how long the proxy stays after SIGTERM at least, also if no connection is open")
 	f.IntVar(&o.maxConnections, "max-connections", 0, "bound on open connections of clients, others are closed at once; 0: three quarters of the descriptors")
 	f.Int64Var(&o.maxStreams, "max-requests", 0, "bound on requests that run at once, others are answered with 503; 0: none")
 	f.StringVar(&o.memoryLimit, "memory-limit", "", "bytes, with Ki, Mi or Gi if you like, above which requests and then connections are turned away (default: the cgroup's limit)")
@@ -151,7 +161,7 @@ func or(a, b string) string {
 }
 
 // settings checks the flags and turns them into the server's settings.
-func (o *options) settings(role xds.NodeType, level *slog.LevelVar, stderr io.Writer) (*server.Settings, error) {
+func (o *options) settings(role xds.NodeType, level *slog.LevelVar, stderr io.Writer, pod podSettings) (*server.Settings, error) {
 	l, err := admin.ParseLevel(o.level)
 	if err != nil {
 		return nil, fmt.Errorf("--log-level: %w", err)
@@ -165,7 +175,8 @@ func (o *options) settings(role xds.NodeType, level *slog.LevelVar, stderr io.Wr
 		Role: role, Name: o.id, Namespace: o.namespace, IP: ip, ServiceAccount: o.serviceAccount, Workload: o.workload,
 		TrustDomain: o.trustDomain, Domain: o.domain, Cluster: o.cluster, XDS: o.xds, StateDir: o.stateDir, AccessLogFile: o.accessLog,
 		Status: port(o.statusPort), Ready: port(o.readyPort), Metrics: port(o.metricsPort),
-		AppMetrics: o.appMetrics, Drain: o.drain, MinDrain: min(server.DefaultMinDrain, o.drain),
+		AppMetrics: o.appMetrics, Drain: o.drain, MinDrain: min(max(o.minDrain, time.Millisecond), o.drain),
+		Metadata: pod.metadata, AppProbes: pod.probes,
 		HotRestart: o.hotRestart, HotRestartTimeout: o.hotRestartTimeout, ParentDrain: o.parentDrain, ParentShutdown: o.parentShutdown,
 		Log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})), Level: level,
 	}
@@ -179,7 +190,7 @@ func (o *options) settings(role xds.NodeType, level *slog.LevelVar, stderr io.Wr
 	if o.adminPort != 0 {
 		s.Admin = "127.0.0.1:" + strconv.Itoa(o.adminPort)
 	}
-	if role == xds.Sidecar {
+	if role == xds.Sidecar && !pod.in { // in a pod capture knows us by our user: marks need CAP_NET_ADMIN
 		s.Mark = server.Mark
 	}
 	s.DNSCapture = o.dnsCapture
@@ -191,10 +202,17 @@ func (o *options) settings(role xds.NodeType, level *slog.LevelVar, stderr io.Wr
 	if s.Labels, err = parseLabels(o.labels); err != nil {
 		return nil, err
 	}
+	for k, v := range pod.labels {
+		if _, ok := s.Labels[k]; !ok {
+			s.Labels[k] = v
+		}
+	}
 	if s.Inherited, err = inherited(o.inherit); err != nil {
 		return nil, err
 	}
-	if o.caRoot != "" {
+	if o.caRoot != "" && pod.in {
+		s.CARootsFile = o.caRoot // kubelet replaces it when the authority's root changes
+	} else if o.caRoot != "" {
 		if s.CARoots, err = os.ReadFile(o.caRoot); err != nil {
 			return nil, fmt.Errorf("--ca-root: %w", err)
 		}
@@ -264,6 +282,11 @@ func inherited(list []string) (map[uint16]net.Listener, error) {
 	return out, nil
 }
 
+func versionText() string {
+	v := version.Get()
+	return fmt.Sprintf("%s (%s, %s/%s)", v.Version, v.Go, runtime.GOOS, runtime.GOARCH)
+}
+
 func versionCommand() *cobra.Command {
 	var output string
 	c := &cobra.Command{
@@ -272,15 +295,14 @@ func versionCommand() *cobra.Command {
 		Example: "  weft-proxy version -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := version.Get()
 			switch output {
 			case "":
-				fmt.Fprintf(cmd.OutOrStdout(), "weft-proxy %s (%s, %s/%s)\n", v.Version, v.Go, runtime.GOOS, runtime.GOARCH)
+				fmt.Fprintln(cmd.OutOrStdout(), "weft-proxy "+versionText())
 				return nil
 			case "json":
 				e := json.NewEncoder(cmd.OutOrStdout())
 				e.SetIndent("", "  ")
-				return e.Encode(v)
+				return e.Encode(version.Get())
 			}
 			return fmt.Errorf("-o %q: want json", output)
 		},

@@ -17,7 +17,7 @@ func main() {
 }
 
 func run(args []string) error {
-	cmd := rootCommand(os.Stdout, os.Stderr, os.Getenv)
+	cmd := rootCommand(os.Stdout, os.Stderr, os.Getenv, os.Environ()...)
 	cmd.SetArgs(args)
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)

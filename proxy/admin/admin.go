@@ -91,6 +91,10 @@ type Settings struct {
 	Quit  func()
 	// AppMetrics is the URL of the application's own metrics, added to those of Status; "": none.
 	AppMetrics string
+	// AppProbes are probes of the application by the path of Status that calls them (see [ParseAppProbes]); AppIP is
+	// where it is called, the pod's address; zero: 127.0.0.1.
+	AppProbes map[string]AppProbe
+	AppIP     netip.Addr
 	// Listen replaces net.Listen; for tests.
 	Listen func(network, address string) (net.Listener, error)
 	Log    *slog.Logger

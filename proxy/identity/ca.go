@@ -39,6 +39,8 @@ type CA struct {
 	Address string
 	// Roots verify the server until the first certificate came; afterwards the served roots count too.
 	Roots *x509.CertPool
+	// RootsNow, if set, is asked instead of Roots at each connection: for a file that changes.
+	RootsNow func() *x509.CertPool
 	// ServerName is the DNS name the server must prove; default [DefaultServerName].
 	ServerName string
 	// Token returns the bearer token for the first certificate; it is asked for each try.
@@ -54,10 +56,17 @@ func (c *CA) check() error {
 	if _, _, err := net.SplitHostPort(c.Address); err != nil {
 		return fmt.Errorf("identity: certificate authority address %q: %w", c.Address, err)
 	}
-	if c.Roots == nil {
+	if c.Roots == nil && c.RootsNow == nil {
 		return errors.New("identity: certificate authority: no roots to verify it with")
 	}
 	return nil
+}
+
+func (c *CA) roots() *x509.CertPool {
+	if c.RootsNow != nil {
+		return c.RootsNow()
+	}
+	return c.Roots
 }
 
 // dialOptions is our dialer, if there is one.
@@ -201,7 +210,7 @@ func (s *Source) verifyServer(cs tls.ConnectionState, name string) error {
 	opts := x509.VerifyOptions{DNSName: name, Intermediates: inter, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	var errs []error
 	if s.set.CA != nil {
-		opts.Roots = s.set.CA.Roots
+		opts.Roots = s.set.CA.roots()
 		_, err := cs.PeerCertificates[0].Verify(opts)
 		if err == nil {
 			return nil

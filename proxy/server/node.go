@@ -14,14 +14,18 @@ func (s *Settings) node() *corev3.Node {
 	for k, v := range s.Labels {
 		labels[k] = structpb.NewStringValue(v)
 	}
-	f := map[string]*structpb.Value{
-		"LABELS":       structpb.NewStructValue(&structpb.Struct{Fields: labels}),
-		"INSTANCE_IPS": structpb.NewStringValue(s.IP.String()),
+	f := map[string]*structpb.Value{}
+	for k, v := range s.Metadata {
+		f[k] = structpb.NewStringValue(v)
 	}
 	for k, v := range map[string]string{
 		"NAME": s.Name, "NAMESPACE": s.Namespace, "SERVICE_ACCOUNT": s.ServiceAccount, "WORKLOAD_NAME": s.Workload, "CLUSTER_ID": s.Cluster,
 	} {
 		f[k] = structpb.NewStringValue(v)
+	}
+	f["LABELS"] = structpb.NewStructValue(&structpb.Struct{Fields: labels})
+	if f["INSTANCE_IPS"] == nil {
+		f["INSTANCE_IPS"] = structpb.NewStringValue(s.IP.String())
 	}
 	if s.Role == xds.Sidecar {
 		f["INTERCEPTION_MODE"] = structpb.NewStringValue("REDIRECT")

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
+	"weft.mesh/weft/proxy/admin"
 	"weft.mesh/weft/proxy/identity"
 	"weft.mesh/weft/proxy/stream"
 	"weft.mesh/weft/spiffe"
@@ -51,9 +52,14 @@ type Settings struct {
 	Domain         string // DNS domain of the cluster; default cluster.local
 	Cluster        string // cluster ID; default Kubernetes
 
-	XDS     string                 // host:port of the control plane
-	CARoots []byte                 // PEM; verify the control plane until the first certificate came
-	Token   func() (string, error) // join token; nil: none
+	// Metadata of the node beyond what the fields above say, by Istio's keys (MESH_ID, NETWORK, OWNER …).
+	Metadata map[string]string
+
+	XDS     string // host:port of the control plane
+	CARoots []byte // PEM; verify the control plane until the first certificate came
+	// CARootsFile, if set, is read instead of CARoots, again when it changed.
+	CARootsFile string
+	Token       func() (string, error) // join token, asked for at each use; nil: none
 	// StateDir keeps identity and last-good configuration; "": nothing is kept.
 	StateDir string
 	// Inherited are sockets bound before, by port.
@@ -64,6 +70,8 @@ type Settings struct {
 	Admin, Status, Ready, Metrics string
 	// AppMetrics is the URL of the application's metrics for the merged page; "": none.
 	AppMetrics string
+	// AppProbes are the application's probes that kubelet makes through Status, by path.
+	AppProbes map[string]admin.AppProbe
 	// DNSServer resolves the names of DNS clusters; zero: the servers of the system.
 	DNSServer netip.AddrPort
 	// DNSCapture tells the control plane that our workload gets its names from the mesh,
