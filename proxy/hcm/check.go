@@ -20,7 +20,7 @@ func (x *exchange) check() *filter.Reply {
 	if disguised(req.Method) {
 		return &replyBadMethod
 	}
-	if !validAuthority(req.Authority) {
+	if !req.AsRead() && !validAuthority(req.Authority) { // whatever a codec vouches for is valid here
 		return &replyBadHost
 	}
 	if cfg.StripHostPort {

@@ -52,7 +52,7 @@ func (x *clientExchange) head(r *stream.Request, end bool) error {
 	if len(target) == 0 {
 		target = rootPath
 	}
-	if !stream.ValidToken(r.Method) || !stream.ValidTarget(target) || !stream.ValidValue(r.Authority) || bytes.IndexByte(r.Authority, ' ') >= 0 {
+	if !r.AsRead() && (!stream.ValidToken(r.Method) || !stream.ValidTarget(target) || !stream.ValidValue(r.Authority) || bytes.IndexByte(r.Authority, ' ') >= 0) {
 		return errInjection
 	}
 	w := &x.w

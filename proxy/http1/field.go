@@ -100,28 +100,54 @@ const (
 
 // parseFields parses the lines of a head or of trailers (each ends in CRLF) into f and ctl, up to and including
 // the empty line: used is their length. Without an empty line used is 0, and f has the lines that are whole.
-func parseFields(b []byte, f *stream.Fields, ctl *control, max int) (used int, err *protoError) {
-	rest := b
+// memo, if there is one, saves looking at names byte by byte; strange counts the lines in which it did not help.
+func parseFields(b []byte, f *stream.Fields, ctl *control, max int, memo *names) (used, strange int, err *protoError) {
+	rest, at := b, 0
 	for n := 0; ; n++ {
+		if len(rest) >= 2 && rest[0] == '\r' && rest[1] == '\n' {
+			return len(b) - len(rest) + 2, strange, nil
+		}
+		if name := memo.match(rest, &at); name != nil {
+			if end := plainLine(rest, int(name.n)); end > 0 {
+				if n >= max {
+					return 0, strange, refuse(431, detailsTooMany)
+				}
+				if name.kind == other {
+					f.AppendLine(rest[:end], int(name.n)-len(": "))
+				} else if err := ctl.known(name.kind, rest[:name.n-2], rest[name.n:end-2], f); err != nil {
+					return 0, strange, err
+				}
+				rest = rest[end:]
+				continue
+			}
+		} else {
+			strange++
+		}
 		end := bytes.IndexByte(rest, '\n')
 		if end < 0 {
-			return 0, nil
+			return 0, strange, nil
 		}
 		if end < 1 || rest[end-1] != '\r' {
-			return 0, refuse(400, detailsCodec) // bare LF
-		}
-		line := rest[:end-1]
-		rest = rest[end+1:]
-		if len(line) == 0 {
-			return len(b) - len(rest), nil
+			return 0, strange, refuse(400, detailsCodec) // bare LF
 		}
 		if n >= max {
-			return 0, refuse(431, detailsTooMany)
+			return 0, strange, refuse(431, detailsTooMany)
 		}
-		if err := parseField(line, f, ctl); err != nil {
-			return 0, err
+		if err := parseField(rest[:end-1], f, ctl); err != nil {
+			return 0, strange, err
 		}
+		rest = rest[end+1:]
 	}
+}
+
+// plainLine is the length of the line that b begins with, if its value begins at from, has no control characters and no spaces
+// around it, and CRLF follows; else 0.
+func plainLine(b []byte, from int) int {
+	end := from + stream.PlainLen(b[from:])
+	if end+2 > len(b) || b[end] != '\r' || b[end+1] != '\n' || end > from && (b[from] == ' ' || b[end-1] == ' ') {
+		return 0
+	}
+	return end + 2
 }
 
 func parseField(line []byte, f *stream.Fields, ctl *control) *protoError {
@@ -138,14 +164,23 @@ func parseField(line []byte, f *stream.Fields, ctl *control) *protoError {
 	}
 	k := lookup(name)
 	switch {
-	case k == other:
+	case k != other:
+		return ctl.known(k, name, value, f)
+	case colon+2+len(value) == len(line) && line[colon+1] == ' ':
+		f.AppendLine(line[:len(line)+len("\r\n")], colon)
+	default:
 		f.AppendChecked(name, value)
-		return nil
-	case !ctl.take(k, value):
+	}
+	return nil
+}
+
+// known deals with a field that means something to the codec.
+func (c *control) known(k known, name, value []byte, f *stream.Fields) *protoError {
+	if !c.take(k, value) {
 		f.Append(name, value)
 	}
-	if ctl.bad != "" {
-		return refuse(400, ctl.bad)
+	if c.bad != "" {
+		return refuse(400, c.bad)
 	}
 	return nil
 }
@@ -277,7 +312,7 @@ func parseLength(v []byte) int64 {
 func parseTrailers(b []byte, f *stream.Fields, max int) *protoError {
 	f.Reset()
 	var ctl control
-	if _, err := parseFields(b, f, &ctl, max); err != nil {
+	if _, _, err := parseFields(b, f, &ctl, max, nil); err != nil {
 		return err
 	}
 	f.Del("content-length")

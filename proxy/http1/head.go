@@ -57,9 +57,13 @@ func parseRequest(b []byte, r *stream.Request, ctl *control, maxFields int) (int
 		return 0, err
 	}
 	lines := b[eol+1:]
-	n, err := parseFields(lines, &r.Fields, ctl, maxFields)
+	memo := requestNames.place(lines)
+	n, strange, err := parseFields(lines, &r.Fields, ctl, maxFields, memo.Load())
 	if err != nil || n == 0 {
 		return 0, err
+	}
+	if strange > 0 {
+		learn(memo, lines[:n])
 	}
 	if ctl.robs {
 		return 0, refuse(400, detailsConnection)
@@ -70,6 +74,7 @@ func parseRequest(b []byte, r *stream.Request, ctl *control, maxFields int) (int
 	if err := requestHost(r, ctl); err != nil {
 		return 0, err
 	}
+	r.Vouch()
 	return eol + 1 + n, requestFraming(r, ctl)
 }
 
@@ -213,9 +218,13 @@ func parseResponse(b []byte, r *stream.Response, ctl *control, maxFields int) (i
 		return 0, err
 	}
 	lines := b[eol+1:]
-	n, err := parseFields(lines, &r.Fields, ctl, maxFields)
+	memo := responseNames.place(lines)
+	n, strange, err := parseFields(lines, &r.Fields, ctl, maxFields, memo.Load())
 	if err != nil || n == 0 {
 		return 0, err
+	}
+	if strange > 0 {
+		learn(memo, lines[:n])
 	}
 	if ctl.listed {
 		dropListed(lines[:n-2], &r.Fields)

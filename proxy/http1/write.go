@@ -37,6 +37,10 @@ func (w *writer) release() {
 }
 
 func (w *writer) str(s string) {
+	if w.mem != nil && len(s) <= len(w.mem)-w.n { // and w.err is nil
+		w.n += copy(w.mem[w.n:], s)
+		return
+	}
 	for len(s) > 0 && w.err == nil {
 		n := copy(w.room(), s)
 		w.n += n
@@ -45,6 +49,10 @@ func (w *writer) str(s string) {
 }
 
 func (w *writer) bytes(p []byte) {
+	if w.mem != nil && len(p) <= len(w.mem)-w.n {
+		w.n += copy(w.mem[w.n:], p)
+		return
+	}
 	for len(p) > 0 && w.err == nil {
 		n := copy(w.room(), p)
 		w.n += n
@@ -146,53 +154,20 @@ func (w *writer) line(name, value []byte) {
 func (w *writer) fields(f *stream.Fields) bool {
 	all := f.All()
 	for i := 0; i < len(all); {
-		l := &all[i]
-		if !l.Checked() {
-			if lookup(l.Name) == other && !w.field(l.Name, l.Value) {
-				return false
-			}
-			i++
+		if text, next := f.Run(i); text != nil {
+			w.bytes(text)
+			i = next
 			continue
 		}
-		j := i + 1
-		if tidy(l) {
-			n := len(l.Name) + 2 + len(l.Value)
-			for ; j < len(all) && all[j].Checked() && follows(&all[j-1], &all[j]) && tidy(&all[j]); j++ {
-				more := 2 + len(all[j].Name) + 2 + len(all[j].Value)
-				if cap(l.Name) < n+more {
-					break
-				}
-				n += more
-			}
-			w.bytes(l.Name[:n]) // all of it is in the buffer of the first name
-			w.str("\r\n")
-		} else {
+		switch l := &all[i]; {
+		case l.Checked():
 			w.line(l.Name, l.Value)
+		case lookup(l.Name) == other && !w.field(l.Name, l.Value):
+			return false
 		}
-		i = j
+		i++
 	}
 	return true
-}
-
-// tidy tells that a checked field stands in its buffer as "name: value". The name's capacity tells how far that buffer goes:
-// other codecs' fields, and ours, may lie anywhere.
-func tidy(l *stream.Field) bool {
-	n := len(l.Name)
-	if len(l.Value) == 0 || cap(l.Name) < n+2+len(l.Value) {
-		return false
-	}
-	b := l.Name[:n+3]
-	return &b[n+2] == &l.Value[0] && b[n] == ':' && b[n+1] == ' '
-}
-
-// follows tells that b is the next line of the same head: nothing but CRLF lies between. a is tidy.
-func follows(a, b *stream.Field) bool {
-	n := len(a.Name) + 2 + len(a.Value)
-	if len(b.Name) == 0 || cap(a.Name) < n+3 {
-		return false
-	}
-	m := a.Name[:n+3]
-	return &m[n+2] == &b.Name[0] && m[n] == '\r' && m[n+1] == '\n'
 }
 
 // trailers sends the last chunk and the trailer lines.

@@ -6,7 +6,7 @@ import "unsafe"
 // that belongs to the message and must not be written to or kept.
 type Field struct {
 	Name, Value []byte
-	checked     check
+	checked     check // what is known of it
 }
 
 // check is what the codec that read a field vouches for.
@@ -15,18 +15,32 @@ type check uint8
 const (
 	checkedName  check = 1 << iota // a token, and no field that concerns the connection or the framing
 	checkedValue                   // as ValidValue says
+	wholeLine                      // Name lies in memory that reads "name: value\r\n", see [Fields.AppendLine]
 )
+
+const checked = checkedName | checkedValue
 
 // Checked tells that the field is as a codec has read it off the wire, and that it
 // found it fit to be sent on in HTTP/1: see [Fields.AppendChecked].
-func (l *Field) Checked() bool { return l.checked == checkedName|checkedValue }
+func (l *Field) Checked() bool { return l.checked&checked == checked }
 
 // Fields is an ordered list of header fields. Repeated names stay separate
 // lines in their order. The zero value is empty and ready; Reset keeps memory.
 //
 // Pseudo-fields (:method, :path, …), Host and hop-by-hop fields are never in
 // it: codecs move them into Request and Response or drop them (RFC 9110 section 7.6.1).
-type Fields struct{ list []Field }
+type Fields struct {
+	list []Field
+	// lens has a bit for each length of a name that was ever in list, the last one for all that are longer: most searches end here.
+	lens uint64
+}
+
+func lenBit(n int) uint64 { return 1 << (uint(min(n, 63)) & 63) }
+
+// MayHave is false if no name is n bytes long or longer.
+func (f *Fields) MayHave(n int) bool { return f.lens>>(uint(min(n, 63))&63) != 0 }
+
+func (f *Fields) lacks(name string) bool { return f.lens&lenBit(len(name)) == 0 }
 
 // Len is the number of lines.
 func (f *Fields) Len() int { return len(f.list) }
@@ -40,11 +54,14 @@ func (f *Fields) All() []Field { return f.list }
 // Reset empties the list and keeps its memory.
 func (f *Fields) Reset() {
 	clear(f.list)
-	f.list = f.list[:0]
+	f.list, f.lens = f.list[:0], 0
 }
 
 // Get returns the first value of name (any case), nil if there is none.
 func (f *Fields) Get(name string) []byte {
+	if f.lacks(name) {
+		return nil
+	}
 	for i := range f.list {
 		if EqualFold(f.list[i].Name, name) {
 			return f.list[i].Value
@@ -55,6 +72,9 @@ func (f *Fields) Get(name string) []byte {
 
 // Has tells whether name is present, with whatever value.
 func (f *Fields) Has(name string) bool {
+	if f.lacks(name) {
+		return false
+	}
 	for i := range f.list {
 		if EqualFold(f.list[i].Name, name) {
 			return true
@@ -65,15 +85,50 @@ func (f *Fields) Has(name string) bool {
 
 // Append adds a line whose bytes the caller keeps alive and unchanged for as long as the message.
 func (f *Fields) Append(name, value []byte) {
+	f.lens |= lenBit(len(name))
 	f.list = append(f.list, Field{Name: name, Value: value})
 }
 
 // AppendChecked is Append for a field whose name is a token that is none of the codecs' own (Connection,
 // Transfer-Encoding…) and whose value is valid ([ValidToken], [ValidValue]), so that whoever sends it need
-// not look again. Only codecs may call it, for what they have parsed; a value that is set later is not checked.
+// not look again. Only codecs may call it for what they have parsed, and others for names and values that they have made
+// themselves and that cannot be anything else; a value that is set later is not checked.
 func (f *Fields) AppendChecked(name, value []byte) {
-	f.list = append(f.list, Field{name, value, checkedName | checkedValue})
+	f.lens |= lenBit(len(name))
+	f.list = append(f.list, Field{name, value, checked})
 }
+
+// AppendLine is AppendChecked for a field whose line is in memory as HTTP/1 writes it: line is "name: value\r\n", with
+// exactly one space, and name is the length of the name. Lines that lie behind one another in the
+// same memory are sent in one go: see [Fields.Run].
+func (f *Fields) AppendLine(line []byte, name int) {
+	f.lens |= lenBit(name)
+	f.list = append(f.list, Field{line[:name], line[name+2 : len(line)-2 : len(line)-2], checked | wholeLine})
+}
+
+// Run is the text of line i as HTTP/1 writes it, and of the lines that follow it in the list as well as in memory; next is
+// the line behind them. Nil: line i is not there as text.
+func (f *Fields) Run(i int) (text []byte, next int) {
+	l := &f.list[i]
+	if l.checked != checked|wholeLine {
+		return nil, i
+	}
+	n := len(l.Name) + len(l.Value) + 4
+	for next = i + 1; next < len(f.list); next++ {
+		m := &f.list[next]
+		if m.checked != checked|wholeLine || addr(m.Name) != addr(l.Name)+uintptr(n) {
+			break
+		}
+		more := n + len(m.Name) + len(m.Value) + 4
+		if more > cap(l.Name) {
+			break // other memory that happens to lie behind
+		}
+		n = more
+	}
+	return l.Name[:n], next
+}
+
+func addr(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
 
 // Add adds a line. The strings are aliased, not copied.
 func (f *Fields) Add(name, value string) { f.Append(bytesOf(name), bytesOf(value)) }
@@ -83,6 +138,10 @@ func (f *Fields) Set(name, value string) { f.SetBytes(name, bytesOf(value)) }
 
 // SetBytes is Set with a value that the caller keeps alive and unchanged.
 func (f *Fields) SetBytes(name string, value []byte) {
+	if f.lacks(name) {
+		f.Append(bytesOf(name), value)
+		return
+	}
 	for i := range f.list {
 		if EqualFold(f.list[i].Name, name) {
 			f.SetAt(i, value)
@@ -96,7 +155,7 @@ func (f *Fields) SetBytes(name string, value []byte) {
 // SetAt replaces the value of line i by one that the caller keeps alive and unchanged.
 func (f *Fields) SetAt(i int, value []byte) {
 	f.list[i].Value = value
-	f.list[i].checked &^= checkedValue
+	f.list[i].checked &^= checkedValue | wholeLine
 }
 
 // DelFunc removes the lines that drop says.
@@ -119,7 +178,11 @@ func (f *Fields) DelFunc(drop func(Field) bool) {
 }
 
 // Del removes all lines of name.
-func (f *Fields) Del(name string) { f.del(name, 0) }
+func (f *Fields) Del(name string) {
+	if !f.lacks(name) {
+		f.del(name, 0)
+	}
+}
 
 func (f *Fields) del(name string, from int) {
 	keep := f.list[:from]

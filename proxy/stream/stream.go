@@ -11,6 +11,7 @@ package stream
 import (
 	"io"
 	"time"
+	"unsafe"
 )
 
 // Proto is the HTTP version of a message.
@@ -55,7 +56,28 @@ type Request struct {
 	Upgrade []byte
 	// HasTrailers tells that the client announced "te: trailers".
 	TETrailers bool
+
+	read start // as a codec has read it
 }
+
+// start is where the parts of a request's first lines were, and how long.
+type start struct {
+	method, path, authority          *byte
+	methodLen, pathLen, authorityLen int
+}
+
+func (r *Request) start() start {
+	return start{
+		unsafe.SliceData(r.Method), unsafe.SliceData(r.Path), unsafe.SliceData(r.Authority), len(r.Method), len(r.Path), len(r.Authority),
+	}
+}
+
+// Vouch is for a codec that has made sure that Method is a token, that Path is a valid target or empty, and that Authority is a
+// valid host or empty ([ValidToken], [ValidTarget], [ValidHost]), and whose memory does not change during the exchange.
+func (r *Request) Vouch() { r.read = r.start() }
+
+// AsRead tells that method, path and authority still are what [Request.Vouch] was about.
+func (r *Request) AsRead() bool { return r.read.method != nil && r.read == r.start() }
 
 // Reset makes the request empty and keeps memory.
 func (r *Request) Reset() {

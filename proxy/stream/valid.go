@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 )
 
 // Classes of bytes.
@@ -55,6 +56,9 @@ func TokenByte(c byte) bool { return class[c]&isToken != 0 }
 // '#', and not empty. Bytes above ASCII, and broken escapes in the path, are refused, because
 // servers disagree about them; many take a broken escape in the query for what it is.
 func ValidTarget(b []byte) bool {
+	if plainTarget(b) {
+		return true
+	}
 	if !all(b, isTarget) {
 		return false
 	}
@@ -70,6 +74,23 @@ func ValidTarget(b []byte) bool {
 	return true
 }
 
+// plainTarget is true only if all bytes are of the printable ones in ASCII, without '#' and '%'.
+func plainTarget(b []byte) bool {
+	if len(b) < 8 {
+		return false
+	}
+	bad := notTarget(binary.LittleEndian.Uint64(b[len(b)-8:]))
+	for i := 0; i < len(b)-8; i += 8 {
+		bad |= notTarget(binary.LittleEndian.Uint64(b[i:]))
+	}
+	return bad == 0
+}
+
+func notTarget(x uint64) uint64 {
+	del, hash, percent := x^0x7f*ones, x^'#'*ones, x^'%'*ones
+	return (x | x - 0x21*ones | (del-ones)&^del | (hash-ones)&^hash | (percent-ones)&^percent) & highs
+}
+
 // ValidHost tells whether b is host [ ":" port ] without user info (RFC 3986 section 3.2), and not
 // empty: an IP literal in brackets, or a name with whole escapes; a port of up to 65535, which may be empty.
 func ValidHost(b []byte) bool {
@@ -79,8 +100,12 @@ func ValidHost(b []byte) bool {
 	if b[0] == '[' {
 		return validLiteral(b)
 	}
-	for i, c := range b {
-		switch {
+	plain := 0
+	for plain < len(b) && class[b[plain]]&isHost != 0 && b[plain] != '%' {
+		plain++
+	}
+	for i := plain; i < len(b); i++ {
+		switch c := b[i]; {
 		case c == ':':
 			return i > 0 && validPort(b[i+1:])
 		case class[c]&isHost == 0:
@@ -158,6 +183,19 @@ func validSlow(b []byte) bool {
 		}
 	}
 	return true
+}
+
+// PlainLen is how many bytes of text b begins with: it ends at the first control character.
+func PlainLen(b []byte) int {
+	i := 0
+	for ; i+8 <= len(b); i += 8 {
+		if bad := suspicious(binary.LittleEndian.Uint64(b[i:])); bad != 0 {
+			return i + bits.TrailingZeros64(bad)/8
+		}
+	}
+	for ; i < len(b) && b[i] >= ' ' && b[i] != 0x7f; i++ {
+	}
+	return i
 }
 
 // TokenLen is the length of the token that b begins with, which may be 0.
