@@ -89,6 +89,9 @@ var rules = []rule{
 	{"control/source/file", "api/... control/convert control/source internal/backoff model", "github.com/fsnotify/fsnotify"},
 	{"control/source/store", "api/... control/convert control/source internal/backoff model", "go.etcd.io/bbolt"},
 	{"control/source/merge", "api/... control/convert control/source model", ""},
+	{"control/source/kube", "api/... control/convert control/kube/kubeclient control/source model", kubeAPI + "k8s.io/client-go k8s.io/klog/v2 github.com/go-logr/logr"},
+	{"control/kube/kubeclient", "", kubeAPI + "k8s.io/client-go"},
+	{"control/kube/kubetest", "", "k8s.io/client-go"}, // for tests only
 	{"control/source/sourcetest", "api/... control/convert control/source model", ""},
 	{"control/snapshot", "model spiffe", ""},
 	{"control/translate", "control/snapshot model spiffe xds", envoy + istioAPI},
