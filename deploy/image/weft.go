@@ -80,3 +80,6 @@ func Host(binary, at string) Platform {
 		{Path: "/tmp", Kind: Directory, Mode: 0o1777},
 	}}
 }
+
+// HostArchitecture is that of this machine, as images name it.
+const HostArchitecture = runtime.GOARCH
