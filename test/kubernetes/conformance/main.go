@@ -124,7 +124,7 @@ func (s suite) install(ctx context.Context) error {
 	if s.bed.Kubectl(ctx, nil, "-n", "weft-system", "get", "deployment", "weft") == nil {
 		return nil
 	}
-	return s.command(ctx, filepath.Join(s.bed.Dir, "weft-images", "programs", image.HostArchitecture, "weft"), "install", "--set", "image.tag=test")
+	return s.command(ctx, filepath.Join(s.bed.Dir, "weft-images", "programs", image.HostArchitecture, "weft"), "install", "--set", "global.tag=test")
 }
 
 // test runs the suite. The report is written only for a whole run: one with other flags says nothing of conformance.
