@@ -184,6 +184,11 @@ const (
 	UserAgent               = "weft-proxy"
 	MetadataIstio           = "istio"
 	MetadataTransport       = "envoy.transport_socket_match"
+	// MetadataWeft holds what routes say to weft-proxy only; an Envoy passes it by.
+	MetadataWeft = "weft.mesh"
+	// MetadataDropPort (a bool under MetadataWeft) leaves the port out of a redirect's Location, where port_redirect
+	// names the scheme's default.
+	MetadataDropPort = "redirect_without_port"
 )
 
 // ALPN protocols of mTLS between sidecars.

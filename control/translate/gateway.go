@@ -273,6 +273,9 @@ func (b *gatewayBuilder) manager(p *gatewayPort, table string) *listenerv3.Filte
 
 // addTarget notes the cluster of a destination, if there is such a service and subset.
 func (b *gatewayBuilder) addTarget(r *router, d *model.Destination) {
+	if d.Unresolved {
+		return
+	}
 	svc := r.service(d.Host)
 	if svc == nil {
 		return

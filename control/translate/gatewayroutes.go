@@ -13,7 +13,8 @@ import (
 type gatewayHost struct {
 	host     string
 	routes   []*routev3.Route
-	redirect bool // all of its servers send clients to https
+	sets     []*model.RouteSet // whose routes these are
+	redirect bool              // all of its servers send clients to https
 }
 
 // table makes the route table of some servers of a listener. Route sets for the
@@ -37,6 +38,7 @@ func (b *gatewayBuilder) table(name string, servers []serverRef, p *gatewayPort)
 		}
 		t.VirtualHosts = append(t.VirtualHosts, vh)
 	}
+	t.VirtualHosts = append(t.VirtualHosts, misdirected(servers, t.VirtualHosts)...)
 	if len(t.VirtualHosts) == 0 {
 		t.VirtualHosts = []*routev3.VirtualHost{notFound(servers[0].Port)}
 	}
@@ -100,20 +102,13 @@ func (b *gatewayBuilder) routeSets(servers []serverRef) []*model.RouteSet {
 // addRoutes appends a set's routes to a host, unless an earlier set's last
 // route takes everything already or the set was added by another server.
 func (b *gatewayBuilder) addRoutes(h *gatewayHost, rs *model.RouteSet, sv serverRef, p *gatewayPort) {
-	if n := len(h.routes); n > 0 && (catchAll(h.routes[n-1].Match) || b.has(h, rs)) {
+	if n := len(h.routes); n > 0 && (catchAll(h.routes[n-1].Match) || slices.Contains(h.sets, rs)) {
 		return
 	}
+	h.sets = append(h.sets, rs)
 	r := b.router(sv.Port, sv.key())
 	h.routes = append(h.routes, r.httpRoutes(rs)...)
 	routeHosts(rs, func(d *model.Destination) { b.addTarget(r, d) })
-}
-
-// has tells whether routes of the set are among the host's.
-func (b *gatewayBuilder) has(h *gatewayHost, rs *model.RouteSet) bool {
-	config := configMetadata(rs).FilterMetadata[xds.MetadataIstio].Fields["config"].GetStringValue()
-	return slices.ContainsFunc(h.routes, func(r *routev3.Route) bool {
-		return r.Metadata.GetFilterMetadata()[xds.MetadataIstio].GetFields()["config"].GetStringValue() == config
-	})
 }
 
 func (r serverRef) redirects() bool { return r.TLS != nil && r.TLS.HTTPSRedirect && !r.terminates() }
@@ -140,4 +135,32 @@ func notFound(port uint16) *routev3.VirtualHost {
 			Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 404}},
 		}},
 	}
+}
+
+// misdirected answers 421 for hosts that other servers of the port have: a client that reuses its connection for
+// them (RFC 9110 section 7.4) shall make another one. Hosts that are routed here go first.
+func misdirected(servers []serverRef, routed []*routev3.VirtualHost) []*routev3.VirtualHost {
+	var out []*routev3.VirtualHost
+	taken := map[string]bool{}
+	for _, v := range routed {
+		for _, d := range v.Domains {
+			taken[d] = true
+		}
+	}
+	for _, sv := range servers {
+		for _, host := range sv.Misdirected {
+			if taken[host] {
+				continue
+			}
+			taken[host] = true
+			out = append(out, &routev3.VirtualHost{
+				Name: "misdirected:" + hostPort(host, sv.Port), Domains: []string{host},
+				Routes: []*routev3.Route{{
+					Name: "misdirected", Match: routeMatch(nil),
+					Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 421}},
+				}},
+			})
+		}
+	}
+	return out
 }

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"slices"
 	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -12,6 +13,9 @@ import (
 	"weft.mesh/weft/model"
 	"weft.mesh/weft/xds"
 )
+
+// clusterUnresolved is the cluster of destinations that do not exist or may not be used. There is none of this name.
+const clusterUnresolved = "UnresolvedCluster"
 
 // maxDirectBody is the longest direct response body (Istio's bound).
 const maxDirectBody = 1 << 20
@@ -47,6 +51,9 @@ func (r *router) rule(s *snapshot.Service) *snapshot.Rule {
 // service's only one, else the listener's. A service or subset that does not
 // exist gives the name of a cluster that does not exist either.
 func (r *router) cluster(d *model.Destination) (name string, lb *model.LoadBalancer) {
+	if d.Unresolved {
+		return clusterUnresolved, nil
+	}
 	s := r.service(d.Host)
 	port := d.Port
 	if port == 0 {
@@ -84,15 +91,18 @@ func (r *router) httpRoutes(rs *model.RouteSet) []*routev3.Route {
 }
 
 func (r *router) route(rs *model.RouteSet, h *model.Route, m *model.HTTPMatch) *routev3.Route {
-	out := &routev3.Route{Name: routeName(h, m), Match: routeMatch(m), Metadata: configMetadata(rs)}
+	out := &routev3.Route{Name: routeName(h, m), Match: routeMatch(m), Metadata: configMetadata(rs, h.Origin)}
 	changes := headersOf(h.Headers)
 	switch {
 	case h.Redirect != nil:
-		out.Action = &routev3.Route_Redirect{Redirect: redirect(h.Redirect, r.port)}
+		out.Action = &routev3.Route_Redirect{Redirect: redirect(h.Redirect, m, r.port)}
+		if h.Redirect.DropPort {
+			dropPort(out.Metadata)
+		}
 	case h.Direct != nil:
 		out.Action = &routev3.Route_DirectResponse{DirectResponse: directResponse(h.Direct)}
 	default:
-		a, more := r.forward(h)
+		a, more := r.forward(h, m)
 		changes = changes.plus(more)
 		if changes.authority != "" && a.GetHostRewriteLiteral() == "" {
 			a.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: changes.authority}
@@ -130,9 +140,12 @@ func routeName(h *model.Route, m *model.HTTPMatch) string {
 
 // forward builds the action that sends the request on, and the header
 // operations of a single destination, which belong to the route's level.
-func (r *router) forward(h *model.Route) (*routev3.RouteAction, headerChanges) {
+func (r *router) forward(h *model.Route, m *model.HTTPMatch) (*routev3.RouteAction, headerChanges) {
 	a := &routev3.RouteAction{}
 	setTimeout(a, h.Timeout)
+	if slices.ContainsFunc(h.Forward, func(d model.Destination) bool { return d.Unresolved }) {
+		a.ClusterNotFoundResponseCode = routev3.RouteAction_INTERNAL_SERVER_ERROR
+	}
 	var single headerChanges
 	hashed := false
 	if len(h.Forward) == 1 {
@@ -146,11 +159,11 @@ func (r *router) forward(h *model.Route) (*routev3.RouteAction, headerChanges) {
 	}
 	a.RetryPolicy = retryPolicy(h.Retries, hashed)
 	if w := h.Rewrite; w != nil {
-		rewrite(a, w)
+		rewrite(a, w, m)
 	}
 	for i := range h.Mirrors {
 		m := &h.Mirrors[i]
-		if m.Percent <= 0 {
+		if m.Percent <= 0 || m.Unresolved {
 			continue
 		}
 		name, _ := r.cluster(&m.Destination)
@@ -195,8 +208,12 @@ func addHash(a *routev3.RouteAction, lb *model.LoadBalancer) bool {
 	return true
 }
 
-func rewrite(a *routev3.RouteAction, w *model.Rewrite) {
+func rewrite(a *routev3.RouteAction, w *model.Rewrite, m *model.HTTPMatch) {
 	switch {
+	case w.FullPath != nil:
+		a.RegexRewrite = wholePath(*w.FullPath)
+	case w.ReplacePrefix != nil:
+		a.PrefixRewrite, a.RegexRewrite = replacePrefix(m, *w.ReplacePrefix)
 	case w.Regex != nil:
 		a.RegexRewrite = regexRewrite(w.Regex)
 	case w.URI != nil:
@@ -214,6 +231,8 @@ func operation(a *routev3.RouteAction, m *routev3.RouteMatch, name string, port 
 	switch p := m.PathSpecifier.(type) {
 	case *routev3.RouteMatch_Prefix:
 		path = p.Prefix + "*"
+	case *routev3.RouteMatch_PathSeparatedPrefix:
+		path = p.PathSeparatedPrefix + "*"
 	case *routev3.RouteMatch_Path:
 		path = p.Path
 	case *routev3.RouteMatch_SafeRegex:
@@ -226,8 +245,11 @@ func operation(a *routev3.RouteAction, m *routev3.RouteMatch, name string, port 
 }
 
 // configMetadata names the object that a route comes from, as Istio's tools read it.
-func configMetadata(rs *model.RouteSet) *corev3.Metadata {
+func configMetadata(rs *model.RouteSet, origin *model.Key) *corev3.Metadata {
 	path := "/apis/networking.istio.io/v1/namespaces/" + rs.Namespace + "/virtual-service/" + rs.Name
+	if origin != nil {
+		path = "/apis/gateway.networking.k8s.io/v1/namespaces/" + origin.Namespace + "/" + kebab(string(origin.Kind)) + "/" + origin.Name
+	}
 	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
 		xds.MetadataIstio: {Fields: map[string]*structpb.Value{"config": structpb.NewStringValue(path)}},
 	}}

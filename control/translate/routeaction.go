@@ -13,8 +13,10 @@ import (
 	commonfaultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"weft.mesh/weft/model"
+	"weft.mesh/weft/xds"
 )
 
 const (
@@ -35,6 +37,9 @@ func retryPolicy(r *model.Retries, hashed bool) *routev3.RetryPolicy {
 	p := &routev3.RetryPolicy{RetryOn: DefaultRetryOn, NumRetries: u32(defaultRetries)}
 	avoid := !hashed
 	if r != nil {
+		if r.Attempts <= 0 && r.PerTryTimeout > 0 { // one try, with a bound of its own
+			return &routev3.RetryPolicy{NumRetries: u32(0), PerTryTimeout: duration(r.PerTryTimeout)}
+		}
 		if r.Attempts <= 0 {
 			return nil
 		}
@@ -118,9 +123,16 @@ func grpcStatus(name string) uint32 {
 }
 
 // redirect translates a redirect; port is the listener's.
-func redirect(r *model.Redirect, port uint16) *routev3.RedirectAction {
+func redirect(r *model.Redirect, m *model.HTTPMatch, port uint16) *routev3.RedirectAction {
 	a := &routev3.RedirectAction{HostRedirect: r.Authority, ResponseCode: redirectCode(r.Code)}
 	switch {
+	case r.ReplacePrefix != nil:
+		switch prefix, regex := replacePrefix(m, *r.ReplacePrefix); {
+		case regex != nil:
+			a.PathRewriteSpecifier = &routev3.RedirectAction_RegexRewrite{RegexRewrite: regex}
+		case prefix != "":
+			a.PathRewriteSpecifier = &routev3.RedirectAction_PrefixRewrite{PrefixRewrite: prefix}
+		}
 	case r.PrefixRewrite != nil:
 		a.PathRewriteSpecifier = &routev3.RedirectAction_PrefixRewrite{PrefixRewrite: *r.PrefixRewrite}
 	case r.URI != "":
@@ -129,18 +141,28 @@ func redirect(r *model.Redirect, port uint16) *routev3.RedirectAction {
 	if r.Scheme != "" {
 		a.SchemeRewriteSpecifier = &routev3.RedirectAction_SchemeRedirect{SchemeRedirect: r.Scheme}
 	}
-	switch r.DerivePort {
-	case "FROM_PROTOCOL_DEFAULT":
+	switch {
+	case r.DropPort && r.Authority != "": // Envoy takes the authority as it is
+	case r.DropPort && r.Scheme == "": // of the request's scheme, which is not known here
+		if a.PortRedirect = 80; port == 443 {
+			a.PortRedirect = 443
+		}
+	case r.DropPort, r.DerivePort == "FROM_PROTOCOL_DEFAULT":
 		a.PortRedirect = 80
 		if r.Scheme == "https" {
 			a.PortRedirect = 443
 		}
-	case "FROM_REQUEST_PORT":
+	case r.DerivePort == "FROM_REQUEST_PORT":
 		a.PortRedirect = uint32(port)
 	default:
 		a.PortRedirect = r.Port
 	}
 	return a
+}
+
+// dropPort tells weft-proxy to leave the port out of the Location. Envoy cannot, and writes the scheme's default.
+func dropPort(m *corev3.Metadata) {
+	m.FilterMetadata[xds.MetadataWeft] = &structpb.Struct{Fields: map[string]*structpb.Value{xds.MetadataDropPort: structpb.NewBoolValue(true)}}
 }
 
 func redirectCode(code uint32) routev3.RedirectAction_RedirectResponseCode {

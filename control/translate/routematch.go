@@ -51,6 +51,9 @@ func routeMatch(m *model.HTTPMatch) *routev3.RouteMatch {
 			out.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: regex(*u.Regex)}
 		}
 	}
+	if m.PathPrefix != "" {
+		out.PathSpecifier = &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: m.PathPrefix}
+	}
 	if m.IgnoreURICase {
 		out.CaseSensitive = boolean(false)
 	}

@@ -23,8 +23,12 @@ func (s *Snapshot) forwardTCP(r *router, weft bool, dests []model.Destination) [
 			continue
 		}
 		name, _ := r.cluster(d)
-		_, port, subset, _, _ := xds.ParseCluster(name)
-		policy = policyFor(r.rule(r.service(d.Host)), subset, port)
+		if d.Unresolved {
+			name = xds.ClusterBlackHole // its share of the connections ends
+		} else {
+			_, port, subset, _, _ := xds.ParseCluster(name)
+			policy = policyFor(r.rule(r.service(d.Host)), subset, port)
+		}
 		p.StatPrefix, p.ClusterSpecifier = name, &tcpv3.TcpProxy_Cluster{Cluster: name}
 		weighted.Clusters = append(weighted.Clusters, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{Name: name, Weight: max(d.Weight, 1)})
 	}

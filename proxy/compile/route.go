@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"weft.mesh/weft/proxy/route"
+	"weft.mesh/weft/xds"
 )
 
 // maxDirectBody bounds direct response bodies in bytes (Envoy's max_direct_response_body_size_bytes default).
@@ -143,6 +144,9 @@ func (c *Compiler) route(x *routev3.Route, maxBody int) (*route.Route, error) {
 		err = at("route", err)
 	case *routev3.Route_Redirect:
 		r.Redirect, err = redirect(a.Redirect)
+		if err == nil {
+			r.Redirect.DropPort = x.GetMetadata().GetFilterMetadata()[xds.MetadataWeft].GetFields()[xds.MetadataDropPort].GetBoolValue()
+		}
 		err = at("redirect", err)
 	case *routev3.Route_DirectResponse:
 		r.Direct, err = c.direct(a.DirectResponse, maxBody)

@@ -13,6 +13,15 @@ import (
 
 func (c *Compiler) forward(x *routev3.RouteAction, perRoute map[string]any) (*route.Forward, error) {
 	f := &route.Forward{HostRewrite: x.GetHostRewriteLiteral()}
+	switch code := x.GetClusterNotFoundResponseCode(); code {
+	case routev3.RouteAction_SERVICE_UNAVAILABLE:
+	case routev3.RouteAction_NOT_FOUND:
+		f.NotFound = 404
+	case routev3.RouteAction_INTERNAL_SERVER_ERROR:
+		f.NotFound = 500
+	default:
+		return nil, bad("cluster_not_found_response_code", code, "unknown")
+	}
 	if err := c.destinations(f, x, perRoute); err != nil {
 		return nil, err
 	}

@@ -73,7 +73,7 @@ var Supported = Fields{
 	"envoy.config.core.v3.RuntimeFractionalPercent":          "default_value",
 	"envoy.config.core.v3.RuntimeDouble":                     "default_value",
 	"envoy.config.route.v3.RouteAction": "cluster weighted_clusters prefix_rewrite regex_rewrite host_rewrite_literal timeout idle_timeout" +
-		" retry_policy request_mirror_policies hash_policy max_grpc_timeout upgrade_configs max_stream_duration",
+		" retry_policy request_mirror_policies hash_policy max_grpc_timeout upgrade_configs max_stream_duration cluster_not_found_response_code",
 	"envoy.config.route.v3.RouteAction.RequestMirrorPolicy":             "cluster runtime_fraction disable_shadow_host_suffix_append trace_sampled",
 	"envoy.config.route.v3.RouteAction.HashPolicy":                      "header cookie connection_properties query_parameter terminal",
 	"envoy.config.route.v3.RouteAction.HashPolicy.Header":               "header_name",

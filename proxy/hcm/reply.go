@@ -4,30 +4,44 @@ import (
 	"strconv"
 
 	"weft.mesh/weft/proxy/filter"
+	"weft.mesh/weft/proxy/route"
 	"weft.mesh/weft/proxy/stream"
 )
 
 // Replies of our own that never change; texts and details as Envoy words them.
 var (
-	replyNoRoute    = filter.Reply{Status: 404, Details: "route_not_found", Flags: stream.FlagNoRoute}
-	replyNoCluster  = filter.Reply{Status: 503, Details: "cluster_not_found", Flags: stream.FlagNoCluster}
-	replyLowVersion = filter.Reply{Status: 426, Details: "low_version"}
-	replyNoHost     = filter.Reply{Status: 400, Details: "missing_host_header"}
-	replyBadHost    = filter.Reply{Status: 400, Details: "invalid_authority", Flags: stream.FlagDownstreamProtocolErr}
-	replyBadMethod  = filter.Reply{Status: 400, Details: "http1.codec_error", Flags: stream.FlagDownstreamProtocolErr}
-	replyBadPath    = filter.Reply{Status: 400, Details: "path_normalization_failed"}
-	replyNoPath     = filter.Reply{Status: 404, Details: "missing_path_rejected"}
-	replyAbsolute   = filter.Reply{Status: 404, Details: "absolute_path_rejected"}
-	replyUpgrade    = filter.Reply{Status: 403, Details: "upgrade_failed"}
-	replyTimeout    = filter.Reply{Status: 504, Body: []byte("upstream request timeout"), Details: "response_timeout", Flags: stream.FlagUpstreamTimeout}
-	replyTryTimeout = filter.Reply{Status: 504, Body: []byte("upstream request timeout"), Details: "upstream_per_try_timeout", Flags: stream.FlagUpstreamTimeout}
-	replyIdle       = filter.Reply{Status: 504, Body: []byte("stream timeout"), Details: "stream_idle_timeout", Flags: stream.FlagStreamIdleTimeout}
-	replyDuration   = filter.Reply{Status: 504, Body: []byte("downstream duration timeout"), Details: "max_duration_timeout", Flags: stream.FlagDurationTimeout, GRPCCode: 4}
+	replyNoRoute      = filter.Reply{Status: 404, Details: "route_not_found", Flags: stream.FlagNoRoute}
+	replyNoCluster    = filter.Reply{Status: 503, Details: "cluster_not_found", Flags: stream.FlagNoCluster}
+	replyNoCluster404 = filter.Reply{Status: 404, Details: "cluster_not_found", Flags: stream.FlagNoCluster}
+	replyNoCluster500 = filter.Reply{Status: 500, Details: "cluster_not_found", Flags: stream.FlagNoCluster}
+	replyLowVersion   = filter.Reply{Status: 426, Details: "low_version"}
+	replyNoHost       = filter.Reply{Status: 400, Details: "missing_host_header"}
+	replyBadHost      = filter.Reply{Status: 400, Details: "invalid_authority", Flags: stream.FlagDownstreamProtocolErr}
+	replyBadMethod    = filter.Reply{Status: 400, Details: "http1.codec_error", Flags: stream.FlagDownstreamProtocolErr}
+	replyBadPath      = filter.Reply{Status: 400, Details: "path_normalization_failed"}
+	replyNoPath       = filter.Reply{Status: 404, Details: "missing_path_rejected"}
+	replyAbsolute     = filter.Reply{Status: 404, Details: "absolute_path_rejected"}
+	replyUpgrade      = filter.Reply{Status: 403, Details: "upgrade_failed"}
+	replyTimeout      = filter.Reply{Status: 504, Body: []byte("upstream request timeout"), Details: "response_timeout", Flags: stream.FlagUpstreamTimeout}
+	replyTryTimeout   = filter.Reply{Status: 504, Body: []byte("upstream request timeout"), Details: "upstream_per_try_timeout", Flags: stream.FlagUpstreamTimeout}
+	replyIdle         = filter.Reply{Status: 504, Body: []byte("stream timeout"), Details: "stream_idle_timeout", Flags: stream.FlagStreamIdleTimeout}
+	replyDuration     = filter.Reply{Status: 504, Body: []byte("downstream duration timeout"), Details: "max_duration_timeout", Flags: stream.FlagDurationTimeout, GRPCCode: 4}
 	// of a request that is not whole
 	replyIdleRequest     = filter.Reply{Status: 408, Body: replyIdle.Body, Details: replyIdle.Details, Flags: replyIdle.Flags}
 	replyDurationRequest = filter.Reply{Status: 408, Body: replyDuration.Body, Details: replyDuration.Details, Flags: replyDuration.Flags, GRPCCode: 4}
 	replyNoHealthy       = filter.Reply{Status: 503, Body: []byte("no healthy upstream"), Details: "no_healthy_upstream", Flags: stream.FlagNoHealthyUpstream}
 )
+
+// noCluster is the reply of a route whose cluster does not exist.
+func noCluster(f *route.Forward) *filter.Reply {
+	switch f.NotFound {
+	case 404:
+		return &replyNoCluster404
+	case 500:
+		return &replyNoCluster500
+	}
+	return &replyNoCluster
+}
 
 // reply ends the exchange with a response of our own: plain text, or for gRPC
 // requests a status in the head (a "trailers-only" response).

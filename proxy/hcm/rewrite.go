@@ -84,12 +84,12 @@ func (x *exchange) location(r *route.Redirect) []byte {
 		out = append(out, r.Host...)
 	} else {
 		host := x.req.Authority
-		if r.Port != 0 || r.Scheme != "" && r.Scheme != string(proto) && defaultPort(host, proto) {
+		if r.Port != 0 || r.DropPort || r.Scheme != "" && r.Scheme != string(proto) && defaultPort(host, proto) {
 			host = stripPort(host)
 		}
 		out = append(out, host...)
 	}
-	if r.Port != 0 {
+	if r.Port != 0 && !r.DropPort {
 		out = strconv.AppendUint(append(out, ':'), uint64(r.Port), 10)
 	}
 	return x.locationPath(out, r)

@@ -60,7 +60,7 @@ func (x *exchange) forward(f *route.Forward) (done bool) {
 	u := &x.up
 	u.forward = f
 	if u.cluster == nil {
-		x.reply(&replyNoCluster)
+		x.reply(noCluster(f))
 		return true
 	}
 	if u := x.wantsUpgrade(); u != nil {

@@ -138,6 +138,8 @@ type Forward struct {
 	RegexRewrite      *RegexRewrite
 	Upgrades          []string
 	MetadataMatch     map[string]string
+	// NotFound is the status for a cluster that does not exist (cluster_not_found_response_code); 0: 503.
+	NotFound int
 }
 
 // WeightedCluster is one of several destinations.
@@ -228,6 +230,8 @@ type Redirect struct {
 	PrefixRewrite *string
 	RegexRewrite  *RegexRewrite
 	StripQuery    bool
+	// DropPort leaves the port out of the Location, also that of the request's host. Port is not looked at.
+	DropPort bool
 }
 
 // Direct answers with a fixed body.

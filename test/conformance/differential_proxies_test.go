@@ -195,7 +195,7 @@ func differentialWorld(t *testing.T, services map[string][]int) *translate.Snaps
 		t.Fatal(err)
 	}
 	mesh := snapshot.Defaults(model.Mesh{})
-	changes := translatetest.Decode(t, file, mesh, convert.Options{})
+	changes := append(translatetest.Decode(t, file, mesh, convert.Options{}), gatewayAPI()...)
 	return translate.New(snapshot.Build(snapshot.Empty(mesh), changes, time.Unix(0, 0)), mesh)
 }
 
