@@ -15,7 +15,6 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -23,6 +22,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"weft.mesh/weft/spiffe"
@@ -42,12 +43,10 @@ const (
 	fileCert = "ca-cert.pem"
 )
 
-// CA signs workload certificates.
+// CA signs workload certificates. Safe for concurrent use.
 type CA struct {
 	trustDomain string
-	key         crypto.Signer
-	cert        *x509.Certificate
-	rootPEM     []byte
+	signer      atomic.Pointer[signer]
 	now         func() time.Time
 }
 
@@ -92,74 +91,27 @@ func (c *CA) load(dir string) error {
 }
 
 func (c *CA) use(keyPEM, certPEM []byte) error {
-	kb, _ := pem.Decode(keyPEM)
-	cb, _ := pem.Decode(certPEM)
-	if kb == nil || cb == nil {
-		return fmt.Errorf("%s or %s holds no PEM block", fileKey, fileCert)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(kb.Bytes)
+	s, err := Material{Key: keyPEM, Cert: certPEM}.parse(c.now())
 	if err != nil {
-		return fmt.Errorf("%s: not a PKCS#8 key", fileKey) // the cause could quote key bytes
+		return fmt.Errorf("%s, %s: %w; restore them, or remove both to make a new root", fileKey, fileCert, err)
 	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return fmt.Errorf("%s: key type cannot sign", fileKey)
-	}
-	cert, err := x509.ParseCertificate(cb.Bytes)
-	if err != nil {
-		return fmt.Errorf("%s: %w", fileCert, err)
-	}
-	if !cert.IsCA {
-		return fmt.Errorf("%s: not a CA certificate", fileCert)
-	}
-	if pub, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(signer.Public()) {
-		return fmt.Errorf("%s does not belong to %s", fileCert, fileKey)
-	}
-	if c.now().After(cert.NotAfter) {
-		return fmt.Errorf("%s: root expired at %s; remove both files to make a new one", fileCert, cert.NotAfter.Format(time.RFC3339))
-	}
-	c.key, c.cert, c.rootPEM = signer, cert, pem.EncodeToMemory(cb)
+	c.signer.Store(s)
 	return nil
 }
 
 func (c *CA) create(dir string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	m, err := Generate(c.trustDomain, c.now())
 	if err != nil {
 		return err
 	}
-	serial, err := newSerial()
-	if err != nil {
-		return err
-	}
-	now := c.now()
-	tmpl := &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               pkix.Name{Organization: []string{c.trustDomain}, CommonName: "weft root CA"},
-		NotBefore:             now.Add(-backdate),
-		NotAfter:              now.Add(RootTTL),
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		URIs:                  []*url.URL{{Scheme: "spiffe", Host: c.trustDomain}},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 	// The certificate first: a key without certificate is a state that load refuses.
-	if err := writeFile(filepath.Join(dir, fileCert), certPEM); err != nil {
+	if err := writeFile(filepath.Join(dir, fileCert), m.Cert); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(dir, fileKey), keyPEM); err != nil {
+	if err := writeFile(filepath.Join(dir, fileKey), m.Key); err != nil {
 		return err
 	}
-	return c.use(keyPEM, certPEM)
+	return c.use(m.Key, m.Cert)
 }
 
 // writeFile writes 0600 and atomically.
@@ -188,10 +140,12 @@ func newSerial() (*big.Int, error) {
 }
 
 // Roots is the PEM bundle that verifies every certificate of the trust domain.
-func (c *CA) Roots() []byte { return c.rootPEM }
+func (c *CA) Roots() []byte { return c.signer.Load().rootPEM }
 
-// Root is the root certificate.
-func (c *CA) Root() *x509.Certificate { return c.cert }
+// Root is the root certificate; of several, the one that expires last.
+func (c *CA) Root() *x509.Certificate {
+	return slices.MaxFunc(c.signer.Load().roots, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+}
 
 // TrustDomain of the identities that are signed.
 func (c *CA) TrustDomain() string { return c.trustDomain }
@@ -206,12 +160,13 @@ func (c *CA) SignCSR(csrPEM []byte, id spiffe.ID, ttl time.Duration) ([]string, 
 	if len(csr.URIs) == 1 && csr.URIs[0].String() != id.String() {
 		return nil, fmt.Errorf("csr: asks for %q, the caller proved %q", csr.URIs[0], id)
 	}
-	der, err := c.sign(csr.PublicKey, &x509.Certificate{URIs: []*url.URL{id.URL()}}, ttl)
+	with := c.signer.Load()
+	der, err := c.sign(with, csr.PublicKey, &x509.Certificate{URIs: []*url.URL{id.URL()}}, ttl)
 	if err != nil {
 		return nil, err
 	}
 	leaf := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return []string{string(leaf), string(c.rootPEM)}, nil
+	return append([]string{string(leaf)}, with.chain...), nil
 }
 
 // parseCSR reads a request and checks all of it that does not depend on who asks.
@@ -256,7 +211,7 @@ func checkKey(pub crypto.PublicKey) error {
 	return fmt.Errorf("csr: key type %T: want ECDSA P-256, P-384 or RSA", pub)
 }
 
-func (c *CA) sign(pub crypto.PublicKey, tmpl *x509.Certificate, ttl time.Duration) ([]byte, error) {
+func (c *CA) sign(with *signer, pub crypto.PublicKey, tmpl *x509.Certificate, ttl time.Duration) ([]byte, error) {
 	if ttl <= 0 {
 		ttl = WorkloadTTL
 	}
@@ -268,11 +223,11 @@ func (c *CA) sign(pub crypto.PublicKey, tmpl *x509.Certificate, ttl time.Duratio
 	tmpl.SerialNumber = serial
 	tmpl.NotBefore = now.Add(-backdate)
 	tmpl.NotAfter = now.Add(min(ttl, MaxTTL))
-	if tmpl.NotAfter.After(c.cert.NotAfter) {
-		tmpl.NotAfter = c.cert.NotAfter
+	if tmpl.NotAfter.After(with.cert.NotAfter) {
+		tmpl.NotAfter = with.cert.NotAfter
 	}
 	tmpl.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
 	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	tmpl.BasicConstraintsValid = true
-	return x509.CreateCertificate(rand.Reader, tmpl, c.cert, pub, c.key)
+	return x509.CreateCertificate(rand.Reader, tmpl, with.cert, pub, with.key)
 }

@@ -33,8 +33,11 @@ type Counters struct {
 // Service is istio.v1.auth.IstioCertificateService.
 type Service struct {
 	securityapi.UnimplementedIstioCertificateServiceServer
-	CA       *CA
-	Tokens   *Tokens
+	CA     *CA
+	Tokens *Tokens
+	// Attest, if set, finds out who has a bearer token that is no join token:
+	// on Kubernetes a service account's. It bounds its own cost.
+	Attest   func(ctx context.Context, token string) (spiffe.ID, error)
 	Counters Counters
 	Log      *slog.Logger
 }
@@ -89,12 +92,24 @@ func (s *Service) caller(ctx context.Context) (spiffe.ID, error) {
 			if len(v) != 1 || !isBearer {
 				return spiffe.ID{}, errors.New("authorization: want one value of the form Bearer <token>")
 			}
+			if s.Attest != nil && strings.Count(tok, ".") == 2 { // a JWT; join tokens have no dot
+				return s.attest(ctx, tok)
+			}
 			return s.Tokens.Redeem(tok)
 		}
 	}
 	id, err := PeerID(ctx, s.CA.trustDomain)
 	if err == nil && id.IsZero() {
-		return id, errors.New("no join token and no client certificate")
+		return id, errors.New("no token and no client certificate")
+	}
+	return id, err
+}
+
+// attest asks who has a token, and takes no identity of another trust domain.
+func (s *Service) attest(ctx context.Context, token string) (spiffe.ID, error) {
+	id, err := s.Attest(ctx, token)
+	if err == nil && id.TrustDomain() != s.CA.trustDomain {
+		err = fmt.Errorf("token of trust domain %q, want %q", id.TrustDomain(), s.CA.trustDomain)
 	}
 	return id, err
 }
