@@ -13,7 +13,7 @@ import (
 var debian = []struct{ program, pkg string }{
 	{"containerd", "containerd"}, {"runc", "runc"}, {"/usr/lib/cni/bridge", "containernetworking-plugins"},
 	{"conntrack", "conntrack"}, {"nft", "nftables"}, {"iptables", "iptables"}, {"nsenter", "util-linux"},
-	{"ethtool", "ethtool"}, {"mount", "mount"},
+	{"mount", "mount"},
 }
 
 // Packages installs what is missing through apt-get.
