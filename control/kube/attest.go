@@ -1,0 +1,164 @@
+package kube
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"weft.mesh/weft/control/kube/kubeclient"
+	"weft.mesh/weft/spiffe"
+)
+
+// Bounds of attestation: a flood of tokens must not become a flood of reviews.
+const (
+	reviewRate    = 100 // reviews a second
+	reviewBurst   = 200
+	reviewTimeout = 10 * time.Second
+	keepAnswer    = 10 * time.Second // an answer counts again for so long: a pod that is gone is refused that late
+	maxAnswers    = 10_000
+	maxToken      = 16 << 10 // bytes
+)
+
+// Audience is that of the tokens that Istio's templates mount.
+const Audience = "istio-ca"
+
+// Attestor finds out which workload has a projected token, by TokenReview.
+// A token has to be for the audience and bound to a pod: one that was copied
+// stops to work with its pod. Safe for concurrent use.
+type Attestor struct {
+	client      *kubeclient.Client
+	trustDomain string
+	audiences   []string
+	limit       *rate.Limiter
+	now         func() time.Time
+
+	mu      sync.Mutex // protects answers
+	answers map[[sha256.Size]byte]*attested
+}
+
+// attested is an answer, or the wait for one.
+type attested struct {
+	done  chan struct{} // closed when the rest is there
+	id    spiffe.ID
+	err   error
+	until time.Time
+}
+
+// NewAttestor makes an attestor; audiences default to Audience.
+func NewAttestor(c *kubeclient.Client, trustDomain string, audiences ...string) *Attestor {
+	if len(audiences) == 0 {
+		audiences = []string{Audience}
+	}
+	return &Attestor{client: c, trustDomain: trustDomain, audiences: audiences, limit: rate.NewLimiter(reviewRate, reviewBurst), now: time.Now,
+		answers: map[[sha256.Size]byte]*attested{}}
+}
+
+// Attest returns the SPIFFE ID of the service account that has the token.
+func (a *Attestor) Attest(ctx context.Context, token string) (spiffe.ID, error) {
+	if len(token) > maxToken {
+		return spiffe.ID{}, fmt.Errorf("token of %d bytes, at most %d", len(token), maxToken)
+	}
+	key := sha256.Sum256([]byte(token))
+	x, mine := a.answer(key)
+	if !mine {
+		select {
+		case <-ctx.Done():
+			return spiffe.ID{}, ctx.Err()
+		case <-x.done:
+			return x.id, x.err
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reviewTimeout) // others wait for the answer too
+	defer cancel()
+	var answered bool
+	x.id, answered, x.err = a.review(ctx, token)
+	a.mu.Lock()
+	if x.until = a.now().Add(keepAnswer); !answered {
+		delete(a.answers, key) // the next caller may ask again at once
+	}
+	a.mu.Unlock()
+	close(x.done)
+	return x.id, x.err
+}
+
+// answer finds the answer for a token; mine: there is none, and the caller makes it.
+func (a *Attestor) answer(key [sha256.Size]byte) (x *attested, mine bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.now()
+	if x := a.answers[key]; x != nil && (x.until.IsZero() || now.Before(x.until)) {
+		return x, false
+	}
+	if len(a.answers) >= maxAnswers {
+		for k, x := range a.answers {
+			if !x.until.IsZero() {
+				delete(a.answers, k)
+			}
+		}
+	}
+	x = &attested{done: make(chan struct{})}
+	a.answers[key] = x
+	return x, true
+}
+
+// review asks the API server; answered is false if it gave no answer about the token.
+func (a *Attestor) review(ctx context.Context, token string) (id spiffe.ID, answered bool, err error) {
+	if err := a.limit.Wait(ctx); err != nil {
+		return id, false, errors.New("token: too many to review; try again")
+	}
+	out, err := a.client.Dynamic.Resource(reviews).Create(ctx, &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+		"spec": map[string]any{"token": token, "audiences": toAny(a.audiences)},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		return id, false, fmt.Errorf("token: the API server cannot review it: %w", err)
+	}
+	id, err = a.identity(out.Object)
+	return id, true, err
+}
+
+// identity reads a TokenReview's status.
+func (a *Attestor) identity(review map[string]any) (spiffe.ID, error) {
+	if ok, _, _ := unstructured.NestedBool(review, "status", "authenticated"); !ok {
+		why, _, _ := unstructured.NestedString(review, "status", "error")
+		if why == "" {
+			why = "it is none of this cluster's"
+		}
+		return spiffe.ID{}, fmt.Errorf("token: not authenticated: %s", why)
+	}
+	got, _, _ := unstructured.NestedStringSlice(review, "status", "audiences")
+	if !slices.ContainsFunc(got, func(s string) bool { return slices.Contains(a.audiences, s) }) {
+		return spiffe.ID{}, fmt.Errorf("token: it is for %s, want the audience %s", strings.Join(got, ", "), strings.Join(a.audiences, " or "))
+	}
+	user, _, _ := unstructured.NestedString(review, "status", "user", "username")
+	account, ok := strings.CutPrefix(user, "system:serviceaccount:")
+	ns, sa, two := strings.Cut(account, ":")
+	if !ok || !two {
+		return spiffe.ID{}, fmt.Errorf("token: it is of %q, want a service account", user)
+	}
+	if pod, _, _ := unstructured.NestedStringSlice(review, "status", "user", "extra", "authentication.kubernetes.io/pod-name"); len(pod) != 1 || pod[0] == "" {
+		return spiffe.ID{}, fmt.Errorf("token: %s/%s: it is bound to no pod; mount a projected token", ns, sa)
+	}
+	id, err := spiffe.New(a.trustDomain, ns, sa)
+	if err != nil {
+		return spiffe.ID{}, fmt.Errorf("token: %w", err)
+	}
+	return id, nil
+}
+
+func toAny(list []string) []any {
+	out := make([]any, len(list))
+	for i, s := range list {
+		out[i] = s
+	}
+	return out
+}
