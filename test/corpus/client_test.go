@@ -48,11 +48,16 @@ func talk(port int, c *testCase, want int, wait time.Duration) seen {
 		return seen{err: err}
 	}
 	defer conn.Close()
-	sent := make(chan struct{})
+	sent, answered := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(sent)
 		for i, b := range c.send {
-			if i > 0 {
+			if i > 0 && c.then == "early" {
+				select {
+				case <-answered:
+				case <-time.After(wait):
+				}
+			} else if i > 0 {
 				time.Sleep(stepPause)
 			}
 			if _, err := conn.Write(b); err != nil {
@@ -84,7 +89,9 @@ func talk(port int, c *testCase, want int, wait time.Duration) seen {
 			s.err = err
 			break
 		}
-		s.statuses = append(s.statuses, strconv.Itoa(resp.StatusCode))
+		if s.statuses = append(s.statuses, strconv.Itoa(resp.StatusCode)); len(s.statuses) == 1 {
+			close(answered)
+		}
 		if resp.StatusCode < 200 {
 			continue
 		}
@@ -104,27 +111,35 @@ func talk(port int, c *testCase, want int, wait time.Duration) seen {
 	return s
 }
 
-// talk2 sends a case over HTTP/2 and returns a status, reset or goaway.
-func talk2(port int, c *testCase) seen {
+// talk2 sends a case over HTTP/2 and returns a status, reset or goaway, waiting for each frame for so long.
+func talk2(port int, c *testCase, wait time.Duration) seen {
 	conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), patience)
 	if err != nil {
 		return seen{err: err}
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	raw := &bytes.Buffer{}
 	out := &bytes.Buffer{}
 	out.WriteString(http2.ClientPreface)
 	w := http2.NewFramer(out, nil)
 	_ = w.WriteSettings()
+	writeBlock(w, block(c.head), len(c.data) == 0 && c.trailers == nil)
+	if c.then == "pause" {
+		if _, err := conn.Write(out.Bytes()); err != nil {
+			return seen{err: err}
+		}
+		out.Reset()
+		time.Sleep(stepPause)
+	}
 	send2(w, c)
 	if _, err := conn.Write(out.Bytes()); err != nil {
 		return seen{err: err}
 	}
-	f := http2.NewFramer(conn, io.TeeReader(conn, raw))
+	f := http2.NewFramer(nil, conn)
 	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	var s seen
 	for {
+		_ = conn.SetReadDeadline(time.Now().Add(wait))
 		fr, err := f.ReadFrame()
 		if err != nil {
 			s.err = fmt.Errorf("read a frame: %w", err)
@@ -162,9 +177,8 @@ func talk2(port int, c *testCase) seen {
 	return s
 }
 
-// send2 writes the frames of a case on stream 1.
+// send2 writes the frames that follow the head of a case.
 func send2(w *http2.Framer, c *testCase) {
-	writeBlock(w, block(c.head), len(c.data) == 0 && c.trailers == nil)
 	for i, d := range c.data {
 		_ = w.WriteData(1, i == len(c.data)-1 && c.trailers == nil, d)
 	}

@@ -14,7 +14,7 @@ import (
 
 // lanes is how many cases run at the same time. Each lane has a backend of its own, so
 // that it is known which case caused what arrives there.
-const lanes = 8
+const lanes = 12
 
 // minimum is how many cases the corpus has at least.
 const minimum = 300
@@ -50,7 +50,7 @@ func listenerConfig(kind string, lane, port int) string {
   address: {socket_address: {address: 127.0.0.1, port_value: %d}},
   filter_chains: [{filters: [{name: envoy.filters.network.http_connection_manager, typed_config: {
     '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
-    stat_prefix: corpus, codec_type: %s, request_headers_timeout: 0.6s, request_timeout: 0.8s, upgrade_configs: [{upgrade_type: websocket}], %s
+    stat_prefix: corpus, codec_type: %s, request_headers_timeout: 1.5s, request_timeout: 2s, upgrade_configs: [{upgrade_type: websocket}], %s
     route_config: {name: r, virtual_hosts: [{name: all, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: backend-%d, timeout: 3s}}]}]},
     http_filters: [%s {name: envoy.filters.http.router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}]}`,
 		kind, lane, port, codec, extra, lane, filters)
@@ -126,7 +126,7 @@ func runCase(c *testCase, l *lane) (problems []string) {
 	l.backend.begin(c)
 	var s seen
 	if c.http2() {
-		s = talk2(l.ports["h2"], c)
+		s = talk2(l.ports["h2"], c, patience)
 	} else {
 		want := len(c.statuses)
 		if c.end == "close" {

@@ -3,19 +3,22 @@
 // testdata/*.txt holds the cases: exact bytes (or HTTP/2 frames), what the client must see, and exactly which
 // requests the upstream must see. TestCorpus runs each against a whole proxy and a backend that keeps every byte;
 // what arrives there must be read in the same way by the strict reference parser of this package and by
-// net/http. TestPeers runs the HTTP/1 requests against nginx, HAProxy and Envoy too and keeps their outcomes in
-// testdata/differential.golden; a case in which the proxy is laxer than the strictest of them says why.
+// net/http. TestPeers runs the same against nginx, HAProxy and Envoy, configured alike, and keeps their outcomes in
+// testdata/differential.golden; a case in which the proxy is laxer than the strictest of them says why. Laxer is who
+// lets more requests through to the upstream or, of a case about a response, delivers that or what is hidden in it.
 //
 // A case is:
 //
 //	== name
 //	on: listener              plain (default), old, guarded or strict: see listenerConfig
-//	send: bytes               with escapes \r \n \t \0 \\ \xHH and \(text*count); a second send follows after a pause
+//	send: bytes               with escapes \r \n \t \0 \\ \xHH and \(text*count); a second send follows after a pause, or after the
+//	                          response if that is early
 //	h: name=value             instead of send: a field of an HTTP/2 HEADERS frame
 //	data: bytes               a DATA frame
 //	trailer: name=value       a field of a last HEADERS frame
 //	response: bytes           what the backend answers to the first request; default "200" with body "ok"
-//	then: close|early         the backend closes after the response; it responds as soon as it has the head
+//	then: close|early|pause   the backend closes after the response; it responds as soon as it has the head; an HTTP/2
+//	                          client pauses after the head
 //	client: statuses end      what the client sees: statuses in order, then keep or close (HTTP/2: a status, reset or goaway)
 //	body: bytes               of the last response
 //	upstream: request         one line each: method target host framing "body"; or nothing, or incomplete: no whole request;

@@ -16,8 +16,8 @@ import (
 	"weft.mesh/weft/proxy/proxytest"
 )
 
-// peer is another proxy with the smallest configuration that does what ours does: HTTP/1.1 from
-// the client to a backend, one listener for each lane.
+// peer is another proxy with the smallest configuration that does what ours does: the same listeners for
+// each lane, in front of the same backend.
 type peer struct {
 	name    string
 	find    []string // names and paths of the program
@@ -65,7 +65,11 @@ func (p *peer) start(t *testing.T) []*lane {
 	t.Helper()
 	var ls []*lane
 	for range lanes {
-		ls = append(ls, &lane{startBackend(t), map[string]int{"plain": proxytest.Port(t)}})
+		l := &lane{startBackend(t), map[string]int{}}
+		for _, kind := range listeners {
+			l.ports[kind] = proxytest.Port(t)
+		}
+		ls = append(ls, l)
 	}
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil { // nginx drops its rights before it uses what is in it
@@ -91,13 +95,15 @@ func (p *peer) start(t *testing.T) []*lane {
 		}
 	})
 	for _, l := range ls {
-		proxytest.Until(t, p.name+" to listen", func() bool {
-			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", l.ports["plain"]))
-			if err == nil {
-				c.Close()
-			}
-			return err == nil
-		})
+		for _, port := range l.ports {
+			proxytest.Until(t, p.name+" to listen", func() bool {
+				c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+				if err == nil {
+					c.Close()
+				}
+				return err == nil
+			})
+		}
 	}
 	return ls
 }
@@ -113,26 +119,56 @@ func nginxConfig(dir string, ls []*lane) string {
 	}
 	b.WriteString("  client_header_timeout 1s;\n  client_body_timeout 1s;\n  lingering_close off;\n")
 	for _, l := range ls {
-		fmt.Fprintf(&b, "  server { listen 127.0.0.1:%d; location / { proxy_pass http://127.0.0.1:%d; proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_set_header Connection \"\"; } }\n",
-			l.ports["plain"], l.backend.port())
+		for _, kind := range listeners {
+			more := ""
+			if kind == "guarded" || kind == "strict" {
+				more = "location /admin { return 403; } merge_slashes " + map[string]string{"guarded": "off", "strict": "on"}[kind] + "; "
+			}
+			http2 := ""
+			if kind == "h2" {
+				http2 = " http2"
+			}
+			fmt.Fprintf(&b, "  server { listen 127.0.0.1:%d%s; %slocation / { proxy_pass http://127.0.0.1:%d; proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_set_header Connection \"\"; } }\n",
+				l.ports[kind], http2, more, l.backend.port())
+		}
 	}
 	return b.String() + "}\n"
 }
 
+// haproxyNormal is what HAProxy has that comes closest to Envoy's normalisation, and then the policy.
+const haproxyNormal = `  http-request normalize-uri path-strip-dot
+  http-request normalize-uri path-strip-dotdot full
+  http-request normalize-uri percent-decode-unreserved
+  http-request deny if { path_beg /admin }
+`
+
 func haproxyConfig(_ string, ls []*lane) string {
 	var b strings.Builder
-	b.WriteString("global\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 1s\n  timeout server 3s\n  timeout http-request 1s\n")
+	b.WriteString("global\n  nbthread 1\n  expose-experimental-directives\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 1s\n  timeout server 3s\n  timeout http-request 1s\n")
 	for i, l := range ls {
-		fmt.Fprintf(&b, "listen l%d\n  bind 127.0.0.1:%d\n  server s 127.0.0.1:%d\n", i, l.ports["plain"], l.backend.port())
+		for _, kind := range listeners {
+			proto, more := "", ""
+			switch kind {
+			case "h2":
+				proto = " proto h2"
+			case "guarded":
+				more = haproxyNormal
+			case "strict":
+				more = "  http-request normalize-uri path-merge-slashes\n" + haproxyNormal
+			}
+			fmt.Fprintf(&b, "listen %s%d\n  bind 127.0.0.1:%d%s\n%s  server s 127.0.0.1:%d\n", kind, i, l.ports[kind], proto, more, l.backend.port())
+		}
 	}
 	return b.String()
 }
 
-// envoyConfig is what weft-proxy gets for its listener "plain", as static resources.
+// envoyConfig is what weft-proxy gets, as static resources.
 func envoyConfig(_ string, ls []*lane) string {
 	var listeners, clusters []string
 	for i, l := range ls {
-		listeners = append(listeners, withoutType(listenerConfig("plain", i, l.ports["plain"])))
+		for kind, port := range l.ports {
+			listeners = append(listeners, withoutType(listenerConfig(kind, i, port)))
+		}
 		clusters = append(clusters, withoutType(clusterConfig(i, l.backend.port())))
 	}
 	return fmt.Sprintf("static_resources: {\n  listeners: [%s],\n  clusters: [%s]}\n", strings.Join(listeners, ","), strings.Join(clusters, ","))
