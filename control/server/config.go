@@ -80,7 +80,7 @@ func newConfig(set Settings, worlds *snapshot.Store, m *metrics) (*config, error
 		pods := file.New(file.Settings{Paths: []string{dir}, Options: convert.Options{Pods: true}, Quiet: podsQuiet, OnProblems: c.logFiles})
 		sources = append(sources, merge.Named{Name: sourcePods, Source: pods})
 	}
-	c.merged = merge.New(sources...)
+	c.merged = merge.New(append(sources, set.Sources...)...)
 	return c, nil
 }
 

@@ -36,7 +36,7 @@ func (s *Server) httpHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.metrics.handler())
 	ready := func(w http.ResponseWriter, _ *http.Request) {
-		if !s.ready.Load() {
+		if !s.ready.Load() || s.gate.closed() {
 			http.Error(w, "no World is served yet: sources are still being read", http.StatusServiceUnavailable)
 			return
 		}

@@ -25,31 +25,38 @@ const (
 	maxRecv       = 16 << 20
 	maxConcurrent = 1000 // streams on one connection
 	keepaliveTime = 30 * time.Second
+	ageGrace      = 10 * time.Second // for calls under way on a connection that is too old
 )
 
-func grpcOptions() []grpc.ServerOption {
+// grpcOptions are those of all servers. Connections end after maxAge, give or
+// take a tenth; streams on them get some time to end by themselves. 0: never.
+func grpcOptions(maxAge time.Duration) []grpc.ServerOption {
+	alive := keepalive.ServerParameters{Time: keepaliveTime, Timeout: 10 * time.Second}
+	if maxAge > 0 {
+		alive.MaxConnectionAge, alive.MaxConnectionAgeGrace = maxAge, ageGrace
+	}
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxRecv),
 		grpc.MaxConcurrentStreams(maxConcurrent),
 		grpc.ConnectionTimeout(20 * time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(alive),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
 }
 
 // secureServer serves xDS and the CA over TLS (15012).
 func (s *Server) secureServer(serving *ca.Serving, svc *ca.Service) *grpc.Server {
-	g := grpc.NewServer(append(grpcOptions(), grpc.Creds(credentials.NewTLS(serving.TLSConfig())))...)
+	g := grpc.NewServer(append(grpcOptions(s.set.MaxConnectionAge), grpc.Creds(credentials.NewTLS(serving.TLSConfig())), grpc.StreamInterceptor(s.gate.intercept))...)
 	s.secureXDS.Register(g)
 	svc.Register(g)
 	healthpb.RegisterHealthServer(g, health.NewServer())
 	return g
 }
 
-// plainServer serves xDS without authentication, on loopback only (15010): for
+// plainServer serves xDS without authentication (15010), on loopback unless set otherwise: for
 // proxyless gRPC, Envoy and tools on this machine.
 func (s *Server) plainServer() *grpc.Server {
-	g := grpc.NewServer(grpcOptions()...)
+	g := grpc.NewServer(append(grpcOptions(0), grpc.StreamInterceptor(s.gate.intercept))...)
 	s.plainXDS.Register(g)
 	return g
 }

@@ -5,10 +5,12 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -22,18 +24,21 @@ import (
 	"weft.mesh/weft/control/ca"
 	"weft.mesh/weft/control/convert"
 	"weft.mesh/weft/control/snapshot"
+	"weft.mesh/weft/control/source/merge"
 	"weft.mesh/weft/control/status"
 	"weft.mesh/weft/control/translate"
 	"weft.mesh/weft/control/xdsserver"
 	"weft.mesh/weft/model"
+	"weft.mesh/weft/spiffe"
 	"weft.mesh/weft/xds"
 )
 
 // Ports of the control plane, as Istio's.
 const (
-	portPlain  = 15010 // loopback only
-	portSecure = 15012
-	portHTTP   = 15014
+	portPlain   = 15010 // loopback only, unless somebody asks for more
+	portSecure  = 15012
+	portHTTP    = 15014
+	portWebhook = 15017
 )
 
 // Settings of a control plane. Only StateDir and Address must be set.
@@ -49,13 +54,44 @@ type Settings struct {
 	Log             *slog.Logger // default: discard
 	// Batching of changes; zero values are snapshot's defaults.
 	Quiet, Max time.Duration
+	// Sources beside the store and the files, which win over them; the first of them wins over the others.
+	Sources []merge.Named
+	// CA signs; nil: a root that is kept in StateDir.
+	CA *ca.CA
+	// Attest finds out who has a bearer token that is no join token; nil: nobody.
+	Attest func(ctx context.Context, token string) (spiffe.ID, error)
+	// ServerNames are further names of the serving certificate.
+	ServerNames []string
+	// Webhooks answers on 15017 over TLS; nil: the port is closed.
+	Webhooks http.Handler
+	// Plaintext says where xDS without TLS is served on 15010.
+	Plaintext Plaintext
+	// MaxConnectionAge ends xDS connections, give or take a tenth, so that proxies spread over
+	// replicas; 0: never.
+	MaxConnectionAge time.Duration
+	// Drain is how long the end of Run takes: streams end one by one, spread over it, so that
+	// proxies do not all reconnect at once. 0: at once.
+	Drain time.Duration
+	// StreamRate bounds new xDS streams, by second; 0: any number.
+	StreamRate float64
 	// Listen opens sockets; nil means net.Listen. Tests give free ports.
 	Listen func(network, address string) (net.Listener, error)
 }
 
+// Plaintext says where xDS is served without TLS.
+type Plaintext uint8
+
+// Where 15010 is served.
+const (
+	PlaintextLoopback Plaintext = iota // the default
+	PlaintextOff
+	PlaintextAddress // on Address: everybody who reaches it may ask for everything
+)
+
 // Server is one control plane.
 type Server struct {
 	set       Settings
+	gate      *gate
 	started   time.Time
 	ca        *ca.CA
 	tokens    *ca.Tokens
@@ -92,9 +128,14 @@ func New(set Settings) (*Server, error) {
 	}
 	s := &Server{set: set, started: time.Now(), tracker: status.New(), changed: newSignal()}
 	var err error
-	if s.ca, err = ca.Open(filepath.Join(set.StateDir, admin.DirCA), set.Mesh.TrustDomain); err != nil {
-		return nil, err
+	if s.ca = set.CA; s.ca == nil {
+		if s.ca, err = ca.Open(filepath.Join(set.StateDir, admin.DirCA), set.Mesh.TrustDomain); err != nil {
+			return nil, err
+		}
+	} else if err = os.MkdirAll(filepath.Join(set.StateDir, admin.DirCA), 0o700); err != nil {
+		return nil, fmt.Errorf("control plane: %w", err)
 	}
+	s.gate = newGate(set.StreamRate)
 	if s.tokens, err = ca.OpenTokens(filepath.Join(set.StateDir, admin.DirCA, "tokens.json")); err != nil {
 		return nil, err
 	}
@@ -118,13 +159,22 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer ls.close()
-	serving, err := ca.NewServing(s.ca, []net.IP{net.ParseIP(s.set.Address)})
+	serving, err := ca.NewServing(s.ca, []net.IP{net.ParseIP(s.set.Address)}, s.set.ServerNames...)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	asked := ctx
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-asked.Done():
+			s.gate.drain(ctx, s.set.Drain)
+			cancel(context.Canceled)
+		}
+	})
 	run := func(what string, f func(context.Context) error) {
 		wg.Go(func() {
 			if err := f(ctx); err != nil && ctx.Err() == nil {
@@ -132,12 +182,19 @@ func (s *Server) Run(ctx context.Context) (err error) {
 			}
 		})
 	}
-	svc := &ca.Service{CA: s.ca, Tokens: s.tokens, Counters: s.metrics.counters(), Log: s.set.Log}
+	svc := &ca.Service{CA: s.ca, Tokens: s.tokens, Attest: s.set.Attest, Counters: s.metrics.counters(), Log: s.set.Log}
 	secure, plain := s.secureServer(serving, svc), s.plainServer()
 	run("sources", s.config.run)
 	run("worlds", s.runWorlds)
 	run("xds", func(ctx context.Context) error { return serveGRPC(ctx, secure, ls.secure) })
-	run("xds", func(ctx context.Context) error { return serveGRPC(ctx, plain, ls.plain) })
+	if ls.plain != nil {
+		run("xds", func(ctx context.Context) error { return serveGRPC(ctx, plain, ls.plain) })
+	}
+	if ls.webhook != nil {
+		run("webhooks", func(ctx context.Context) error {
+			return serveHTTP(ctx, tls.NewListener(ls.webhook, serving.WebhookTLSConfig()), s.set.Webhooks)
+		})
+	}
 	run("metrics", func(ctx context.Context) error { return serveHTTP(ctx, ls.http, s.httpHandler()) })
 	run("control socket", func(ctx context.Context) error { return serveHTTP(ctx, ls.control, s.socketHandler()) })
 	wg.Wait()
@@ -186,7 +243,7 @@ func (s *Server) current() xds.Snapshot {
 func (s *Server) world() *snapshot.World { return s.store.World() }
 
 // listeners are the open sockets.
-type listeners struct{ secure, plain, http, control net.Listener }
+type listeners struct{ secure, plain, http, webhook, control net.Listener }
 
 func (s *Server) listen() (ls *listeners, err error) {
 	ls = &listeners{}
@@ -197,18 +254,25 @@ func (s *Server) listen() (ls *listeners, err error) {
 	}()
 	at := func(host string, port int) string { return net.JoinHostPort(host, fmt.Sprint(port)) }
 	plain := at("127.0.0.1", portPlain)
-	if err := loopbackOnly(plain); err != nil {
+	if s.set.Plaintext == PlaintextAddress {
+		plain = at(s.set.Address, portPlain)
+	} else if err := loopbackOnly(plain); err != nil {
 		return ls, err
 	}
 	for _, l := range []struct {
 		to   *net.Listener
 		addr string
 		what string
+		off  bool
 	}{
-		{&ls.secure, at(s.set.Address, portSecure), "xDS and certificates"},
-		{&ls.plain, plain, "plaintext xDS"},
-		{&ls.http, at(s.set.Address, portHTTP), "metrics"},
+		{&ls.secure, at(s.set.Address, portSecure), "xDS and certificates", false},
+		{&ls.plain, plain, "plaintext xDS", s.set.Plaintext == PlaintextOff},
+		{&ls.http, at(s.set.Address, portHTTP), "metrics", false},
+		{&ls.webhook, at(s.set.Address, portWebhook), "webhooks", s.set.Webhooks == nil},
 	} {
+		if l.off {
+			continue
+		}
 		if *l.to, err = s.set.Listen("tcp", l.addr); err != nil {
 			return ls, fmt.Errorf("control plane: %s port: %w (is another control plane running?)", l.what, err)
 		}
@@ -221,7 +285,7 @@ func (s *Server) listen() (ls *listeners, err error) {
 }
 
 func (l *listeners) close() {
-	for _, x := range []net.Listener{l.secure, l.plain, l.http, l.control} {
+	for _, x := range []net.Listener{l.secure, l.plain, l.http, l.webhook, l.control} {
 		if x != nil {
 			_ = x.Close() // already closed by its server
 		}
