@@ -23,15 +23,24 @@ func TestBookinfoRunsWithoutAMesh(t *testing.T) {
 	t.Logf("Bookinfo was ready after %.1f s", time.Since(start).Seconds())
 
 	// From the machine through a ClusterIP, and from a pod through DNS.
-	url := "http://" + c.Field(t, ns, "service/productpage", "{.spec.clusterIP}") + ":9080/productpage"
+	page := "http://" + c.Field(t, ns, "service/productpage", "{.spec.clusterIP}") + ":9080/productpage"
+	if resp, _, err := get(t.Context(), page); err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("Bookinfo-Reviews-Version") == "" {
+		t.Errorf("the page: %v, %v", err, resp)
+	}
+	reviews := "http://" + c.Field(t, ns, "service/reviews", "{.spec.clusterIP}") + ":9080/reviews/0"
 	versions := map[string]bool{}
 	c.Eventually(t, 30*time.Second, "three versions of reviews", func(ctx context.Context) error {
-		resp, _, err := get(ctx, url)
+		_, body, err := get(ctx, reviews)
 		if err != nil {
 			return err
 		}
-		if versions[resp.Header.Get("Bookinfo-Reviews-Version")] = true; len(versions) < 3 {
-			return fmt.Errorf("status %d, seen: %v", resp.StatusCode, versions)
+		for _, v := range []string{"reviews-v1", "reviews-v2", "reviews-v3"} {
+			if strings.Contains(body, v) {
+				versions[v] = true
+			}
+		}
+		if len(versions) < 3 {
+			return fmt.Errorf("seen: %v, now: %.200s", versions, body)
 		}
 		return nil
 	})
