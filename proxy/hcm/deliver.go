@@ -54,9 +54,7 @@ func (x *exchange) upstreamHeaders(resp *stream.Response) {
 		}
 	}
 	if !x.info.Upgrade { // which is not over when its head is here
-		start := len(x.buf)
-		x.buf = strconv.AppendInt(x.buf, x.info.ServiceTime.Milliseconds(), 10)
-		f.Append(nameServiceTime, x.buf[start:len(x.buf):len(x.buf)])
+		x.addNumber(f, "x-envoy-upstream-service-time", uint64(max(x.info.ServiceTime, 0).Milliseconds()))
 	}
 	if x.up.cookie != nil {
 		f.Append(nameSetCookie, x.up.cookie)
@@ -73,10 +71,7 @@ func anyEnvoyHeader(f *stream.Fields) bool {
 	return false
 }
 
-var (
-	nameSetCookie   = []byte("set-cookie")
-	nameServiceTime = []byte("x-envoy-upstream-service-time")
-)
+var nameSetCookie = []byte("set-cookie")
 
 // stream copies the body and the trailers. p and err are a first result of ReadBody, if it was read already.
 func (x *exchange) stream(resp *stream.Response, c stream.Client, p []byte, err error) {

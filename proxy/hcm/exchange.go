@@ -78,7 +78,7 @@ func (x *exchange) begin(c *connection, s stream.Server) {
 	}
 	x.conn, x.m, x.srv, x.codec, x.req = c, c.m, s, s, s.Request()
 	i := &x.info // it is empty: clear has seen to that
-	i.Conn, i.Start, i.Req, i.GRPCCode, i.ServiceTime, i.OrigPath, i.Peer = c.info, time.Now(), x.req, -1, -1, x.req.Path, c.info.Peer
+	i.Conn, i.Start, i.Req, i.GRPCCode, i.ServiceTime, i.OrigPath, i.Peer = c.info, now(), x.req, -1, -1, x.req.Path, c.info.Peer
 	x.fs.Conn, x.fs.Req, x.fs.Info, x.fs.Sleep, x.fs.Context = c.info, x.req, &x.info, x.sleepFn, x.contextFn
 	if n := len(c.m.cfg.Filters); cap(x.fs.State) < n {
 		x.fs.State = make([]any, n)
@@ -162,13 +162,24 @@ func (x *exchange) clear() {
 	clear(x.watches)
 	x.watches = x.watches[:0]
 	x.headSent, x.transcoded = false, false
-	x.watch.answering.Store(false)
+	if x.watch.answering.Load() {
+		x.watch.answering.Store(false)
+	}
 	x.up.clear()
 	x.client, x.cancel, x.ctx = nil, nil, nil
-	x.cutBy.Store(uint32(notCut))
+	if x.cutReason() != notCut {
+		x.cutBy.Store(uint32(notCut))
+	}
 	x.times = times{}
-	x.watch.idle.Store(0)
-	x.watch.longest.Store(0)
+	set(&x.watch.idle, 0)
+	set(&x.watch.longest, 0)
+}
+
+// set is v.Store(n), which costs as much as a lock, where it changes anything.
+func set(v *atomic.Int64, n int64) {
+	if v.Load() != n {
+		v.Store(n)
+	}
 }
 
 // maxArena is how much memory for header values a pooled exchange may keep.

@@ -68,6 +68,7 @@ type Manager struct {
 	transcoders []filter.Transcoder
 	mirrors     *mirrors
 	table       atomic.Pointer[tableOf] // found last
+	serverLine  []byte                  // our name as a header line
 
 	Stats Stats
 }
@@ -84,6 +85,9 @@ func New(cfg *config.HTTPManager, d Deps) *Manager {
 		d.MaxMirrors = 1024
 	}
 	m := &Manager{cfg: cfg, deps: d, mirrors: newMirrors(d.MaxMirrors)}
+	if stream.ValidValue(stream.Bytes(cfg.ServerName)) {
+		m.serverLine = []byte("server: " + cfg.ServerName + "\r\n")
+	}
 	for i, f := range cfg.Filters {
 		if e, ok := f.(filter.Ender); ok {
 			m.enders = append(m.enders, e)

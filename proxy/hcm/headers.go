@@ -14,6 +14,10 @@ import (
 // requestHeaders sets what the connection manager owns in a request, before routing.
 func (x *exchange) requestHeaders() {
 	cfg := x.m.cfg
+	if x.isNewcomer(cfg) {
+		x.welcome(cfg.Tracing)
+		return
+	}
 	edge := x.forwardedFor(cfg)
 	x.forwardedProto(cfg)
 	x.envoyHeaders(edge)
@@ -175,18 +179,25 @@ var nameRequestID = []byte("x-request-id")
 
 // appendUUID appends a random UUID (RFC 9562 version 4).
 func appendUUID(b []byte) []byte {
-	hi, lo := rand.Uint64(), rand.Uint64()
-	var x [32]byte
-	putHex64(x[:16], hi&^0xf000|0x4000)
-	putHex64(x[16:], lo&^(3<<62)|2<<62)
 	var u [36]byte
-	copy(u[0:8], x[0:8])
-	copy(u[9:13], x[8:12])
-	copy(u[14:18], x[12:16])
-	copy(u[19:23], x[16:20])
-	copy(u[24:36], x[20:32])
-	u[8], u[13], u[18], u[23] = '-', '-', '-', '-'
+	putUUID(&u)
 	return append(b, u[:]...)
+}
+
+func putUUID(u *[36]byte) {
+	hi, lo := rand.Uint64()&^0xf000|0x4000, rand.Uint64()&^(3<<62)|2<<62
+	var x [32]byte
+	putHex64(x[:16], hi)
+	putHex64(x[16:], lo)
+	*(*[8]byte)(u[0:]) = [8]byte(x[0:])
+	u[8] = '-'
+	*(*[4]byte)(u[9:]) = [4]byte(x[8:])
+	u[13] = '-'
+	*(*[4]byte)(u[14:]) = [4]byte(x[12:])
+	u[18] = '-'
+	*(*[4]byte)(u[19:]) = [4]byte(x[16:])
+	u[23] = '-'
+	*(*[12]byte)(u[24:]) = [12]byte(x[20:])
 }
 
 // clientCert treats x-forwarded-client-cert. What a caller says of itself counts only on an authenticated connection.
@@ -253,26 +264,19 @@ func (x *exchange) applyOps(ops *[4]*route.Ops, f *stream.Fields, resp *stream.R
 // responseHeaders sets what the connection manager owns in a final response.
 func (x *exchange) responseHeaders(resp *stream.Response) {
 	cfg := x.m.cfg
-	server, date := -1, false
-	for i, l := range resp.Fields.All() {
-		switch len(l.Name) {
-		case 6:
-			if stream.EqualFold(l.Name, "server") {
-				server = i
-			}
-		case 4:
-			date = date || stream.EqualFold(l.Name, "date")
-		}
-	}
+	f := &resp.Fields
+	server := f.Index("server")
 	switch {
 	case cfg.ServerPass && !x.fs.Direct, cfg.ServerName == "":
+	case x.m.serverLine == nil:
+		f.Set("server", cfg.ServerName) // for the codec to refuse
 	case server < 0:
-		resp.Fields.Append(nameServer, stream.Bytes(cfg.ServerName))
+		f.AppendLine(x.m.serverLine, len("server"))
 	case !cfg.ServerAppend && !cfg.ServerPass:
-		resp.Fields.SetAt(server, stream.Bytes(cfg.ServerName))
+		f.SetLine(server, x.m.serverLine, len("server"))
 	}
-	if !date {
-		resp.Fields.Append(nameDate, x.date())
+	if !f.Has("date") {
+		f.AppendLine(x.date(), len("date"))
 	}
 	if cfg.AlwaysSetRequestID && len(x.info.RequestID) > 0 {
 		resp.Fields.SetBytes("x-request-id", x.info.RequestID)
@@ -282,29 +286,24 @@ func (x *exchange) responseHeaders(resp *stream.Response) {
 	}
 }
 
-var (
-	nameServer = []byte("server")
-	nameDate   = []byte("date")
-)
-
-// date is the current time for the date header, formatted once a second.
+// date is the date header's line for the current time, formatted once a second.
 func (x *exchange) date() []byte {
 	now := x.info.Start // the clock was read for the service time, if there was any time to speak of
 	if x.info.ServiceTime > 0 {
 		now = now.Add(x.info.ServiceTime)
 	}
 	if d := lastDate.Load(); d != nil && d.second == now.Unix() {
-		return d.text
+		return d.line
 	}
-	d := &dateText{now.Unix(), now.UTC().AppendFormat(nil, "Mon, 02 Jan 2006 15:04:05 GMT")}
+	d := &dateLine{now.Unix(), now.UTC().AppendFormat(nil, "date: Mon, 02 Jan 2006 15:04:05 GMT\r\n")}
 	lastDate.Store(d)
-	return d.text
+	return d.line
 }
 
-type dateText struct {
+type dateLine struct {
 	second int64
-	text   []byte
+	line   []byte
 }
 
 // lastDate is shared by all managers: the time is the same for all.
-var lastDate atomic.Pointer[dateText]
+var lastDate atomic.Pointer[dateLine]

@@ -77,8 +77,8 @@ func (x *exchange) forward(f *route.Forward) (done bool) {
 	}
 	x.decorate()
 	u.timeout = x.timeout(f)
-	x.watch.idle.Store(int64(f.IdleTimeout))
-	x.watch.longest.Store(int64(f.MaxStreamDuration))
+	set(&x.watch.idle, int64(f.IdleTimeout))
+	set(&x.watch.longest, int64(f.MaxStreamDuration))
 	u.req.Hash, u.req.Hashed = 0, false
 	if len(f.Hash) > 0 {
 		u.req.Hash, u.req.Hashed = x.hash(f.Hash)
@@ -103,7 +103,11 @@ func (x *exchange) forward(f *route.Forward) (done bool) {
 // decorate tells the next hop how the operation is called in traces.
 func (x *exchange) decorate() {
 	if x.m.cfg.Tracing != nil && x.route.Operation != "" && x.conn.info.Direction != stream.Inbound {
-		x.req.Fields.Set("x-envoy-decorator-operation", x.route.Operation)
+		if f := &x.req.Fields; f.Has("x-envoy-decorator-operation") {
+			f.Set("x-envoy-decorator-operation", x.route.Operation)
+		} else {
+			x.addLine(f, "x-envoy-decorator-operation", stream.Bytes(x.route.Operation))
+		}
 	}
 }
 
@@ -317,16 +321,13 @@ func (x *exchange) introduce(client stream.Client, n int) {
 		}
 	}
 	if x.route.VirtualHost.IncludeAttemptCount {
-		count := strconv.AppendInt(u.count[:0], int64(n), 10)
-		if n == 1 && !x.h.envoy { // there cannot be one
-			x.req.Fields.Append(nameAttemptCount, count)
+		if f := &x.req.Fields; f.Has("x-envoy-attempt-count") {
+			f.SetBytes("x-envoy-attempt-count", strconv.AppendInt(u.count[:0], int64(n), 10))
 		} else {
-			x.req.Fields.SetBytes("x-envoy-attempt-count", count)
+			x.addNumber(f, "x-envoy-attempt-count", uint64(n))
 		}
 	}
 }
-
-var nameAttemptCount = []byte("x-envoy-attempt-count")
 
 // readHead waits for the final head and passes informational ones on.
 func (x *exchange) readHead(c stream.Client) (*stream.Response, error) {

@@ -105,7 +105,9 @@ func (x *exchange) startWatch() {
 	w := &x.watch
 	w.on = true
 	w.shard = &s.shards[s.turn.Add(1)%uint32(len(s.shards))]
-	w.waiting.Store(true)
+	if !w.waiting.Load() {
+		w.waiting.Store(true)
+	}
 	w.shard.mu.Lock()
 	defer w.shard.mu.Unlock()
 	w.seen, w.quiet, w.looks = w.progress.Load(), time.Time{}, 0

@@ -122,11 +122,11 @@ func (x *clientExchange) begin() {
 	x.body.reset(framedNone, 0, 0)
 	x.ctl = control{}
 	x.req, x.reqLeft, x.headSent, x.tunnel, x.upgrade, x.decided, x.method = 0, 0, false, false, nil, nil, methodOther
-	x.reqEnded.Store(false)
-	x.known.Store(false)
-	x.raw.Store(false)
+	lower(&x.reqEnded)
+	lower(&x.known)
+	lower(&x.raw)
 	x.headRead, x.gotByte, x.asked100, x.readErr, x.interims = false, false, false, nil, 0
-	x.done.Store(false)
+	lower(&x.done)
 	x.written = x.cc.c.BytesWritten()
 }
 
@@ -164,9 +164,9 @@ func (x *clientExchange) Close() {
 		cc.closed.Store(true)
 		x.end() // also ends a write that waits
 		x.decide()
-		x.w.mu.Lock()
+		x.w.lock()
 		x.w.release()
-		x.w.mu.Unlock()
+		x.w.unlock()
 		cc.in.release()
 	}
 	cc.busy.Store(false)
@@ -186,10 +186,10 @@ func (x *clientExchange) end() {
 
 // reusable: both messages are complete, and the connection is where the next one begins.
 func (x *clientExchange) reusable() bool {
-	if !x.w.mu.TryLock() {
+	if !x.w.tryLock() {
 		return false
 	}
-	defer x.w.mu.Unlock()
+	defer x.w.unlock()
 	return x.headSent && x.reqEnded.Load() && x.headRead && x.body.done && x.readErr == nil && x.w.err == nil && x.w.n == 0 &&
 		!x.raw.Load() && !x.ctl.close && (x.resp.Proto == stream.HTTP11 || x.ctl.keepAlive) && x.body.framing != framedClose &&
 		len(x.cc.in.rest()) == 0 && !x.cc.closed.Load()

@@ -89,16 +89,18 @@ func (x *clientExchange) parse(b []byte) (int, *protoError) {
 func (x *clientExchange) await() error {
 	w := &x.w
 	b := &x.cc.in.head
-	w.eager.Store(true)
+	if !w.alone {
+		w.eager.Store(true)
+	}
 	if x.reqEnded.Load() || x.tunnel {
-		w.mu.Lock()
+		w.lock()
 		if w.sent == 0 && w.n > 0 && w.err == nil && !x.gotByte {
-			defer w.mu.Unlock()
+			defer w.unlock()
 			return x.roundTrip(b)
 		}
 		w.flush()
-		w.mu.Unlock()
-	} else if w.mu.TryLock() { // else the writer sees eager when it is done
+		w.unlock()
+	} else if w.tryLock() { // else the writer sees eager when it is done
 		if err := w.settle(); err != nil && !x.canAnswer(err) {
 			return err
 		}
@@ -209,9 +211,9 @@ func (x *clientExchange) when(why string) string {
 }
 
 func (x *clientExchange) readError(op string, err error) error {
-	if !x.gotByte && x.reqEnded.Load() && x.w.mu.TryLock() {
+	if !x.gotByte && x.reqEnded.Load() && x.w.tryLock() {
 		werr := x.w.err
-		x.w.mu.Unlock()
+		x.w.unlock()
 		if werr != nil {
 			return x.writeError(op, werr)
 		}

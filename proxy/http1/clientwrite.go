@@ -12,14 +12,17 @@ import (
 
 // WriteHead implements [stream.Client].
 func (x *clientExchange) WriteHead(r *stream.Request, end bool) error {
-	x.w.mu.Lock()
+	if end && !x.headSent && r.Upgrade == nil && string(r.Method) != "CONNECT" {
+		x.w.alone = true // nobody writes after this, and who reads the answer does so after it
+	}
+	x.w.lock()
 	if x.headSent {
-		x.w.mu.Unlock()
+		x.w.unlock()
 		return x.writeError("write head", errOrder)
 	}
 	if err := x.head(r, end); err != nil {
 		clean := x.w.undo(mark{})
-		x.w.mu.Unlock()
+		x.w.unlock()
 		if !clean {
 			x.cc.c.Abort()
 		}
@@ -130,9 +133,9 @@ func (x *clientExchange) WriteBody(p []byte, end bool) error {
 	if x.tunnel {
 		return x.writeRaw(p, end)
 	}
-	x.w.mu.Lock()
+	x.w.lock()
 	if !x.headSent || x.reqEnded.Load() && (len(p) > 0 || !end) {
-		x.w.mu.Unlock()
+		x.w.unlock()
 		return x.writeError("write body", errOrder)
 	}
 	switch {
@@ -140,7 +143,7 @@ func (x *clientExchange) WriteBody(p []byte, end bool) error {
 	case x.req == framedChunked:
 		x.w.chunk(p, end)
 	case int64(len(p)) > x.reqLeft || end && int64(len(p)) < x.reqLeft:
-		x.w.mu.Unlock()
+		x.w.unlock()
 		x.cc.c.Abort()
 		return x.writeError("write body", errLength)
 	default:
@@ -165,7 +168,7 @@ func (x *clientExchange) writeRaw(p []byte, end bool) error {
 		x.reqEnded.Store(true)
 		return nil
 	}
-	x.w.mu.Lock()
+	x.w.lock()
 	x.w.payload(p, "")
 	if end {
 		x.w.flush()
@@ -182,13 +185,13 @@ func (x *clientExchange) WriteTrailers(t *stream.Fields) error {
 	if x.req != framedChunked {
 		return x.WriteBody(nil, true)
 	}
-	x.w.mu.Lock()
+	x.w.lock()
 	if !x.headSent || x.reqEnded.Load() {
-		x.w.mu.Unlock()
+		x.w.unlock()
 		return x.writeError("write trailers", errOrder)
 	}
 	if !x.w.trailers(t) {
-		x.w.mu.Unlock()
+		x.w.unlock()
 		x.cc.c.Abort()
 		return &stream.Error{Side: stream.Ours, Op: "write trailers", Flag: stream.FlagLocalReset, Details: "http1.invalid_characters", Err: errInjection}
 	}
@@ -198,7 +201,7 @@ func (x *clientExchange) WriteTrailers(t *stream.Fields) error {
 
 // Flush implements [stream.Client].
 func (x *clientExchange) Flush() error {
-	x.w.mu.Lock()
+	x.w.lock()
 	x.w.flush()
 	return x.settle("flush")
 }

@@ -45,25 +45,26 @@ var (
 	_ stream.Waker   = (*exchange)(nil)
 )
 
+// begin: x is as clear left it.
 func (x *exchange) begin(sc *serverConn) {
-	x.sc = sc
-	x.w.reset(sc.c)
-	x.req.Reset()
+	x.sc, x.w.c = sc, sc.c
 }
 
 // clear drops everything but memory that can be used again.
 func (x *exchange) clear() {
 	x.w.reset(nil)
 	x.req.Reset()
-	x.body.reset(framedNone, 0, 0)
+	if x.body.framing != framedNone || x.body.started {
+		x.body.reset(framedNone, 0, 0)
+	}
 	x.sc, x.ctl = nil, control{}
 	x.resp, x.respLeft, x.bodyless, x.headSent, x.ended, x.close, x.raw, x.long = 0, 0, false, false, false, false, false, false
-	x.expect.Store(false)
-	x.cut.Store(false)
-	x.closing.Store(false)
-	x.woken.Store(false)
-	x.read.Store(false)
-	x.known.Store(false)
+	lower(&x.expect)
+	lower(&x.cut)
+	lower(&x.closing)
+	lower(&x.woken)
+	lower(&x.read)
+	lower(&x.known)
 	x.decided, x.readErr = nil, nil
 }
 
@@ -76,6 +77,8 @@ func (x *exchange) accept() {
 		x.body.reset(framedClose, 0, 0)
 	case x.ctl.chunked:
 		x.body.reset(framedChunked, 0, o.MaxHeaderBytes)
+	case x.req.ContentLength == 0:
+		x.body.done = true
 	default:
 		x.body.reset(framedLength, x.req.ContentLength, 0)
 		x.long = x.req.ContentLength-int64(len(x.sc.in.rest())) > o.DrainBody
@@ -91,6 +94,7 @@ func (x *exchange) accept() {
 	if x.ctl.expect && !x.body.done && len(x.sc.in.rest()) == 0 {
 		x.expect.Store(true)
 	}
+	x.w.alone = !x.expect.Load() // else whoever reads the body writes 100 (Continue)
 }
 
 // tunnel tells that the body may become a raw stream.
@@ -203,8 +207,8 @@ func (x *exchange) WakeRead() {
 
 // proceed sends 100 Continue, unless a final head went out.
 func (x *exchange) proceed() {
-	x.w.mu.Lock()
-	defer x.w.mu.Unlock()
+	x.w.lock()
+	defer x.w.unlock()
 	if x.expect.Swap(false) {
 		x.w.str(statusLine(100))
 		x.w.str("\r\n")

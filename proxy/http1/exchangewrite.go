@@ -7,10 +7,10 @@ import (
 
 // WriteHead implements [stream.Server].
 func (x *exchange) WriteHead(r *stream.Response, end bool) error {
-	x.w.mu.Lock()
+	x.w.lock()
 	if x.headSent || x.w.err != nil {
 		err := x.w.err
-		x.w.mu.Unlock()
+		x.w.unlock()
 		return writeError("write head", err)
 	}
 	m := x.w.mark()
@@ -22,7 +22,7 @@ func (x *exchange) WriteHead(r *stream.Response, end bool) error {
 	}
 	if !ok {
 		clean := x.w.undo(m)
-		x.w.mu.Unlock()
+		x.w.unlock()
 		if !clean {
 			x.Abort()
 		}
@@ -90,7 +90,7 @@ func (x *exchange) final(r *stream.Response, end bool) bool {
 		return false
 	}
 	x.w.str("\r\n")
-	x.expect.Store(false)
+	lower(&x.expect)
 	x.resp, x.respLeft, x.bodyless, x.headSent, x.raw = resp, left, bodyless, true, raw
 	x.decide()
 	if end && !raw {
@@ -160,9 +160,9 @@ func (x *exchange) bodylessLength(r *stream.Response) {
 
 // WriteBody implements [stream.Server].
 func (x *exchange) WriteBody(p []byte, end bool) error {
-	x.w.mu.Lock()
+	x.w.lock()
 	if !x.headSent || x.ended {
-		x.w.mu.Unlock()
+		x.w.unlock()
 		return writeError("write body", errOrder)
 	}
 	switch {
@@ -170,7 +170,7 @@ func (x *exchange) WriteBody(p []byte, end bool) error {
 	case x.resp == framedChunked:
 		x.w.chunk(p, end)
 	case x.resp == framedLength && int64(len(p)) > x.respLeft:
-		x.w.mu.Unlock()
+		x.w.unlock()
 		x.Abort()
 		return writeError("write body", errLength)
 	default:
@@ -179,7 +179,7 @@ func (x *exchange) WriteBody(p []byte, end bool) error {
 	}
 	if end {
 		if x.resp == framedLength && x.respLeft > 0 {
-			x.w.mu.Unlock()
+			x.w.unlock()
 			x.Abort()
 			return writeError("write body", errLength)
 		}
@@ -203,9 +203,9 @@ func (x *exchange) WriteTrailers(t *stream.Fields) error {
 	if x.resp != framedChunked || x.bodyless {
 		return x.WriteBody(nil, true)
 	}
-	x.w.mu.Lock()
+	x.w.lock()
 	if !x.headSent || x.ended {
-		x.w.mu.Unlock()
+		x.w.unlock()
 		return writeError("write trailers", errOrder)
 	}
 	if !x.req.TETrailers {
@@ -213,7 +213,7 @@ func (x *exchange) WriteTrailers(t *stream.Fields) error {
 	}
 	if m := x.w.mark(); !x.w.trailers(t) {
 		clean := x.w.undo(m)
-		x.w.mu.Unlock()
+		x.w.unlock()
 		if !clean {
 			x.Abort()
 		}
@@ -225,7 +225,7 @@ func (x *exchange) WriteTrailers(t *stream.Fields) error {
 
 // Flush implements [stream.Server].
 func (x *exchange) Flush() error {
-	x.w.mu.Lock()
+	x.w.lock()
 	x.w.flush()
 	return x.settle("flush")
 }

@@ -91,6 +91,8 @@ type serverConn struct {
 	noPark    bool // parking was refused
 	parkAt    time.Time
 	idleSince time.Time
+	armed     bool      // the deadline that is set is that of an idle connection
+	busy      bool      // requests came since it was set
 	first     time.Time // when the first byte of the current request was seen
 	due       time.Time // the read deadline that is set; zero: none
 
@@ -164,14 +166,19 @@ func (sc *serverConn) await() error {
 }
 
 func (sc *serverConn) awaitFill() error {
-	now := sc.now()
-	if sc.wasParked {
-		sc.wasParked = false
+	if sc.armed && sc.rough() && !sc.wasParked {
+		sc.busy = true // when the deadline comes it is seen that it was not idle
 	} else {
-		sc.idleSince = now
+		now := sc.now()
+		if sc.wasParked {
+			sc.wasParked = false
+		} else {
+			sc.idleSince = now
+		}
+		sc.parkAt = now.Add(sc.parkStep())
+		sc.armIdle(now)
+		sc.armed, sc.busy = true, false
 	}
-	sc.parkAt = now.Add(sc.o.ParkAfter)
-	sc.armIdle(now)
 	sc.setIdle(true)
 	for {
 		if by := sc.draining.Load(); by != 0 && sc.drained(by) {
@@ -190,7 +197,11 @@ func (sc *serverConn) awaitFill() error {
 		if sc.draining.Load() != 0 {
 			continue
 		}
-		now = sc.now()
+		now := sc.now()
+		if sc.busy {
+			sc.busy = false
+			sc.idleSince, sc.parkAt = now, now.Add(sc.parkStep())
+		}
 		if d := sc.o.IdleTimeout; d > 0 && !sc.idleSince.Add(d).After(now) {
 			sc.endIdle()
 			return io.EOF
@@ -202,7 +213,22 @@ func (sc *serverConn) awaitFill() error {
 			sc.noPark = true
 		}
 		sc.setDue(sc.idleDue())
+		sc.armed = true
 	}
+}
+
+// rough tells that it is enough to know to within ParkAfter since when a connection idles. Then the clock need not be read for
+// each request: a connection that was used between two looks is no idle one.
+func (sc *serverConn) rough() bool {
+	return sc.parks() && (sc.o.IdleTimeout <= 0 || sc.o.IdleTimeout >= 20*sc.o.ParkAfter)
+}
+
+// parkStep is when to look next whether to park. Whoever was busy then is found to idle one step later at the earliest.
+func (sc *serverConn) parkStep() time.Duration {
+	if sc.rough() {
+		return sc.o.ParkAfter / 2
+	}
+	return sc.o.ParkAfter
 }
 
 func (sc *serverConn) parks() bool { return sc.o.Park != nil && !sc.noPark }
@@ -289,6 +315,7 @@ func (sc *serverConn) idleDue() time.Time {
 }
 
 func (sc *serverConn) setDue(t time.Time) {
+	sc.armed = false
 	if t.Equal(sc.due) {
 		return
 	}
@@ -303,7 +330,7 @@ func (sc *serverConn) armBody() {
 		return
 	}
 	if sc.first.IsZero() {
-		sc.first = sc.idleSince
+		sc.first = sc.now() // the head has just come, whole
 	}
 	sc.setDue(sc.first.Add(sc.o.RequestTimeout))
 }

@@ -12,8 +12,11 @@ import (
 
 // writer collects what one message sends, so that a head and a small body leave in one write.
 type writer struct {
-	c  *netio.Conn
-	mu sync.Mutex
+	c *netio.Conn
+	// alone tells that only one goroutine writes this message, so that mu, which costs more than a small write into memory, is
+	// left alone. It is set before the first write.
+	alone bool
+	mu    sync.Mutex
 	// mu protects the following.
 	mem  *[netio.BufferSize]byte // nil when nothing is buffered
 	n    int
@@ -25,9 +28,30 @@ type writer struct {
 
 func (w *writer) reset(c *netio.Conn) {
 	w.release()
-	w.c, w.sent, w.err = c, 0, nil
-	w.eager.Store(false)
+	w.c, w.sent, w.err, w.alone = c, 0, nil, false
+	lower(&w.eager)
 }
+
+// lower makes b false. A store costs as much as a lock, and it nearly always is.
+func lower(b *atomic.Bool) {
+	if b.Load() {
+		b.Store(false)
+	}
+}
+
+func (w *writer) lock() {
+	if !w.alone {
+		w.mu.Lock()
+	}
+}
+
+func (w *writer) unlock() {
+	if !w.alone {
+		w.mu.Unlock()
+	}
+}
+
+func (w *writer) tryLock() bool { return w.alone || w.mu.TryLock() }
 
 func (w *writer) release() {
 	if w.mem != nil {
@@ -74,6 +98,10 @@ func (w *writer) room() []byte {
 
 func (w *writer) int(n int64, base int) {
 	var b [20]byte
+	if base == 10 && n >= 0 {
+		w.bytes(stream.AppendUint(b[:0], uint64(n)))
+		return
+	}
 	w.bytes(strconv.AppendInt(b[:0], n, base))
 }
 
@@ -201,6 +229,9 @@ func (w *writer) settle() error {
 			w.flush()
 		}
 		err := w.err
+		if w.alone {
+			return err
+		}
 		w.mu.Unlock()
 		// A reader that came while mu was held could not flush: do it for it.
 		if err != nil || !w.eager.Load() || !w.mu.TryLock() {

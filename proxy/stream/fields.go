@@ -57,31 +57,29 @@ func (f *Fields) Reset() {
 	f.list, f.lens = f.list[:0], 0
 }
 
-// Get returns the first value of name (any case), nil if there is none.
-func (f *Fields) Get(name string) []byte {
+// Index is the place of the first line of name (any case), -1 if there is none.
+func (f *Fields) Index(name string) int {
 	if f.lacks(name) {
-		return nil
+		return -1
 	}
 	for i := range f.list {
-		if EqualFold(f.list[i].Name, name) {
-			return f.list[i].Value
+		if len(f.list[i].Name) == len(name) && EqualFold(f.list[i].Name, name) {
+			return i
 		}
+	}
+	return -1
+}
+
+// Get returns the first value of name (any case), nil if there is none.
+func (f *Fields) Get(name string) []byte {
+	if i := f.Index(name); i >= 0 {
+		return f.list[i].Value
 	}
 	return nil
 }
 
 // Has tells whether name is present, with whatever value.
-func (f *Fields) Has(name string) bool {
-	if f.lacks(name) {
-		return false
-	}
-	for i := range f.list {
-		if EqualFold(f.list[i].Name, name) {
-			return true
-		}
-	}
-	return false
-}
+func (f *Fields) Has(name string) bool { return f.Index(name) >= 0 }
 
 // Append adds a line whose bytes the caller keeps alive and unchanged for as long as the message.
 func (f *Fields) Append(name, value []byte) {
@@ -104,6 +102,12 @@ func (f *Fields) AppendChecked(name, value []byte) {
 func (f *Fields) AppendLine(line []byte, name int) {
 	f.lens |= lenBit(name)
 	f.list = append(f.list, Field{line[:name], line[name+2 : len(line)-2 : len(line)-2], checked | wholeLine})
+}
+
+// SetLine puts a line in the place of line i; see [Fields.AppendLine].
+func (f *Fields) SetLine(i int, line []byte, name int) {
+	f.lens |= lenBit(name)
+	f.list[i] = Field{line[:name], line[name+2 : len(line)-2 : len(line)-2], checked | wholeLine}
 }
 
 // Run is the text of line i as HTTP/1 writes it, and of the lines that follow it in the list as well as in memory; next is
@@ -138,18 +142,13 @@ func (f *Fields) Set(name, value string) { f.SetBytes(name, bytesOf(value)) }
 
 // SetBytes is Set with a value that the caller keeps alive and unchanged.
 func (f *Fields) SetBytes(name string, value []byte) {
-	if f.lacks(name) {
+	i := f.Index(name)
+	if i < 0 {
 		f.Append(bytesOf(name), value)
 		return
 	}
-	for i := range f.list {
-		if EqualFold(f.list[i].Name, name) {
-			f.SetAt(i, value)
-			f.del(name, i+1)
-			return
-		}
-	}
-	f.Append(bytesOf(name), value)
+	f.SetAt(i, value)
+	f.del(name, i+1)
 }
 
 // SetAt replaces the value of line i by one that the caller keeps alive and unchanged.
@@ -193,6 +192,18 @@ func (f *Fields) del(name string, from int) {
 	}
 	clear(f.list[len(keep):])
 	f.list = keep
+}
+
+// AppendUint is strconv's, for small numbers in base 10.
+func AppendUint(b []byte, n uint64) []byte {
+	var text [20]byte
+	i := len(text) - 1
+	for ; n > 9; i-- {
+		text[i] = byte('0' + n%10)
+		n /= 10
+	}
+	text[i] = byte('0' + n)
+	return append(b, text[i:]...)
 }
 
 // EqualFold compares an ASCII name in any case without allocation.
