@@ -101,11 +101,27 @@ func images(ctx context.Context, bed *testbed.Bed) error {
 	if err := attached(c, bed); err != nil {
 		return err
 	}
+	if err := testApp(ctx, bed, out); err != nil {
+		return err
+	}
 	archives, err := filepath.Glob(filepath.Join(out, "*.tar"))
 	if err != nil {
 		return err
 	}
 	return bed.Load(ctx, archives...)
+}
+
+// testApp builds and packs the workload of the tests.
+func testApp(ctx context.Context, bed *testbed.Bed, out string) error {
+	program := filepath.Join(out, "programs", "testapp")
+	c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", program, "./test/kubernetes/testapp")
+	c.Dir = bed.Module
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	c.Stdout, c.Stderr = os.Stdout, os.Stderr
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("testapp: %w", err)
+	}
+	return testbed.Pack(filepath.Join(out, "testapp.tar"), "localhost/testapp:1", program, "/usr/local/bin/testapp")
 }
 
 func inside(ctx context.Context, bed *testbed.Bed, args []string) error {

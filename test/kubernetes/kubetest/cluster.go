@@ -8,9 +8,13 @@
 package kubetest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -187,4 +191,43 @@ func (c *Cluster) Explain(ctx context.Context, t testing.TB, namespace string) {
 	for _, p := range strings.Fields(pods) {
 		show("logs of "+p, "logs", p, "--all-containers", "--prefix", "--tail=25")
 	}
+}
+
+// PortForward asks a port of a pod through the API server: from the pod's own
+// loopback, past its sidecar.
+func (c *Cluster) PortForward(ctx context.Context, namespace, pod string, port int, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, c.Bed.Bin("kubectl"), "-n", namespace, "port-forward", "pod/"+pod, fmt.Sprintf(":%d", port), "--address=127.0.0.1")
+	cmd.Env = c.Bed.Environment()
+	var complaints bytes.Buffer
+	cmd.Stderr = &complaints
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	defer func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	}()
+	line, err := bufio.NewReader(out).ReadString('\n') // Forwarding from 127.0.0.1:PORT -> 8080
+	if err != nil {
+		return "", fmt.Errorf("port-forward to %s: %w: %s", pod, err, complaints.String())
+	}
+	addr, _, _ := strings.Cut(strings.TrimPrefix(line, "Forwarding from "), " ")
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
+	if err != nil {
+		return "", err
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	return string(body), err
 }

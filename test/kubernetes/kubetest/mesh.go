@@ -73,7 +73,7 @@ func Install(t testing.TB) *Mesh {
 
 // Status is what the control plane says of itself and its proxies.
 func (m *Mesh) Status(ctx context.Context) (*admin.ControlStatus, error) {
-	out, err := m.RunWeft(ctx, "status", "-o", "json")
+	out, err := m.Cluster.Exec(ctx, System, "deployment/weft", "discovery", "weft", "--state-dir=/var/lib/weft", "status", "-o", "json")
 	if err != nil {
 		return nil, err
 	}

@@ -99,8 +99,9 @@ func removeCgroups() error {
 
 func tryRemoveCgroups() error {
 	var errs []error
-	for _, h := range hierarchies() {
-		tops, _ := filepath.Glob(filepath.Join(h, "weft-node*"))
+	// Also where the node did not enter itself: runc makes groups in every tree that is mounted.
+	for _, pattern := range []string{"weft-node*", "*/weft-node*"} {
+		tops, _ := filepath.Glob(filepath.Join(cgroupRoot, pattern))
 		for _, top := range tops {
 			var dirs []string
 			filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {

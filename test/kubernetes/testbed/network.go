@@ -6,6 +6,7 @@ import (
 	"net"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // makeBridge makes the bridge that joins the nodes, with the machine's own address on it.
@@ -60,8 +61,8 @@ func removeLinks() error {
 	var errs []error
 	for _, l := range links {
 		if isOurs(l.Attrs().Name) {
-			var gone netlink.LinkNotFoundError
-			if err := netlink.LinkDel(l); err != nil && !errors.As(err, &gone) {
+			// A node's links go with its namespace, meanwhile.
+			if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 				errs = append(errs, fmt.Errorf("link %s: %w", l.Attrs().Name, err))
 			}
 		}
