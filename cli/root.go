@@ -45,6 +45,8 @@ type app struct {
 	output   string
 	noColor  bool
 
+	kubeconfig, kubeContext string // which cluster; both empty is kubectl's choice
+
 	mu     sync.Mutex // protects the following
 	client *client.Client
 	of     string // the state directory that client is of
@@ -182,7 +184,7 @@ Start with:  weft demo`,
 	pf := root.PersistentFlags()
 	pf.StringVar(&a.stateDir, "state-dir", a.defaultStateDir(), "folder of the mesh's state and sockets")
 	pf.BoolVar(&a.noColor, "no-color", a.env.Getenv("NO_COLOR") != "", "no colours (they are off anyway when the output is not a terminal)")
-	groups := []*cobra.Group{{ID: "run", Title: "Run a mesh:"}, {ID: "config", Title: "Change it:"}, {ID: "see", Title: "See what it does:"}}
+	groups := []*cobra.Group{{ID: "run", Title: "Run a mesh:"}, {ID: "kubernetes", Title: "Run it on Kubernetes:"}, {ID: "config", Title: "Change it:"}, {ID: "see", Title: "See what it does:"}}
 	root.AddGroup(groups...)
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
@@ -191,6 +193,7 @@ Start with:  weft demo`,
 		}
 	}
 	add("run", a.demoCommand(), a.upCommand(), a.downCommand(), a.controlPlaneCommand())
+	add("kubernetes", a.installCommand(), a.upgradeCommand(), a.uninstallCommand(), a.precheckCommand(), a.verifyCommand(), a.tagCommand())
 	add("config", a.applyCommand(), a.deleteCommand(), a.diffCommand(), a.analyzeCommand(), a.scaleCommand(), a.restartCommand(), a.tokenCommand())
 	add("see", a.statusCommand(), a.psCommand(), a.logsCommand(), a.execCommand(), a.getCommand(), a.describeCommand(), a.proxyConfigCommand(), a.versionCommand())
 	return root

@@ -1,0 +1,426 @@
+package install
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"weft.mesh/weft/deploy/render"
+)
+
+func plan(t *testing.T, profile string, sets ...string) *Plan {
+	t.Helper()
+	v := render.Values{}
+	for _, s := range sets {
+		var err error
+		if v, err = render.ParseSet(v, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := NewPlan(Config{Profile: profile, Values: v, Version: "v0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Schemas do not matter here, and are two megabytes.
+	p.CRDs, p.Gateway = withoutSchemas(p.CRDs), withoutSchemas(p.Gateway)
+	return p
+}
+
+func withoutSchemas(in []*unstructured.Unstructured) []*unstructured.Unstructured {
+	var out []*unstructured.Unstructured
+	for _, o := range in {
+		slim := &unstructured.Unstructured{Object: map[string]any{"apiVersion": o.GetAPIVersion(), "kind": o.GetKind()}}
+		slim.SetName(o.GetName())
+		slim.SetAnnotations(o.GetAnnotations())
+		var versions []any
+		all, _, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "versions")
+		for _, v := range all.([]any) {
+			m := v.(map[string]any)
+			versions = append(versions, map[string]any{"name": m["name"], "served": m["served"]})
+		}
+		slim.Object["spec"] = map[string]any{"versions": versions}
+		out = append(out, slim)
+	}
+	return out
+}
+
+func place(writes []string, part string) int {
+	return slices.IndexFunc(writes, func(w string) bool { return strings.Contains(w, part) })
+}
+
+func last(writes []string, part string) int {
+	n := -1
+	for i, w := range writes {
+		if strings.Contains(w, part) {
+			n = i
+		}
+	}
+	return n
+}
+
+func TestInstallIsOrderedAndDoneOnce(t *testing.T) {
+	f, in, _ := newFake(t)
+	if err := in.Install(t.Context(), plan(t, "demo")); err != nil {
+		t.Fatal(err)
+	}
+	w := f.taken()
+	steps := []int{
+		last(w, "/customresourcedefinitions/"), place(w, "/api/v1/namespaces/weft-system"), place(w, "/serviceaccounts/weft"),
+		place(w, "/clusterroles/weft-control-plane"), place(w, "/deployments/weft"), place(w, "webhookconfigurations/"),
+	}
+	if !slices.IsSorted(steps) || slices.Contains(steps, -1) {
+		t.Errorf("order %v of\n%s", steps, strings.Join(w, "\n"))
+	}
+	if err := in.Install(t.Context(), plan(t, "demo")); err != nil {
+		t.Fatal(err)
+	}
+	if w := f.taken(); len(w) != 0 {
+		t.Errorf("a second time writes\n%s", strings.Join(w, "\n"))
+	}
+}
+
+func TestWebhooksWaitForTheControlPlane(t *testing.T) {
+	f, in, _ := newFake(t)
+	f.noReady = true
+	in.Timeout = time.Second
+	err := in.Install(t.Context(), plan(t, ""))
+	if err == nil || !strings.Contains(err.Error(), "deployment/weft: not ready after 1s: 0 of 1 pods are of the new version") {
+		t.Errorf("error: %v", err)
+	}
+	if i := place(f.taken(), "webhookconfigurations"); i >= 0 {
+		t.Error("webhooks were made although nobody answers them")
+	}
+}
+
+func TestDryRunWritesNothing(t *testing.T) {
+	f, in, lines := newFake(t)
+	in.DryRun = true
+	if err := in.Install(t.Context(), plan(t, "ha")); err != nil {
+		t.Fatal(err)
+	}
+	if w := f.taken(); len(w) != 0 {
+		t.Errorf("wrote %v", w)
+	}
+	if !slices.Contains(*lines, "deployment/weft would be created") {
+		t.Errorf("lines %q", *lines)
+	}
+}
+
+func TestWhatAFormerVersionHadIsPruned(t *testing.T) {
+	f, in, _ := newFake(t)
+	if err := in.Install(t.Context(), plan(t, "demo", "controlPlane.replicas=2")); err != nil {
+		t.Fatal(err)
+	}
+	f.put("/apis/policy/v1/namespaces/weft-system/poddisruptionbudgets/mine", "{apiVersion: policy/v1, kind: PodDisruptionBudget, metadata: {name: mine, namespace: weft-system}}")
+	f.taken()
+	if err := in.Install(t.Context(), plan(t, "minimal")); err != nil {
+		t.Fatal(err)
+	}
+	w := f.taken()
+	for _, gone := range []string{"DELETE /apis/policy/v1/namespaces/weft-system/poddisruptionbudgets/weft"} {
+		if !slices.Contains(w, gone) {
+			t.Errorf("no %s in\n%s", gone, strings.Join(w, "\n"))
+		}
+	}
+	if place(w, "DELETE /apis/policy/v1/namespaces/weft-system/poddisruptionbudgets/mine") >= 0 {
+		t.Error("somebody else's object was deleted")
+	}
+}
+
+func TestRevisionsLiveSideBySide(t *testing.T) {
+	f, in, _ := newFake(t)
+	for _, p := range []*Plan{plan(t, ""), plan(t, "", "revision=canary")} {
+		if err := in.Install(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.taken()
+	if err := in.Uninstall(t.Context(), Removal{}); err != nil {
+		t.Fatal(err)
+	}
+	w := f.taken()
+	if place(w, "/gatewayclasses/") >= 0 || place(w, "DELETE /api/v1/namespaces/weft-system") >= 0 && slices.Contains(w, "DELETE /api/v1/namespaces/weft-system") {
+		t.Errorf("what the other revision needs was deleted:\n%s", strings.Join(w, "\n"))
+	}
+	if place(w, "canary") >= 0 {
+		t.Errorf("the other revision was touched:\n%s", strings.Join(w, "\n"))
+	}
+	if hook, dep := place(w, "webhookconfigurations"), place(w, "deployments/weft"); hook < 0 || dep < hook {
+		t.Errorf("webhooks must go first:\n%s", strings.Join(w, "\n"))
+	}
+	if err := in.Uninstall(t.Context(), Removal{Revision: "canary", Purge: true}); err != nil {
+		t.Fatal(err)
+	}
+	for k := range f.objects {
+		t.Errorf("left: %s", k)
+	}
+}
+
+func TestUninstallKeepsDefinitions(t *testing.T) {
+	f, in, lines := newFake(t)
+	if err := in.Install(t.Context(), plan(t, "demo")); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Uninstall(t.Context(), Removal{}); err != nil {
+		t.Fatal(err)
+	}
+	for k := range f.objects {
+		if !strings.Contains(k, "customresourcedefinitions") {
+			t.Errorf("left: %s", k)
+		}
+	}
+	if l := (*lines)[len(*lines)-1]; !strings.Contains(l, "kept 17 definitions") {
+		t.Errorf("last line %q", l)
+	}
+	if err := in.Uninstall(t.Context(), Removal{}); err == nil || !strings.Contains(err.Error(), "revision default is not installed in weft-system") {
+		t.Errorf("a second time: %v", err)
+	}
+}
+
+const istioWebhook = `
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata: {name: istio-sidecar-injector}
+webhooks:
+- name: namespace.sidecar-injector.istio.io
+  namespaceSelector: {matchExpressions: [{key: istio-injection, operator: In, values: [enabled]}]}
+`
+
+func TestBadClustersAreRefusedBeforeTheFirstWrite(t *testing.T) {
+	const crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/virtualservices.networking.istio.io"
+	for name, c := range map[string]struct {
+		set   string
+		setup func(f *fakeAPI)
+		want  string
+	}{
+		"an Istio that injects into the same namespaces": {"", func(f *fakeAPI) {
+			f.put("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/istio-sidecar-injector", istioWebhook)
+		}, "mutatingwebhookconfiguration/istio-sidecar-injector injects into namespaces with the label istio-injection=enabled too"},
+		"older definitions of others": {"", func(f *fakeAPI) {
+			f.put(crd, "{metadata: {name: virtualservices.networking.istio.io}, spec: {versions: [{name: v1alpha3, served: true}, {name: v1beta1, served: true}]}}")
+		}, "definition virtualservices.networking.istio.io is older and not Weft's: it does not serve v1"},
+		"definitions that nobody brings": {"crds.mode=none", func(*fakeAPI) {}, "is missing, and crds.mode is none"},
+		"a namespace that ends": {"", func(f *fakeAPI) {
+			f.put("/api/v1/namespaces/weft-system", `{metadata: {name: weft-system, deletionTimestamp: "2026-01-01T00:00:00Z"}}`)
+		}, "namespace weft-system is being deleted"},
+		"a user without rights": {"", func(f *fakeAPI) {
+			f.deny = func(verb, resource string) bool { return resource == "clusterroles" && verb == "patch" }
+		}, `the user of context "test" may not patch clusterroles.rbac.authorization.k8s.io`},
+		"Helm's": {"", func(f *fakeAPI) {
+			f.put("/apis/apps/v1/namespaces/weft-system/deployments/weft", "{metadata: {name: weft, labels: {app.kubernetes.io/managed-by: Helm}}}")
+		}, `deployment/weft in weft-system is managed by "Helm"`},
+		"an old Kubernetes": {"", func(f *fakeAPI) {
+			f.answer = func(r *http.Request) (int, any) {
+				if r.URL.Path == "/version" {
+					return 200, map[string]string{"gitVersion": "v1.27.3", "major": "1", "minor": "27+"}
+				}
+				return 0, nil
+			}
+		}, "Kubernetes v1.27.3 is too old"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, in, _ := newFake(t)
+			c.setup(f)
+			var sets []string
+			if c.set != "" {
+				sets = append(sets, c.set)
+			}
+			err := in.Install(t.Context(), plan(t, "", sets...))
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "fix: ") {
+				t.Errorf("error %v, want %q with a fix", err, c.want)
+			}
+			if w := f.taken(); len(w) > 0 {
+				t.Errorf("wrote %v", w)
+			}
+		})
+	}
+}
+
+func TestARevisionBesideIstioIsTaken(t *testing.T) {
+	f, in, _ := newFake(t)
+	f.put("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/istio-sidecar-injector", istioWebhook)
+	if err := in.Install(t.Context(), plan(t, "", "revision=weft")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDefinitionsOfOthersStay(t *testing.T) {
+	f, in, _ := newFake(t)
+	p := plan(t, "")
+	for _, o := range p.CRDs {
+		b, _ := o.MarshalJSON()
+		f.put("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"+o.GetName(), string(b))
+	}
+	f.put("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gateways.gateway.networking.k8s.io",
+		`{metadata: {name: gateways.gateway.networking.k8s.io, annotations: {gateway.networking.k8s.io/bundle-version: v1.2.0}}, spec: {versions: [{name: v1, served: true}]}}`)
+	var warned []string
+	in.Progress = func(l string) { warned = append(warned, l) }
+	if err := in.Install(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	if i := place(f.taken(), "customresourcedefinitions"); i >= 0 {
+		t.Error("definitions of others were changed")
+	}
+	if i := place(warned, "warning: the Gateway API here is of others (v1.2.0) and lacks"); i < 0 {
+		t.Errorf("no warning in %q", warned)
+	}
+}
+
+func TestConflictsNameTheFieldAndItsOwner(t *testing.T) {
+	f, in, _ := newFake(t)
+	f.answer = func(r *http.Request) (int, any) {
+		if r.Method == http.MethodPatch && strings.HasSuffix(r.URL.Path, "/deployments/weft") && r.URL.Query().Get("force") != "true" {
+			s := status(409, "Conflict", "Apply failed with 1 conflict")
+			s["details"] = map[string]any{"causes": []any{map[string]any{"reason": "FieldManagerConflict", "field": ".spec.replicas", "message": `conflict with "kubectl-scale"`}}}
+			return 409, s
+		}
+		return 0, nil
+	}
+	err := in.Install(t.Context(), plan(t, ""))
+	if err == nil || err.Error() != `apply deployment/weft: somebody else set fields of it: .spec.replicas ("kubectl-scale")` {
+		t.Errorf("error: %v", err)
+	}
+	in.Force = true
+	if err := in.Install(t.Context(), plan(t, "")); err != nil {
+		t.Errorf("with force: %v", err)
+	}
+}
+
+func TestForbiddenNamesUserVerbAndResource(t *testing.T) {
+	f, in, _ := newFake(t)
+	const says = `serviceaccounts "weft" is forbidden: User "eve" cannot patch resource "serviceaccounts" in API group "" in the namespace "weft-system"`
+	f.answer = func(r *http.Request) (int, any) {
+		if r.Method == http.MethodPatch && strings.Contains(r.URL.Path, "/serviceaccounts/") {
+			return 403, status(403, "Forbidden", says)
+		}
+		return 0, nil
+	}
+	err := in.Install(t.Context(), plan(t, ""))
+	if err == nil || !strings.Contains(err.Error(), `apply serviceaccount/weft: not allowed: User "eve" cannot patch resource "serviceaccounts"`) {
+		t.Errorf("error: %v", err)
+	}
+}
+
+func TestVerifySaysWhatIsMissing(t *testing.T) {
+	f, in, _ := newFake(t)
+	p := plan(t, "demo")
+	if err := in.Install(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	bad := func() (out []string) {
+		checks, err := in.Verify(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range checks {
+			if !c.OK {
+				out = append(out, c.What+": "+c.Note)
+			}
+		}
+		return out
+	}
+	if b := bad(); len(b) > 0 {
+		t.Errorf("a fresh install: %v", b)
+	}
+	f.mu.Lock()
+	delete(f.objects, "/api/v1/namespaces/weft-system/services/weft")
+	delete(f.objects, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gateways.networking.istio.io")
+	f.mu.Unlock()
+	want := []string{"definition gateways.networking.istio.io: missing", "service/weft: missing"}
+	if b := bad(); !slices.Equal(b, want) {
+		t.Errorf("%v, want %v", b, want)
+	}
+}
+
+func TestWhatWasAskedIsRecorded(t *testing.T) {
+	_, in, _ := newFake(t)
+	if err := in.Install(t.Context(), plan(t, "ha", "meshConfig.accessLogFile=/dev/stdout,revision=v1")); err != nil {
+		t.Fatal(err)
+	}
+	r, err := in.Recorded(t.Context(), "", "v1")
+	if err != nil || r == nil || r.Profile != "ha" || r.Version != "v0.1" || r.Values["meshConfig"].(map[string]any)["accessLogFile"] != "/dev/stdout" {
+		t.Errorf("recorded %+v, %v", r, err)
+	}
+	if r, err := in.Recorded(t.Context(), "", ""); r != nil || err != nil {
+		t.Errorf("revision default: %+v, %v", r, err)
+	}
+}
+
+func TestTagsMoveOnlyWhenAsked(t *testing.T) {
+	f, in, _ := newFake(t)
+	for _, p := range []*Plan{plan(t, ""), plan(t, "", "revision=v2")} {
+		if err := in.Install(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set := func(tag, rev string, overwrite bool) error {
+		return in.SetTag(t.Context(), Config{Version: "v0.1"}, tag, rev, overwrite)
+	}
+	if err := set("prod", "v3", false); err == nil || !strings.Contains(err.Error(), "revision v3 is not installed") {
+		t.Errorf("a revision that is not there: %v", err)
+	}
+	if err := set("prod", "default", false); err != nil {
+		t.Fatal(err)
+	}
+	if err := set("prod", "v2", false); err == nil || !strings.Contains(err.Error(), "tag prod stands for revision default") {
+		t.Errorf("moved without being asked: %v", err)
+	}
+	if err := set("prod", "v2", true); err != nil {
+		t.Fatal(err)
+	}
+	f.put("/api/v1/namespaces/shop", "{metadata: {name: shop, labels: {istio.io/rev: prod}}}")
+	tags, err := in.Tags(t.Context())
+	if err != nil || len(tags) != 1 || tags[0].Revision != "v2" || !slices.Equal(tags[0].Namespaces, []string{"shop"}) {
+		t.Errorf("tags %+v, %v", tags, err)
+	}
+	if err := in.Install(t.Context(), plan(t, "", "revision=v2")); err != nil {
+		t.Fatal(err)
+	}
+	if tags, _ := in.Tags(t.Context()); len(tags) != 1 {
+		t.Error("an install pruned a tag")
+	}
+	if err := in.RemoveTag(t.Context(), Namespace, "prod", false); err == nil || !strings.Contains(err.Error(), "used by namespaces shop") {
+		t.Errorf("removed although it is used: %v", err)
+	}
+	if err := in.RemoveTag(t.Context(), Namespace, "prod", true); err != nil {
+		t.Fatal(err)
+	}
+	if tags, _ := in.Tags(t.Context()); len(tags) != 0 {
+		t.Errorf("left: %v", tags)
+	}
+}
+
+// The tag default takes istio-injection=enabled from the revision of that name.
+func TestTheTagDefaultTakesOver(t *testing.T) {
+	f, in, _ := newFake(t)
+	for _, p := range []*Plan{plan(t, ""), plan(t, "", "revision=v2")} {
+		if err := in.Install(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := in.SetTag(t.Context(), Config{Version: "v0.1"}, "default", "v2", false); err != nil {
+		t.Fatal(err)
+	}
+	hooks := func(name string) (out []string) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		o := f.objects["/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/"+name]
+		for _, h := range o["webhooks"].([]any) {
+			out = append(out, strings.TrimSuffix(h.(map[string]any)["name"].(string), ".sidecar-injector.weft.mesh"))
+		}
+		return out
+	}
+	if got := hooks("weft-revision-tag-default"); !slices.Equal(got, []string{"rev.namespace", "rev.object", "namespace", "object"}) {
+		t.Errorf("the tag's webhooks: %v", got)
+	}
+	if got := hooks("weft-sidecar-injector"); !slices.Equal(got, []string{"rev.namespace", "rev.object"}) {
+		t.Errorf("the revision's webhooks: %v", got)
+	}
+	if rev, err := in.DefaultElsewhere(t.Context()); rev != "v2" || err != nil {
+		t.Errorf("default is at %q, %v", rev, err)
+	}
+}

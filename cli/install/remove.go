@@ -1,0 +1,195 @@
+package install
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// own lists objects that weft install made and that match more labels, last kinds first.
+func (in *Installer) own(ctx context.Context, ns string, more labels.Set) ([]*unstructured.Unstructured, error) {
+	sel := labels.Merge(labels.Set{labelManagedBy: manager}, more).AsSelector().String()
+	var out []*unstructured.Unstructured
+	for _, k := range slices.Backward(order) {
+		if k.gvr == crds || k.gvr == namespaces {
+			continue
+		}
+		list, err := in.client(k, ns).List(ctx, metav1.ListOptions{LabelSelector: sel})
+		if apierrors.IsNotFound(err) {
+			continue // the cluster has no such kind
+		}
+		if err != nil {
+			return nil, in.Cluster.Explain("list", groupResource(k), err)
+		}
+		for i := range list.Items {
+			o := &list.Items[i]
+			o.SetAPIVersion(k.gvr.GroupVersion().String())
+			o.SetKind(k.name)
+			out = append(out, o)
+		}
+	}
+	return out, nil
+}
+
+// prune deletes what a former version of the revision had and the plan has not.
+// Tags stay: they are set and removed by weft tag.
+func (in *Installer) prune(ctx context.Context, p *Plan) error {
+	have, err := in.own(ctx, p.Config.Namespace, labels.Set{labelRevision: p.Revision})
+	if err != nil {
+		return err
+	}
+	wanted := map[string]bool{}
+	for _, o := range p.Objects {
+		wanted[nameOf(o)] = true
+	}
+	for _, o := range have {
+		if wanted[nameOf(o)] || o.GetLabels()[labelTag] != "" {
+			continue
+		}
+		if err := in.delete(ctx, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *Installer) delete(ctx context.Context, o *unstructured.Unstructured) error {
+	k, _, err := kindOf(o)
+	if err != nil {
+		return err
+	}
+	policy := metav1.DeletePropagationBackground
+	opts := metav1.DeleteOptions{PropagationPolicy: &policy}
+	word := "deleted"
+	if in.DryRun {
+		opts.DryRun, word = []string{metav1.DryRunAll}, "would be deleted"
+	}
+	err = in.client(k, o.GetNamespace()).Delete(ctx, o.GetName(), opts)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return in.Cluster.Explain("delete", nameOf(o), err)
+	}
+	in.Progress(nameOf(o) + " " + word)
+	return nil
+}
+
+// Removal says what to uninstall.
+type Removal struct {
+	Namespace string // default [Namespace]
+	Revision  string // default "default"
+	All       bool   // every revision
+	Purge     bool   // the definitions too, and with them every object of their kinds
+}
+
+// Uninstall removes a revision: first the webhooks, so that pods go on
+// starting, and the definitions only with Purge.
+func (in *Installer) Uninstall(ctx context.Context, r Removal) error {
+	in.withDefaults()
+	if r.Namespace == "" {
+		r.Namespace = Namespace
+	}
+	if r.Revision == "" {
+		r.Revision = "default"
+	}
+	set := labels.Set{labelRevision: r.Revision}
+	if r.All {
+		set = nil
+	}
+	own, err := in.own(ctx, r.Namespace, set)
+	if err != nil {
+		return err
+	}
+	others, err := in.otherRevisions(ctx, r)
+	if err != nil {
+		return err
+	}
+	if len(own) == 0 && !r.All && !r.Purge {
+		return &Finding{SeverityError, fmt.Sprintf("revision %s is not installed in %s by weft install", r.Revision, r.Namespace), "weft status lists what is there; what Helm installed, helm uninstall removes"}
+	}
+	if len(others) > 0 {
+		own = slices.DeleteFunc(own, func(o *unstructured.Unstructured) bool { return o.GetLabels()[labelShared] != "" })
+		in.Progress(fmt.Sprintf("kept what all revisions share: %v is still installed", others))
+	} else if !r.All {
+		shared, err := in.own(ctx, r.Namespace, labels.Set{labelShared: "true"})
+		if err != nil {
+			return err
+		}
+		own = append(own, shared...)
+	}
+	for _, o := range own {
+		if err := in.delete(ctx, o); err != nil {
+			return err
+		}
+	}
+	if len(others) > 0 {
+		return nil
+	}
+	return in.removeRest(ctx, r)
+}
+
+// otherRevisions lists revisions that stay.
+func (in *Installer) otherRevisions(ctx context.Context, r Removal) ([]string, error) {
+	if r.All {
+		return nil, nil
+	}
+	list, err := in.Cluster.Dynamic.Resource(deployments).Namespace(r.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labelRevision})
+	if err != nil {
+		return nil, in.Cluster.Explain("list", "deployments", err)
+	}
+	var out []string
+	for _, o := range list.Items {
+		if rev := o.GetLabels()[labelRevision]; rev != r.Revision && !slices.Contains(out, rev) {
+			out = append(out, rev)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// removeRest removes the namespace, and with Purge the definitions.
+func (in *Installer) removeRest(ctx context.Context, r Removal) error {
+	ns, err := in.Cluster.Dynamic.Resource(namespaces).Get(ctx, r.Namespace, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return in.Cluster.Explain("get", "namespace/"+r.Namespace, err)
+	}
+	if err == nil && ns.GetLabels()[labelManagedBy] == manager {
+		if err := in.delete(ctx, named(ns, "Namespace", "v1")); err != nil {
+			return err
+		}
+	}
+	list, err := in.Cluster.Dynamic.Resource(crds).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return in.Cluster.Explain("list", groupResource(kind{gvr: crds}), err)
+	}
+	kept := 0
+	for i := range list.Items {
+		o := named(&list.Items[i], "CustomResourceDefinition", "apiextensions.k8s.io/v1")
+		switch {
+		case !(definition{have: o}).ours():
+		case r.Purge:
+			if err := in.delete(ctx, o); err != nil {
+				return err
+			}
+		default:
+			kept++
+		}
+	}
+	if kept > 0 {
+		in.Progress(fmt.Sprintf("kept %d definitions and the objects of their kinds; --purge removes them", kept))
+	}
+	return nil
+}
+
+// named sets what items of a list lack.
+func named(o *unstructured.Unstructured, kind, apiVersion string) *unstructured.Unstructured {
+	o.SetKind(kind)
+	o.SetAPIVersion(apiVersion)
+	return o
+}
