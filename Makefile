@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS  = -s -w -X weft.mesh/weft/internal/version.Version=$(VERSION)
 BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
-.PHONY: help demo build test test-short test-e2e lint bench bench-gate soak images test-kubernetes console crds fuzz deps clean
+.PHONY: help demo build test test-short test-e2e lint bench bench-gate soak images test-kubernetes test-conformance console crds fuzz deps clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ images: ## OCI archives of weft/weft, weft/proxy and the sample in bin/images, w
 
 test-kubernetes: ## a two-node cluster on this machine (root; builds Kubernetes once), weft install, Bookinfo, restarts under load
 	$(GO) run ./test/kubernetes/cluster run -- $(GO) test -count=1 -v -timeout 30m ./test/kubernetes/...
+
+test-conformance: ## the Gateway API's conformance suite on such a cluster; writes docs/kubernetes/gateway-api-conformance.yaml
+	$(GO) run ./test/kubernetes/cluster run -- $(GO) run ./test/kubernetes/conformance $(CONFORMANCE)
 
 console: ## build the web console's assets
 	cd console && npm ci && npm run build

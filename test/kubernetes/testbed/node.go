@@ -232,7 +232,7 @@ func (n *node) controllers(ctx context.Context) error {
 	manager := append([]string{n.Bin("kube-controller-manager"),
 		"--service-account-private-key-file=" + filepath.Join(n.pki, "sa.key"), "--root-ca-file=" + filepath.Join(n.pki, "ca.crt"),
 		"--cluster-signing-cert-file=" + filepath.Join(n.pki, "ca.crt"), "--cluster-signing-key-file=" + filepath.Join(n.pki, "ca.key"),
-		"--use-service-account-credentials", "--node-monitor-grace-period=20s"}, as("manager")...)
+		"--use-service-account-credentials", "--node-monitor-period=1s", "--node-monitor-grace-period=20s"}, as("manager")...)
 	if _, err := n.children.start("kube-controller-manager", manager...); err != nil {
 		return err
 	}
