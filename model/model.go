@@ -74,7 +74,9 @@ type Mesh struct {
 	ClusterID       string        // default Kubernetes
 	LocalityLB      *LocalityLB   // of destinations that set none; nil: nearest first where there is outlier detection
 	ServiceCIDR     netip.Prefix  // for services without an address, default 10.96.0.0/16
-	EndpointSlices  bool          // Kubernetes: endpoints of Services come from EndpointSlices; false: pods by selector
+	// DiscoverySelectors choose namespaces on Kubernetes by label selectors, as kubectl writes them; one that matches is enough. None: all.
+	DiscoverySelectors []string
+	EndpointSlices     bool // Kubernetes: endpoints of Services come from EndpointSlices; false: pods by selector
 }
 
 // IstioRootNamespace is honoured beside RootNamespace: policies of an Istio

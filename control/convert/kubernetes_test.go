@@ -118,3 +118,13 @@ func TestAServiceOfAClusterIsNeverRefused(t *testing.T) {
 		t.Errorf("external name: %+v", s)
 	}
 }
+
+func TestDiscoverySelectorsAreLabelSelectors(t *testing.T) {
+	m, err := MeshConfig("discoverySelectors:\n- matchLabels: {mesh: 'yes'}\n- matchExpressions: [{key: env, operator: In, values: [a, b]}]\n", model.Mesh{})
+	if d := cmp.Diff([]string{"mesh=yes", "env in (a,b)"}, m.DiscoverySelectors); err != nil || d != "" {
+		t.Errorf("%v\n%s", err, d)
+	}
+	if _, err := MeshConfig("discoverySelectors:\n- matchExpressions: [{key: env, operator: Near}]\n", model.Mesh{}); err == nil {
+		t.Error("an operator that does not exist is taken")
+	}
+}

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	mesh "istio.io/api/mesh/v1alpha1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"weft.mesh/weft/model"
@@ -22,7 +23,7 @@ const maxMeshConfig = 1 << 20
 // meshConfigFields are the fields of MeshConfig that are honoured, by the path
 // of the message that has them; "*" takes a message whole.
 var meshConfigFields = map[string]string{
-	"":                      "trustDomain rootNamespace accessLogFile accessLogFormat accessLogEncoding connectTimeout enableAutoMtls outboundTrafficPolicy localityLbSetting defaultConfig",
+	"":                      "trustDomain rootNamespace accessLogFile accessLogFormat accessLogEncoding connectTimeout enableAutoMtls outboundTrafficPolicy localityLbSetting defaultConfig discoverySelectors",
 	"outboundTrafficPolicy": "mode",
 	"localityLbSetting":     "*",
 	"defaultConfig":         "tracing",
@@ -121,12 +122,35 @@ func meshModel(out model.Mesh, raw map[string]any, mc *mesh.MeshConfig) (model.M
 	if err := meshSampling(&out, raw, mc); err != nil {
 		return out, err
 	}
+	if has("discoverySelectors") {
+		var err error
+		if out.DiscoverySelectors, err = discoverySelectors(mc.DiscoverySelectors); err != nil {
+			return out, err
+		}
+	}
 	if l := mc.LocalityLbSetting; l != nil {
 		c := &conv{o: &Object{}, mesh: withDefaults(out)}
 		out.LocalityLB = c.localityLB("localityLbSetting", l)
 		for _, d := range c.diags {
 			return out, fmt.Errorf("mesh config: %s %q: %s: %s", d.Field, d.Value, d.Message, d.Hint)
 		}
+	}
+	return out, nil
+}
+
+// discoverySelectors writes selectors as kubectl does: "a=b,c in (d,e)".
+func discoverySelectors(list []*mesh.LabelSelector) ([]string, error) {
+	var out []string
+	for i, l := range list {
+		s := &metav1.LabelSelector{MatchLabels: l.MatchLabels}
+		for _, e := range l.MatchExpressions {
+			s.MatchExpressions = append(s.MatchExpressions, metav1.LabelSelectorRequirement{Key: e.Key, Operator: metav1.LabelSelectorOperator(e.Operator), Values: e.Values})
+		}
+		parsed, err := metav1.LabelSelectorAsSelector(s)
+		if err != nil {
+			return nil, fmt.Errorf("mesh config: discoverySelectors[%d]: %w", i, err)
+		}
+		out = append(out, parsed.String())
 	}
 	return out, nil
 }

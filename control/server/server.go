@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -218,8 +219,8 @@ func (s *Server) runWorlds(ctx context.Context) error {
 func (s *Server) publish(w *snapshot.World) {
 	start := time.Now()
 	next := s.snap.Load()
-	if next == nil {
-		next = translate.New(w, s.set.Mesh)
+	if next == nil || !reflect.DeepEqual(next.World().Mesh(), w.Mesh()) {
+		next = translate.New(w, w.Mesh())
 	} else {
 		next = next.Next(w)
 	}
@@ -232,6 +233,32 @@ func (s *Server) publish(w *snapshot.World) {
 	s.metrics.published(w, time.Since(start))
 	s.set.Log.Debug("control plane: published", "world", w.Version(), "objects", w.Len(), "took", time.Since(start))
 }
+
+// SetMesh changes mesh-wide settings while the server runs. What certificates,
+// names of services and listening sockets are made of cannot change that way.
+func (s *Server) SetMesh(mesh model.Mesh) error {
+	mesh, now := snapshot.Defaults(mesh), s.set.Mesh
+	for _, f := range []struct{ name, was, is string }{
+		{"trustDomain", now.TrustDomain, mesh.TrustDomain}, {"rootNamespace", now.RootNamespace, mesh.RootNamespace},
+		{"discoverySelectors", fmt.Sprint(now.DiscoverySelectors), fmt.Sprint(mesh.DiscoverySelectors)},
+	} {
+		if f.was != f.is {
+			return fmt.Errorf("mesh config: %s: %q cannot become %q while the control plane runs: restart it", f.name, f.was, f.is)
+		}
+	}
+	mesh.Domain, mesh.ClusterID, mesh.ServiceCIDR, mesh.EndpointSlices = now.Domain, now.ClusterID, now.ServiceCIDR, now.EndpointSlices
+	s.store.SetMesh(mesh)
+	return nil
+}
+
+// Changed is closed when the next World is published.
+func (s *Server) Changed() <-chan struct{} { return s.changed.next() }
+
+// World is the current one.
+func (s *Server) World() *snapshot.World { return s.store.World() }
+
+// Proxies lists connected and lately lost proxies.
+func (s *Server) Proxies() []admin.ProxyStatus { return s.tracker.Proxies() }
 
 func (s *Server) current() xds.Snapshot {
 	if snap := s.snap.Load(); snap != nil {

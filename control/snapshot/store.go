@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,7 @@ type Store struct {
 	mu       sync.Mutex // protects the following
 	pending  map[model.Key]Change
 	order    []model.Key
+	mesh     *model.Mesh   // settings that the next World has; nil: those of the current
 	applied  uint64        // calls of Apply
 	built    uint64        // of them in the current World
 	progress chan struct{} // closed when built grows
@@ -62,6 +64,19 @@ func (s *Store) Apply(changes ...Change) {
 		}
 		s.pending[c.Key] = c
 	}
+	s.applied++
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// SetMesh makes the next World one of other mesh-wide settings. All of it is
+// built anew: settings change seldom.
+func (s *Store) SetMesh(mesh model.Mesh) {
+	s.mu.Lock()
+	s.mesh = &mesh
 	s.applied++
 	s.mu.Unlock()
 	select {
@@ -120,11 +135,16 @@ func (s *Store) Flush(publish func(*World)) {
 	}
 	clear(s.pending)
 	s.order = nil
-	taken := s.applied
+	taken, mesh := s.applied, s.mesh
+	s.mesh = nil
 	s.mu.Unlock()
 	defer s.done(taken)
 	prev := s.current.Load()
-	next := Build(prev, changes, time.Now())
+	next := prev
+	if mesh != nil {
+		next = rebuild(prev, *mesh)
+	}
+	next = Build(next, changes, time.Now())
 	if next == prev {
 		return
 	}
@@ -162,4 +182,19 @@ func (s *Store) Sync(ctx context.Context) (*World, error) {
 		case <-progress:
 		}
 	}
+}
+
+// rebuild is the World of the same objects under other settings. It continues
+// the line's numbers, and shares nothing with prev.
+func rebuild(prev *World, mesh model.Mesh) *World {
+	if mesh = Defaults(mesh); reflect.DeepEqual(mesh, prev.mesh) {
+		return prev
+	}
+	var all []Change
+	for k, objects := range prev.objects.all() {
+		all = append(all, Change{k, objects})
+	}
+	base := Empty(mesh)
+	base.seq = prev.seq
+	return Build(base, all, time.Now())
 }

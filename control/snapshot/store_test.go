@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"weft.mesh/weft/model"
 )
 
 // run starts a store in fake time; the function it returns says when each World was published.
@@ -112,5 +114,28 @@ func TestTheLastChangeOfAKeyCounts(t *testing.T) {
 	}
 	if w := s.World(); w.Sequence() != 1 || w.Version() == "" {
 		t.Errorf("version %q, sequence %d", w.Version(), w.Sequence())
+	}
+}
+
+func TestOtherSettingsMakeAWorldOfTheSameObjects(t *testing.T) {
+	s := NewStore(Settings{})
+	s.Apply(put(service("default", "web"), pod("default", "a", "10.0.0.1", "web"))...)
+	s.Flush(nil)
+	before := s.World()
+	s.SetMesh(model.Mesh{})
+	s.Flush(func(*World) { t.Error("the same settings make another World") })
+	s.SetMesh(model.Mesh{RegistryOnly: true})
+	s.Apply(put(pod("default", "b", "10.0.0.2", "web"))...)
+	s.Flush(nil)
+	w := s.World()
+	if !w.Mesh().RegistryOnly || before.Mesh().RegistryOnly || w.Sequence() <= before.Sequence() || w.Len() != 3 {
+		t.Errorf("settings %+v, sequence %d after %d, %d objects", w.Mesh(), w.Sequence(), before.Sequence(), w.Len())
+	}
+	key := ServiceKey{host("default", "web"), "default"}
+	if got := addresses(w.Endpoints(key).Of(80)); len(got) != 2 {
+		t.Errorf("endpoints %v", got)
+	}
+	if a, b := before.Revisions(), w.Revisions(); a.Services == b.Services || a.Endpoints == b.Endpoints {
+		t.Error("what was made for the old settings counts on")
 	}
 }
