@@ -148,14 +148,10 @@ func suffix(revision string) string {
 
 // namespace is the control plane's, with the Pod Security standard that its pods keep.
 func (p *Plan) namespace() *unstructured.Unstructured {
-	level := "restricted"
-	if p.on("cni", "enabled") {
-		level = "privileged" // the node agent works in the node's network namespace
-	}
 	o := object("v1", "Namespace", "", p.Config.Namespace)
 	o.SetLabels(map[string]string{
 		labelManagedBy: manager, labelShared: "true",
-		"pod-security.kubernetes.io/enforce": level,
+		"pod-security.kubernetes.io/enforce": "restricted",
 	})
 	return o
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	"sigs.k8s.io/yaml"
 
 	"weft.mesh/weft/deploy"
@@ -61,7 +62,7 @@ func TestGolden(t *testing.T) {
 		"demo":    {"demo", nil},
 		"ha":      {"ha", nil},
 		"canary":  {"minimal", []string{"revision=canary,revisionTags={prod,default},sharedObjects=false"}},
-		"full":    {"demo", []string{"istioCompatible=true,cni.enabled=true,controlPlane.plaintextXDS=true,injection.enableNamespacesByDefault=true,global.imagePullSecrets={a,b},gateways.ingress.autoscaling.enabled=true"}},
+		"full":    {"demo", []string{"istioCompatible=true,controlPlane.plaintextXDS=true,injection.enableNamespacesByDefault=true,global.imagePullSecrets={a,b},gateways.ingress.autoscaling.enabled=true"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := rendered(t, c.profile, c.sets...)
@@ -92,6 +93,7 @@ func TestWrongValuesAreRefusedByName(t *testing.T) {
 		"revision=Canary_1":                    `value revision: "Canary_1": want text that matches`,
 		"revisionTags=prod":                    `value revisionTags: "prod": want a list`,
 		"gateways.ingress.ports[0].port=70000": "value gateways.ingress.ports[0].port: 70000: out of range",
+		"cni.enabled=true":                     "value cni.enabled: true: want one of false",
 		"istioCompatible=1":                    "value istioCompatible: 1: want true or false",
 	} {
 		v, err := render.ParseSet(nil, set)
@@ -173,5 +175,56 @@ func TestMergeLaysOverAndTakesAway(t *testing.T) {
 	}
 	if under["d"] != "x" {
 		t.Error("what lies under was changed")
+	}
+}
+
+func objects(t *testing.T, text string) (out []map[string]any) {
+	t.Helper()
+	for _, d := range strings.Split(text, "\n---\n") {
+		var o map[string]any
+		if err := yaml.Unmarshal([]byte(d), &o); err != nil {
+			t.Fatal(err)
+		}
+		if len(o) > 0 {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// Every pod of the chart keeps the restricted Pod Security standard.
+func TestPodsAreRestricted(t *testing.T) {
+	n := 0
+	for _, o := range objects(t, rendered(t, "demo")) {
+		if o["kind"] != "Deployment" {
+			continue
+		}
+		var d appsv1.Deployment
+		b, err := yaml.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.UnmarshalStrict(b, &d); err != nil {
+			t.Fatalf("%v: %v", o["metadata"], err)
+		}
+		n++
+		s := d.Spec.Template.Spec
+		if s.HostNetwork || s.HostPID || s.HostIPC {
+			t.Errorf("%s: shares the host's namespaces", d.Name)
+		}
+		for _, v := range s.Volumes {
+			if v.HostPath != nil {
+				t.Errorf("%s: volume %s is of the host", d.Name, v.Name)
+			}
+		}
+		for _, c := range s.Containers {
+			x := c.SecurityContext
+			if x == nil || *x.AllowPrivilegeEscalation || !*x.RunAsNonRoot || !*x.ReadOnlyRootFilesystem || x.SeccompProfile.Type != "RuntimeDefault" || len(x.Capabilities.Add) > 0 || x.Capabilities.Drop[0] != "ALL" {
+				t.Errorf("%s: container %s: %+v", d.Name, c.Name, x)
+			}
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d Deployments, want the control plane and the gateway", n)
 	}
 }
