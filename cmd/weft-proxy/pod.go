@@ -135,9 +135,6 @@ func (o *options) drainTimes(p *podSettings, env getenv, set func(string) bool) 
 		}
 		def(set, "drain-duration", &o.drain, time.Duration(n)*time.Second)
 	}
-	if set("min-drain-duration") {
-		return nil
-	}
 	exit := false
 	if v := env("EXIT_ON_ZERO_ACTIVE_CONNECTIONS"); v != "" {
 		var err error
@@ -145,20 +142,20 @@ func (o *options) drainTimes(p *podSettings, env getenv, set func(string) bool) 
 			return fmt.Errorf("EXIT_ON_ZERO_ACTIVE_CONNECTIONS %q: want true or false", v)
 		}
 	}
-	if !exit {
-		o.minDrain = o.drain
-		return nil
+	least := o.drain
+	if exit {
+		least = server.DefaultDrain
+		def(set, "drain-duration", &o.drain, untilKilled)
 	}
-	o.minDrain = server.DefaultDrain
-	if v := env("MINIMUM_DRAIN_DURATION"); v != "" {
+	if v := env("MINIMUM_DRAIN_DURATION"); v != "" && exit {
 		d, err := time.ParseDuration(v)
 		if err != nil || d < 0 {
 			return fmt.Errorf("MINIMUM_DRAIN_DURATION %q: want a duration like 5s", v)
 		}
-		o.minDrain = d
+		least = d
 	}
-	if !set("drain-duration") {
-		o.drain = untilKilled
+	if !set("min-drain-duration") {
+		o.minDrain = least
 	}
 	return nil
 }
