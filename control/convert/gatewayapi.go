@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gw "sigs.k8s.io/gateway-api/apis/v1"
 
+	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/model"
 )
 
@@ -243,4 +245,12 @@ func (c *conv) referenceGrant(s *gw.ReferenceGrantSpec) {
 			c.objectName(p+".name", string(*t.Name))
 		}
 	}
+}
+
+// Check tells what is wrong with one object of the Gateway API, as ToModel would, for an object that was not read from text: the
+// diagnostics have fields, messages and hints, and no places. Only errors are given.
+func Check(key model.Key, value any) []admin.Diagnostic {
+	c := &conv{o: &Object{Key: key, Value: value, unplaced: true}, mesh: withDefaults(model.Mesh{})}
+	c.gatewayAPI()
+	return slices.DeleteFunc(Sort(c.diags), func(d admin.Diagnostic) bool { return d.Severity != admin.SeverityError })
 }
