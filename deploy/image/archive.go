@@ -94,7 +94,7 @@ func Write(w io.Writer, i Image, o Options) error {
 	}
 	_, tag, _ := Reference(i.Name)
 	// containerd takes the full name from its own annotation, others from OCI's.
-	top.Annotations = map[string]string{"io.containerd.image.name": i.Name, "org.opencontainers.image.ref.name": tag}
+	top.Annotations = map[string]string{"io.containerd.image.name": Canonical(i.Name), "org.opencontainers.image.ref.name": tag}
 	return s.write(w, encode(index{SchemaVersion: 2, MediaType: typeIndex, Manifests: []descriptor{top}}))
 }
 

@@ -102,3 +102,16 @@ func (i Image) check() error {
 	}
 	return nil
 }
+
+// Canonical is the name that container runtimes store an image under: one
+// whose first word is no host ("weft/weft:v1") belongs to docker.io.
+func Canonical(name string) string {
+	first, rest, ok := strings.Cut(name, "/")
+	switch {
+	case !ok:
+		return "docker.io/library/" + name
+	case strings.ContainsAny(first, ".:") || first == "localhost":
+		return name
+	}
+	return "docker.io/" + first + "/" + rest
+}

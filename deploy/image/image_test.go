@@ -247,3 +247,19 @@ func TestTheProjectsImages(t *testing.T) {
 		t.Errorf("bookinfo.yaml does not name %s: %v", names["weft.mesh/bookinfo"], err)
 	}
 }
+
+// A manifest that says weft/weft:v1 must find what was imported.
+func TestNamesAreAsRuntimesStoreThem(t *testing.T) {
+	for name, want := range map[string]string{
+		"weft/weft:v1":                   "docker.io/weft/weft:v1",
+		"busybox:1":                      "docker.io/library/busybox:1",
+		"weft.mesh/bookinfo:latest":      "weft.mesh/bookinfo:latest",
+		"localhost/pause:1":              "localhost/pause:1",
+		"registry:5000/weft/proxy:v1":    "registry:5000/weft/proxy:v1",
+		"registry.example/weft/proxy:v1": "registry.example/weft/proxy:v1",
+	} {
+		if got := Canonical(name); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}

@@ -155,7 +155,11 @@ func (n *node) files(context.Context) error {
 			return err
 		}
 	}
-	// Where plugins add themselves, as on other clusters: a copy, which is the node's own.
+	// No name of the world outside is looked for: an image that is not there fails at once.
+	if err := unix.Mount("/run/resolv.conf", "/etc/resolv.conf", "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("/etc/resolv.conf: %w", err)
+	}
+	// Where plugins add themselves, as on other clusters: a folder of the node's own.
 	plugins, err := filepath.Glob("/usr/lib/cni/*")
 	if err != nil || len(plugins) == 0 {
 		return errors.New("no CNI plugins in /usr/lib/cni: is containernetworking-plugins installed?")
