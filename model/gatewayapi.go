@@ -1,6 +1,9 @@
 package model
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Kinds of the Gateway API (gateway.networking.k8s.io). A Gateway of it has the
 // name of Istio's kind and is told apart by kind and group, as kubectl writes it.
@@ -78,6 +81,28 @@ const CredentialPrefix = "kubernetes-gateway://"
 
 // Credential names a Secret for gateways.
 func Credential(namespace, name string) string { return CredentialPrefix + namespace + "/" + name }
+
+// OwnCredentialPrefix begins the name of a Secret in the namespace of the gateway's workload (Istio's credentialName): kubernetes://name.
+const OwnCredentialPrefix = "kubernetes://"
+
+// OwnCredential names a Secret in the namespace of whichever workload asks for it.
+func OwnCredential(name string) string { return OwnCredentialPrefix + name }
+
+// CredentialCASuffix is at the end of the name of roots: of the Secret name-cacert, else of the Secret name (its ca.crt).
+const CredentialCASuffix = "-cacert"
+
+// ParseCredential reads the name of a Secret as a workload in the namespace own means it.
+func ParseCredential(s, own string) (namespace, name string, ok bool) {
+	if name, ok = strings.CutPrefix(s, OwnCredentialPrefix); ok {
+		return own, name, name != "" && !strings.Contains(name, "/")
+	}
+	rest, ok := strings.CutPrefix(s, CredentialPrefix)
+	if !ok {
+		return "", "", false
+	}
+	namespace, name, ok = strings.Cut(rest, "/")
+	return namespace, name, ok && namespace != "" && name != "" && !strings.Contains(name, "/")
+}
 
 // GatewayNameLabel is on the pods of a Gateway API gateway, with the Gateway's name; on local pods it is not needed.
 const GatewayNameLabel = "gateway.networking.k8s.io/gateway-name"

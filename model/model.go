@@ -547,6 +547,7 @@ type ServerTLS struct {
 	CipherSuites              []string // of TLS 1.2, OpenSSL's names
 	Credentials               []string // Secrets ([Credential]) in place of CertFile and KeyFile; the certificate that fits the server name, else the first
 	CABundle                  []byte   // PEM roots for client certificates, inline; in place of CAFile
+	CACredential              string   // Secret whose ca.crt verifies clients ([Credential], [OwnCredential]); in place of CAFile
 }
 
 // mTLS modes of PeerAuthentication.

@@ -100,6 +100,8 @@ type Node struct {
 	// WeftProxy tells that the client is weft-proxy (user agent), false: Envoy or gRPC.
 	WeftProxy bool
 	Version   string // of the client
+	// Verified tells that the stream proved the node's namespace and service account. Only then does it get keys.
+	Verified bool
 }
 
 // Metadata is the part of the node's metadata that translation depends on.

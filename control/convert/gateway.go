@@ -114,7 +114,8 @@ func (c *conv) serverTLS(path string, s *networking.Server, proto model.Protocol
 	out := &model.ServerTLS{Mode: t.Mode.String(), HTTPSRedirect: t.HttpsRedirect, CertFile: t.ServerCertificate, KeyFile: t.PrivateKey, CAFile: t.CaCertificates,
 		SANs: t.SubjectAltNames, MinVersion: c.tlsVersion(p+".minProtocolVersion", t.MinProtocolVersion), MaxVersion: c.tlsVersion(p+".maxProtocolVersion", t.MaxProtocolVersion)}
 	if !proto.IsTLS() {
-		plainOnly := !c.o.Has(p+".mode") && t.ServerCertificate == "" && t.PrivateKey == "" && t.CaCertificates == ""
+		plainOnly := !c.o.Has(p+".mode") && t.ServerCertificate == "" && t.PrivateKey == "" && t.CaCertificates == "" &&
+			t.CredentialName == "" && len(t.CredentialNames) == 0 && t.CaCertCredentialName == ""
 		switch {
 		case t.HttpsRedirect && plainOnly:
 			return &model.ServerTLS{HTTPSRedirect: true}
@@ -127,6 +128,7 @@ func (c *conv) serverTLS(path string, s *networking.Server, proto model.Protocol
 	if t.HttpsRedirect {
 		c.fail(CodeExclusive, p+".httpsRedirect", "true", "httpsRedirect belongs to a server of protocol HTTP", "move it to the server on port 80")
 	}
+	c.credentials(p, t, out)
 	c.tlsMode(p, t, out)
 	c.cipherSuites(p, t, out)
 	if out.Mode == model.TLSIstioMutual || out.Mode == model.TLSPassthrough {
@@ -147,8 +149,13 @@ func (c *conv) tlsMode(p string, t *networking.ServerTLSSettings, out *model.Ser
 	switch t.Mode {
 	case networking.ServerTLSSettings_SIMPLE, networking.ServerTLSSettings_MUTUAL, networking.ServerTLSSettings_OPTIONAL_MUTUAL:
 		for i, f := range files {
-			if f.val == "" && (i < 2 || t.Mode != networking.ServerTLSSettings_SIMPLE) {
-				c.missing(p+"."+f.name, "mode "+out.Mode+" needs a file, like /etc/certs/tls.crt")
+			switch {
+			case i < 2 && len(out.Credentials) > 0, i == 2 && out.CACredential != "":
+				if f.val != "" {
+					c.fail(CodeExclusive, p+"."+f.name, f.val, f.name+" and a Secret for the same", "keep one of them")
+				}
+			case f.val == "" && (i < 2 || t.Mode != networking.ServerTLSSettings_SIMPLE):
+				c.missing(p+"."+f.name, "mode "+out.Mode+" needs a file, like /etc/certs/tls.crt, or credentialName with a Secret of the gateway's namespace")
 			}
 		}
 		if t.Mode == networking.ServerTLSSettings_SIMPLE && t.CaCertificates != "" {

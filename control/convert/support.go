@@ -194,14 +194,13 @@ func destinationRuleSupport(name string) (support, bool) {
 			deprecated("consecutiveErrors", "use consecutive5xxErrors or consecutiveGatewayErrors"), true
 	case "ClientTLSSettings":
 		return allow("mode clientCertificate privateKey caCertificates subjectAltNames sni insecureSkipVerify").
-			hint("credentialName", "Secrets are not implemented yet: use clientCertificate, privateKey and caCertificates with files",
+			hint("credentialName", "Secrets are for the servers of Gateways only: use clientCertificate, privateKey and caCertificates with files",
 				"caCrl", "revocation lists are not implemented yet"), true
 	}
 	return support{}, false
 }
 
 func gatewaySupport(name string) (support, bool) {
-	const files = "Secrets are not implemented yet: use serverCertificate and privateKey (and caCertificates) with files"
 	const spki = "use subjectAltNames with caCertificates"
 	switch strings.TrimPrefix(name, netPkg) {
 	case "Gateway":
@@ -211,9 +210,8 @@ func gatewaySupport(name string) (support, bool) {
 	case "Port":
 		return allow("number protocol name").deprecated("targetPort", "the gateway listens on port.number; remove targetPort"), true
 	case "ServerTLSSettings":
-		return allow("httpsRedirect mode serverCertificate privateKey caCertificates subjectAltNames minProtocolVersion maxProtocolVersion cipherSuites").
-			hint("credentialName", files, "credentialNames", files, "caCertCredentialName", files,
-				"tlsCertificates", "several certificates for one server are not implemented yet: use one serverCertificate and privateKey",
+		return allow("httpsRedirect mode serverCertificate privateKey caCertificates subjectAltNames minProtocolVersion maxProtocolVersion cipherSuites credentialName credentialNames caCertCredentialName").
+			hint("tlsCertificates", "several files for one server are not implemented yet: use credentialNames with Secrets, or one serverCertificate and privateKey",
 				"caCrl", "revocation lists are not implemented yet", "verifyCertificateSpki", spki, "verifyCertificateHash", spki,
 				"insecureSkipVerify", "not implemented: use mode SIMPLE if clients need no certificate"), true
 	}

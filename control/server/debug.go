@@ -141,11 +141,26 @@ func decode(r *xds.Resource) json.RawMessage {
 	if err := proto.Unmarshal(r.Body, m); err != nil {
 		return fail(err)
 	}
+	if r.TypeURL == xds.SecretType {
+		hideKey(m.ProtoReflect())
+	}
 	b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
 	if err != nil {
 		return fail(err)
 	}
 	return b
+}
+
+// hideKey takes the private key out of a secret.
+func hideKey(m protoreflect.Message) {
+	field := m.Descriptor().Fields().ByName("tls_certificate")
+	if field == nil || !m.Has(field) {
+		return
+	}
+	cert := m.Mutable(field).Message()
+	if key := cert.Descriptor().Fields().ByName("private_key"); key != nil {
+		cert.Clear(key)
+	}
 }
 
 func (s *Server) registryz(w http.ResponseWriter, _ *http.Request) {

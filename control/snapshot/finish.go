@@ -251,6 +251,9 @@ func (b *builder) rebuildKinds() {
 		n.authz = authzIndex(objectsOf[*model.AuthorizationPolicy](n))
 		n.revs.Authz = n.seq
 	}
+	if b.kinds[model.KindSecret] {
+		n.revs.Secrets = n.seq
+	}
 	if b.kinds[model.KindNamespace] {
 		n.revs.Namespaces = n.seq
 	}

@@ -58,6 +58,7 @@ type Revisions struct {
 	Authn      uint64
 	Authz      uint64
 	Namespaces uint64
+	Secrets    uint64
 }
 
 // labelKey is a label pair in a namespace.

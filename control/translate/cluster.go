@@ -32,6 +32,9 @@ type target struct {
 	rule    *snapshot.Rule
 	name    string
 	kind    clusterv3.Cluster_DiscoveryType
+	// Of gateways only: what a BackendTLSPolicy says, in place of the rule and automatic mTLS, and the certificate to present.
+	backend    *model.ClientTLS
+	credential string
 }
 
 func newTarget(s *snapshot.Service, p model.Port, subset string, r *snapshot.Rule) *target {
@@ -40,21 +43,33 @@ func newTarget(s *snapshot.Service, p model.Port, subset string, r *snapshot.Rul
 	return t
 }
 
+// atGateway balances over the endpoints of what a sidecar forwards to where its client was going: a gateway's client was going to the gateway.
+func (t *target) atGateway() {
+	s := t.service
+	if t.kind == clusterv3.Cluster_ORIGINAL_DST && s.Resolution != model.ResolveNone && !s.Wildcard() {
+		t.kind = clusterv3.Cluster_EDS
+	}
+}
+
 // outboundKey is all that an outbound cluster is made from.
 type outboundKey struct {
-	service *snapshot.Service
-	port    uint16
-	subset  string
-	rule    *snapshot.Rule
-	ids     *snapshot.Identities
-	eps     *snapshot.Endpoints // only where the cluster holds them
-	meshed  bool                // all endpoints take mTLS; only where the cluster cannot tell them apart
-	weft    bool
+	service    *snapshot.Service
+	port       uint16
+	subset     string
+	rule       *snapshot.Rule
+	ids        *snapshot.Identities
+	eps        *snapshot.Endpoints // only where the cluster holds them
+	meshed     bool                // all endpoints take mTLS; only where the cluster cannot tell them apart
+	weft       bool
+	backend    *model.ClientTLS
+	credential string
+	kind       clusterv3.Cluster_DiscoveryType
 }
 
 // outboundCluster makes (or finds) the cluster of a target.
 func (s *Snapshot) outboundCluster(t *target, weft bool) *xds.Resource {
-	k := outboundKey{service: t.service, port: t.port.Number, subset: t.subset, rule: t.rule, ids: s.world.Identities(t.service.Key), weft: weft}
+	k := outboundKey{service: t.service, port: t.port.Number, subset: t.subset, rule: t.rule, ids: s.world.Identities(t.service.Key), weft: weft,
+		backend: t.backend, credential: t.credential, kind: t.kind}
 	switch t.discovery() {
 	case clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
 		k.eps = s.world.Endpoints(t.service.Key)
@@ -115,7 +130,11 @@ func (s *Snapshot) buildOutbound(t *target, k outboundKey) *clusterv3.Cluster {
 		c.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
 			LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{}}
 	}
-	s.applyTLS(c, t, k, p)
+	if t.backend == nil {
+		s.applyTLS(c, t, k, p)
+	} else {
+		backendTLS(c, t, k.weft)
+	}
 	applyProxyProtocol(c, p.ProxyProtocol)
 	return c
 }

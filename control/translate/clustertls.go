@@ -90,14 +90,7 @@ func (s *Snapshot) originateTLS(c *clusterv3.Cluster, t *target, k outboundKey, 
 		}
 	}
 	proto := portProtocol(t.port)
-	var alpn []string
-	switch {
-	case proto.IsHTTP2():
-		alpn = []string{"h2"}
-	case proto.IsHTTP():
-		alpn = []string{"http/1.1"}
-	}
-	c.TransportSocket = originate(tls, sans, alpn, k.weft)
+	c.TransportSocket = originate(tls, sans, appALPN(proto), k.weft)
 	if tls.SNI == "" && (proto.IsHTTP() || proto == model.ProtocolAuto) {
 		autoSNI(c)
 	}

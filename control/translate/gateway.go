@@ -31,6 +31,7 @@ type gatewaySet struct {
 	listeners []*xds.Resource
 	routes    []*xds.Resource
 	clusters  []*xds.Resource
+	secrets   []*xds.Resource
 	targets   map[string]*target
 }
 
@@ -60,6 +61,11 @@ func (s *Snapshot) routerAll(v *view, typeURL string) []*xds.Resource {
 		return g.routes
 	case xds.ClusterType:
 		return g.clusters
+	case xds.SecretType:
+		if v.mayHaveKeys() {
+			return g.secrets
+		}
+		return nil
 	case xds.EndpointType:
 		var out []*xds.Resource
 		for _, t := range g.targets {
@@ -81,7 +87,7 @@ func (s *Snapshot) gatewaySet(v *view) *gatewaySet {
 // routerRevisions are those of everything that a gateway is made from.
 func routerRevisions(r snapshot.Revisions) snapshot.Revisions {
 	out := outboundRevisions(r)
-	out.Gateways, out.Authz = r.Gateways, r.Authz
+	out.Gateways, out.Authz, out.Secrets = r.Gateways, r.Authz, r.Secrets
 	return out
 }
 
@@ -100,6 +106,7 @@ type gatewayBuilder struct {
 	authz   *authorization
 	targets map[string]*target
 	routes  map[string]*xds.Resource
+	secrets *secrets
 	world   *snapshot.World
 }
 
@@ -107,6 +114,7 @@ func (s *Snapshot) makeGateway(v *view) *gatewaySet {
 	b := &gatewayBuilder{
 		s: s, v: v, authz: s.authorization(s.world.AuthorizationPolicies(v.namespace, v.labels)),
 		targets: map[string]*target{}, routes: map[string]*xds.Resource{}, world: s.world,
+		secrets: &secrets{s: s, namespace: v.namespace, made: map[string]*xds.Resource{}},
 	}
 	set := &gatewaySet{targets: b.targets}
 	for _, p := range b.ports() {
@@ -120,6 +128,8 @@ func (s *Snapshot) makeGateway(v *view) *gatewaySet {
 	for _, t := range b.targets {
 		set.clusters = append(set.clusters, s.outboundCluster(t, v.weft))
 	}
+	set.secrets = slices.Collect(maps.Values(b.secrets.made))
+	sortResources(set.secrets)
 	set.clusters = append(set.clusters, s.blackHoleCluster(), s.passthroughCluster())
 	sortResources(set.clusters)
 	return set
@@ -287,7 +297,22 @@ func (b *gatewayBuilder) addTarget(r *router, d *model.Destination) {
 	if _, known := rule.Subset(d.Subset); !ok || d.Subset != "" && !known {
 		return
 	}
-	b.targets[name] = newTarget(svc, port, d.Subset, rule)
+	t := newTarget(svc, port, d.Subset, rule)
+	t.atGateway()
+	if t.backend = b.world.BackendTLS(svc.Key, n); t.backend != nil && !t.backend.Refuse {
+		t.credential = b.backendCredential(r)
+	}
+	b.targets[name] = t
+}
+
+// backendCredential is the certificate that the gateway of a route presents to Services with a BackendTLSPolicy: the first that can be used.
+func (b *gatewayBuilder) backendCredential(r *router) string {
+	for _, g := range b.world.Gateways(b.v.namespace, b.v.labels) {
+		if c := g.BackendCredential; c != "" && slices.Contains(r.gateways, g.Namespace+"/"+g.Name) && b.secrets.certificate(c) {
+			return c
+		}
+	}
+	return ""
 }
 
 // matching returns the hosts of a route set that the server serves: those that

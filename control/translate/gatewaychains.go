@@ -17,19 +17,26 @@ func (b *gatewayBuilder) tlsChains(p *gatewayPort, sv serverRef, sni map[string]
 	if len(names) == 0 {
 		return nil
 	}
+	if !sv.terminates() {
+		return b.passthroughChains(sv)
+	}
+	socket := b.secrets.serverTLS(sv.TLS, sv.isHTTP(), b.v.weft)
+	if socket == nil { // without its certificate nobody is served; others of the port are
+		return nil
+	}
 	if sv.isHTTP() {
 		table := b.tlsTable(sv)
 		b.table(table, []serverRef{sv}, p)
-		return []*listenerv3.FilterChain{terminate(&listenerv3.FilterChain{Filters: []*listenerv3.Filter{b.manager(p, table)}}, names, gatewayTLS(sv.TLS, true, b.v.weft))}
+		return []*listenerv3.FilterChain{terminate(&listenerv3.FilterChain{Filters: []*listenerv3.Filter{b.manager(p, table)}}, names, socket)}
 	}
-	if sv.terminates() {
-		var out []*listenerv3.FilterChain
-		for _, c := range b.tcpChains(sv) {
-			out = append(out, terminate(c, names, gatewayTLS(sv.TLS, false, b.v.weft)))
-		}
-		return out
+	var out []*listenerv3.FilterChain
+	for _, c := range b.passthroughChains(sv) { // TLS routes choose by name, also where TLS ends here
+		out = append(out, terminate(c, c.FilterChainMatch.ServerNames, socket))
 	}
-	return b.passthroughChains(sv)
+	for _, c := range b.tcpChains(sv) {
+		out = append(out, terminate(c, names, socket))
+	}
+	return out
 }
 
 // tlsTable names the route table of a server that ends TLS. Servers with equal

@@ -142,13 +142,19 @@ func file(path string) *corev3.DataSource {
 // originate is TLS to a server outside the mesh. Names are checked against
 // sans; with no CA file the system's roots are trusted.
 func originate(t *model.ClientTLS, sans []string, alpn []string, weft bool) *corev3.TransportSocket {
+	return tlsSocket(&tlsv3.UpstreamTlsContext{CommonTlsContext: originateContext(t, sans, alpn, weft), Sni: t.SNI})
+}
+
+func originateContext(t *model.ClientTLS, sans []string, alpn []string, weft bool) *tlsv3.CommonTlsContext {
 	common := &tlsv3.CommonTlsContext{AlpnProtocols: alpn}
-	if t.Mode == model.TLSMutual {
+	if t.Mode == model.TLSMutual && t.CertFile != "" {
 		common.TlsCertificates = []*tlsv3.TlsCertificate{{CertificateChain: file(t.CertFile), PrivateKey: file(t.KeyFile)}}
 	}
 	if !t.Insecure {
 		v := &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: sanMatchers(sans)}
 		switch {
+		case len(t.CABundle) > 0:
+			v.TrustedCa = inline(t.CABundle)
 		case t.CAFile != "":
 			v.TrustedCa = file(t.CAFile)
 		case weft:
@@ -158,35 +164,7 @@ func originate(t *model.ClientTLS, sans []string, alpn []string, weft bool) *cor
 		}
 		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: v}
 	}
-	return tlsSocket(&tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: t.SNI})
-}
-
-// gatewayTLS terminates TLS at a gateway's server.
-func gatewayTLS(t *model.ServerTLS, http, weft bool) *corev3.TransportSocket {
-	alpn := []string{"h2", "http/1.1"}
-	if !http {
-		alpn = nil
-	}
-	if t.Mode == model.TLSIstioMutual {
-		return serverSocket(&tlsv3.DownstreamTlsContext{
-			CommonTlsContext: meshContext(serverALPN(http, weft), t.SANs), RequireClientCertificate: boolean(true),
-		})
-	}
-	common := &tlsv3.CommonTlsContext{
-		TlsParams: &tlsv3.TlsParameters{
-			TlsMinimumProtocolVersion: tlsVersion(t.MinVersion, tlsv3.TlsParameters_TLSv1_2),
-			TlsMaximumProtocolVersion: tlsVersion(t.MaxVersion, tlsv3.TlsParameters_TLS_AUTO),
-			CipherSuites:              t.CipherSuites,
-		},
-		TlsCertificates: []*tlsv3.TlsCertificate{{CertificateChain: file(t.CertFile), PrivateKey: file(t.KeyFile)}},
-		AlpnProtocols:   alpn,
-	}
-	if t.Mode == model.TLSMutual || t.Mode == model.TLSOptional {
-		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-			TrustedCa: file(t.CAFile), MatchTypedSubjectAltNames: sanMatchers(t.SANs),
-		}}
-	}
-	return serverSocket(&tlsv3.DownstreamTlsContext{CommonTlsContext: common, RequireClientCertificate: boolean(t.Mode == model.TLSMutual)})
+	return common
 }
 
 func tlsVersion(v string, def tlsv3.TlsParameters_TlsProtocol) tlsv3.TlsParameters_TlsProtocol {

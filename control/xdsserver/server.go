@@ -279,6 +279,7 @@ func (st *stream) introduce(peer spiffe.ID, node func() (*xds.Node, error)) erro
 	if err := st.srv.set.Authorize(peer, n); err != nil {
 		return status.Errorf(codes.PermissionDenied, "node %q: %v", n.ID, err)
 	}
+	n.Verified = !peer.IsZero()
 	st.sess.node = n
 	st.srv.set.Observer.Connected(st.id, n, peer)
 	return nil

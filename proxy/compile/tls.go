@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
@@ -19,12 +20,15 @@ const (
 	typeDownstreamTLS = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 )
 
+// maxCertSecrets bounds the certificates of one server: a handshake looks at each.
+const maxCertSecrets = 256
+
 // tlsCommon is what both directions share, with the names of secrets that still have to come.
 type tlsCommon struct {
 	workloadCert bool
 	workloadRoot bool
-	certSecret   string // SDS name other than "default"
-	rootSecret   string // SDS name other than "ROOTCA"
+	certSecrets  []string // SDS names other than "default"
+	rootSecret   string   // SDS name other than "ROOTCA"
 	certs        []tls.Certificate
 	roots        *x509.CertPool
 	systemRoots  bool
@@ -38,10 +42,7 @@ type tlsCommon struct {
 
 // names lists the SDS secrets that must be there before the context can be used.
 func (t *tlsCommon) names() []string {
-	var n []string
-	if t.certSecret != "" {
-		n = append(n, t.certSecret)
-	}
+	n := slices.Clone(t.certSecrets)
 	if t.rootSecret != "" {
 		n = append(n, t.rootSecret)
 	}
@@ -83,19 +84,28 @@ func tlsVersion(path string, p tlsv3.TlsParameters_TlsProtocol) (uint16, error) 
 
 func (c *Compiler) ownCerts(t *tlsCommon, x *tlsv3.CommonTlsContext) error {
 	sds := x.GetTlsCertificateSdsSecretConfigs()
-	if len(sds) > 1 || len(sds) > 0 && len(x.GetTlsCertificates()) > 0 {
-		return bad("tls_certificate_sds_secret_configs", len(sds), "one certificate source is supported")
+	if len(sds) > 0 && len(x.GetTlsCertificates()) > 0 {
+		return bad("tls_certificate_sds_secret_configs", len(sds), "certificates come from secrets or are inline, not both")
+	}
+	if len(sds) > maxCertSecrets {
+		return bad("tls_certificate_sds_secret_configs", len(sds), "at most %d", maxCertSecrets)
 	}
 	for i, s := range sds {
 		path := fmt.Sprintf("tls_certificate_sds_secret_configs[%d]", i)
 		if s.GetName() == xds.SecretWorkload {
+			if len(sds) > 1 {
+				return bad(path+".name", s.GetName(), "the workload's certificate stands alone")
+			}
 			t.workloadCert = true
 			continue
+		}
+		if s.GetName() == "" {
+			return missing(path+".name", "want the name of a secret")
 		}
 		if err := overADS(path+".sds_config", s.GetSdsConfig()); err != nil {
 			return err
 		}
-		t.certSecret = s.GetName()
+		t.certSecrets = append(t.certSecrets, s.GetName())
 	}
 	for i, cert := range x.GetTlsCertificates() {
 		k, err := c.keyPair(cert)
@@ -249,20 +259,24 @@ func (c *Compiler) upstreamTLS(s *corev3.TransportSocket) (*pendingUpstreamTLS, 
 		return nil, bad("typed_config.common_tls_context.validation_context.match_typed_subject_alt_names", len(u.SANs),
 			"names of an unverified certificate prove nothing; set trusted_ca")
 	}
-	return &pendingUpstreamTLS{tls: u, cert: t.certSecret, root: t.rootSecret}, nil
+	if len(t.certSecrets) > 1 {
+		return nil, bad("typed_config.common_tls_context.tls_certificate_sds_secret_configs", len(t.certSecrets), "a client presents one certificate")
+	}
+	return &pendingUpstreamTLS{tls: u, certs: t.certSecrets, root: t.rootSecret}, nil
 }
 
 // pendingUpstreamTLS is a TLS context whose secrets may still have to come.
 type pendingUpstreamTLS struct {
-	tls        *config.UpstreamTLS
-	cert, root string
+	tls   *config.UpstreamTLS
+	certs []string
+	root  string
 }
 
 func (p *pendingUpstreamTLS) names() []string {
 	if p == nil {
 		return nil
 	}
-	return (&tlsCommon{certSecret: p.cert, rootSecret: p.root}).names()
+	return (&tlsCommon{certSecrets: p.certs, rootSecret: p.root}).names()
 }
 
 // resolve fills in secrets.
@@ -270,12 +284,12 @@ func (p *pendingUpstreamTLS) resolve(secrets map[string]*config.Secret) *config.
 	if p == nil {
 		return nil
 	}
-	if p.cert == "" && p.root == "" {
+	if len(p.certs) == 0 && p.root == "" {
 		return p.tls
 	}
 	t := *p.tls
-	if s := secrets[p.cert]; s != nil && s.Certificate != nil {
-		t.Certificates = []tls.Certificate{*s.Certificate}
+	if len(p.certs) > 0 {
+		t.Certificates = certificates(p.certs, secrets)
 	}
 	if s := secrets[p.root]; s != nil {
 		t.RootCAs = s.Roots
@@ -288,27 +302,39 @@ func (p *pendingUpstreamTLS) resolve(secrets map[string]*config.Secret) *config.
 
 // pendingDownstreamTLS is a server context whose secrets may still have to come.
 type pendingDownstreamTLS struct {
-	tls        *config.DownstreamTLS
-	cert, root string
+	tls   *config.DownstreamTLS
+	certs []string
+	root  string
 }
 
 func (p *pendingDownstreamTLS) names() []string {
 	if p == nil {
 		return nil
 	}
-	return (&tlsCommon{certSecret: p.cert, rootSecret: p.root}).names()
+	return (&tlsCommon{certSecrets: p.certs, rootSecret: p.root}).names()
+}
+
+// certificates are those of the secrets that are there, in order.
+func certificates(names []string, secrets map[string]*config.Secret) []tls.Certificate {
+	var out []tls.Certificate
+	for _, n := range names {
+		if s := secrets[n]; s != nil && s.Certificate != nil {
+			out = append(out, *s.Certificate)
+		}
+	}
+	return out
 }
 
 func (p *pendingDownstreamTLS) resolve(secrets map[string]*config.Secret) *config.DownstreamTLS {
 	if p == nil {
 		return nil
 	}
-	if p.cert == "" && p.root == "" {
+	if len(p.certs) == 0 && p.root == "" {
 		return p.tls
 	}
 	t := *p.tls
-	if s := secrets[p.cert]; s != nil && s.Certificate != nil {
-		t.Certificates = []tls.Certificate{*s.Certificate}
+	if len(p.certs) > 0 {
+		t.Certificates = certificates(p.certs, secrets)
 	}
 	if p.root != "" {
 		t.ClientCAs = x509.NewCertPool() // fail closed without the secret
@@ -340,20 +366,23 @@ func (c *Compiler) downstreamTLS(s *corev3.TransportSocket) (*pendingDownstreamT
 		return nil, at("typed_config.common_tls_context", err)
 	}
 	d := &config.DownstreamTLS{
-		Workload: t.workloadCert, Secret: t.certSecret, Certificates: t.certs, ClientCAs: t.roots,
+		Workload: t.workloadCert, Certificates: t.certs, ClientCAs: t.roots, AcceptUntrusted: t.unverified,
 		RequireClient: x.GetRequireClientCertificate().GetValue(), ALPN: t.alpn, MinVersion: t.min, MaxVersion: t.max,
 		CipherSuites: t.suites, SANs: t.sans,
 	}
 	if err := checkDownstream(t, d); err != nil {
 		return nil, at("typed_config.common_tls_context", err)
 	}
-	return &pendingDownstreamTLS{tls: d, cert: t.certSecret, root: t.rootSecret}, nil
+	if len(t.certSecrets) == 1 { // looked up when a client comes
+		d.Secret = t.certSecrets[0]
+	}
+	return &pendingDownstreamTLS{tls: d, certs: t.certSecrets, root: t.rootSecret}, nil
 }
 
 // checkDownstream refuses combinations that would authenticate less than they say.
 func checkDownstream(t *tlsCommon, d *config.DownstreamTLS) error {
 	switch {
-	case !d.Workload && t.certSecret == "" && len(d.Certificates) == 0:
+	case !d.Workload && len(t.certSecrets) == 0 && len(d.Certificates) == 0:
 		return missing("tls_certificates", "a server needs a certificate")
 	case t.workloadRoot && !d.Workload:
 		return bad("validation_context_sds_secret_config", xds.SecretRoot, "the mesh's roots are only supported together with the workload's certificate (SDS %q)", xds.SecretWorkload)
@@ -363,8 +392,9 @@ func checkDownstream(t *tlsCommon, d *config.DownstreamTLS) error {
 		return missing("validation_context", "require_client_certificate needs roots to verify clients with")
 	case t.systemRoots:
 		return bad("validation_context.system_root_certs", "set", "clients are not verified with the system's roots; set trusted_ca")
-	case t.unverified:
-		return bad("validation_context.trust_chain_verification", "ACCEPT_UNTRUSTED", "unverified client certificates are not supported")
+	case t.unverified && (d.RequireClient || d.Workload || t.workloadRoot || !t.validate || len(d.SANs) > 0):
+		return bad("validation_context.trust_chain_verification", "ACCEPT_UNTRUSTED", "clients that need no good certificate are supported with roots of their own,"+
+			" without require_client_certificate and without names to match")
 	case !d.RequireClient && t.workloadRoot:
 		return bad("validation_context_sds_secret_config", xds.SecretRoot, "identities of the mesh are not optional; set require_client_certificate: true or remove the roots")
 	case len(d.SANs) > 0 && !t.validate:

@@ -110,6 +110,8 @@ type DownstreamTLS struct {
 	CipherSuites           []uint16 // of TLS 1.2; empty: Go's secure ones. TLS 1.3's cannot be chosen
 	// SANs restricts the names of client certificates; empty: any that the roots sign.
 	SANs []SANMatch
+	// AcceptUntrusted takes clients whose certificate does not verify too; who they are is then not known (trust_chain_verification: ACCEPT_UNTRUSTED).
+	AcceptUntrusted bool
 }
 
 // UpstreamTLS originates TLS.

@@ -16,7 +16,7 @@ import (
 // clientCertElement is the element for x-forwarded-client-cert that describes
 // the client's certificate, made once for each connection; nil if there is nothing to say.
 func clientCertElement(cfg *config.HTTPManager, info *stream.ConnInfo, state *tls.ConnectionState) []byte {
-	if len(state.PeerCertificates) == 0 || cfg.ForwardClientCert == config.XFCCSanitize || cfg.ForwardClientCert == config.XFCCAlwaysForwardOnly {
+	if len(state.PeerCertificates) == 0 || info.PeerUntrusted || cfg.ForwardClientCert == config.XFCCSanitize || cfg.ForwardClientCert == config.XFCCAlwaysForwardOnly {
 		return nil
 	}
 	leaf := state.PeerCertificates[0]

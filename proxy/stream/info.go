@@ -26,6 +26,8 @@ type ConnInfo struct {
 	SNI       string
 	ALPN      string
 	TLS       bool
+	// PeerUntrusted tells that the peer's certificate did not verify and was let in all the same: it proves nothing.
+	PeerUntrusted bool
 	// PeerID is the SPIFFE ID that the peer proved by its certificate; zero without mTLS.
 	PeerID spiffe.ID
 	// LocalID is the identity that we presented; zero without mTLS.

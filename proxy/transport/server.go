@@ -74,7 +74,10 @@ func (s *Server) Handshake(ctx context.Context, c *netio.Conn, down *config.Down
 	}
 	cs := c.TLSState()
 	info.TLS, info.SNI, info.ALPN = true, cs.ServerName, cs.NegotiatedProtocol
-	if len(cs.PeerCertificates) > 0 {
+	if len(cs.PeerCertificates) > 0 && down.AcceptUntrusted {
+		info.PeerUntrusted = verifyClient(cs.PeerCertificates, false, nil, down.ClientCAs) != nil
+	}
+	if len(cs.PeerCertificates) > 0 && !info.PeerUntrusted {
 		if id, err := spiffe.FromCertificate(cs.PeerCertificates[0]); err == nil {
 			info.PeerID = id
 		}
@@ -200,6 +203,9 @@ func (s *Server) verifyClients(cfg *tls.Config, down *config.DownstreamTLS, secr
 		return errors.New("downstream tls: client certificates are required but there are no roots to verify them with")
 	}
 	cfg.SessionTicketsDisabled = true
+	if down.AcceptUntrusted { // judged after the handshake, see Handshake
+		return nil
+	}
 	sans, require, workload := down.SANs, down.RequireClient, down.Workload && down.ClientCAs == nil
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
 		if len(cs.PeerCertificates) == 0 {

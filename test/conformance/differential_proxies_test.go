@@ -110,7 +110,10 @@ func (p *proxies) startWeft(t *testing.T, typ xds.NodeType, rs []*xds.Resource) 
 	w.WaitReady()
 }
 
-func (p *proxies) startEnvoy(t *testing.T, envoy string, rs []*xds.Resource) {
+func (p *proxies) startEnvoy(t *testing.T, envoy string, rs []*xds.Resource) { runEnvoy(t, envoy, rs) }
+
+// runEnvoy starts an Envoy and returns the control plane that it is connected to.
+func runEnvoy(t *testing.T, envoy string, rs []*xds.Resource) *xdstest.FakeServer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -141,6 +144,7 @@ func (p *proxies) startEnvoy(t *testing.T, envoy string, rs []*xds.Resource) {
 			t.Logf("log of envoy:\n%s", log)
 		}
 	})
+	return ads
 }
 
 // envoyBootstrap points Envoy at an incremental ADS server on loopback.
