@@ -140,16 +140,24 @@ func isEnvoyHeader(l stream.Field) bool {
 
 // isEnvoySetting tells the headers by which Envoy's router takes orders.
 func isEnvoySetting(l stream.Field) bool {
-	if !isEnvoyHeader(l) {
+	if len(l.Name) >= len(settingsOf) || settingsOf[len(l.Name)] == nil || !isEnvoyHeader(l) {
 		return false
 	}
-	for _, n := range envoySettings {
+	for _, n := range settingsOf[len(l.Name)] {
 		if stream.EqualFold(l.Name, n) {
 			return true
 		}
 	}
 	return false
 }
+
+// settingsOf is envoySettings by their length.
+var settingsOf = func() (by [48][]string) {
+	for _, n := range envoySettings {
+		by[len(n)] = append(by[len(n)], n)
+	}
+	return by
+}()
 
 var envoySettings = [...]string{
 	"x-envoy-upstream-rq-timeout-ms", "x-envoy-upstream-rq-per-try-timeout-ms", "x-envoy-retry-on",
@@ -166,7 +174,7 @@ func (x *exchange) requestID(cfg *config.HTTPManager, external bool) {
 		x.buf = appendUUID(x.buf)
 		fresh := x.buf[start:len(x.buf):len(x.buf)]
 		if id == nil {
-			x.req.Fields.Append(nameRequestID, fresh)
+			x.req.Fields.AppendChecked(nameRequestID, fresh)
 		} else {
 			x.req.Fields.SetBytes("x-request-id", fresh)
 		}
@@ -222,11 +230,9 @@ func (x *exchange) clientCert(cfg *config.HTTPManager) {
 	case x.h.xfcc != nil:
 		f.SetBytes("x-forwarded-client-cert", own)
 	default:
-		f.Append(nameXFCC, own)
+		x.addLine(f, "x-forwarded-client-cert", own)
 	}
 }
-
-var nameXFCC = []byte("x-forwarded-client-cert")
 
 // requestOps carries out the route's header operations on the request, most specific level first.
 func (x *exchange) requestOps() {
@@ -271,12 +277,12 @@ func (x *exchange) responseHeaders(resp *stream.Response) {
 	case x.m.serverLine == nil:
 		f.Set("server", cfg.ServerName) // for the codec to refuse
 	case server < 0:
-		f.AppendLine(x.m.serverLine, len("server"))
+		f.AppendLine(x.m.serverLine, len("server"), false)
 	case !cfg.ServerAppend && !cfg.ServerPass:
 		f.SetLine(server, x.m.serverLine, len("server"))
 	}
 	if !f.Has("date") {
-		f.AppendLine(x.date(), len("date"))
+		f.AppendLine(x.date(), len("date"), false)
 	}
 	if cfg.AlwaysSetRequestID && len(x.info.RequestID) > 0 {
 		resp.Fields.SetBytes("x-request-id", x.info.RequestID)

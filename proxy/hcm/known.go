@@ -10,6 +10,7 @@ type known struct {
 	traceparent, b3, b3trace, b3span, b3sampled, b3flags  []byte
 	envoy                                                 bool // there are x-envoy-* headers
 	expect                                                bool // there is an expect header
+	ownTrace, ownSpan                                     bool // traceparent and b3span may be overwritten
 }
 
 func (k *known) scan(f *stream.Fields) {
@@ -31,9 +32,13 @@ func (k *known) scan(f *stream.Fields) {
 		case 11:
 			switch n[0] | 0x20 {
 			case 't':
-				first(&k.traceparent, l, "traceparent")
+				if first(&k.traceparent, l, "traceparent") {
+					k.ownTrace = l.Private()
+				}
 			case 'x':
-				first(&k.b3span, l, "x-b3-spanid")
+				if first(&k.b3span, l, "x-b3-spanid") {
+					k.ownSpan = l.Private()
+				}
 			}
 		case 12:
 			switch n[0] | 0x20 {
@@ -60,14 +65,16 @@ func (k *known) scan(f *stream.Fields) {
 	}
 }
 
-// first remembers a header's first line.
-func first(to *[]byte, l *stream.Field, name string) {
-	if *to == nil && stream.EqualFold(l.Name, name) {
-		*to = l.Value
-		if l.Value == nil {
-			*to = empty
-		}
+// first remembers a header's first line, and tells if this is it.
+func first(to *[]byte, l *stream.Field, name string) bool {
+	if *to != nil || !stream.EqualFold(l.Name, name) {
+		return false
 	}
+	*to = l.Value
+	if l.Value == nil {
+		*to = empty
+	}
+	return true
 }
 
 var empty = []byte{}

@@ -16,7 +16,7 @@ func (x *exchange) addLine(f *stream.Fields, name string, value []byte) {
 	}
 	start := len(x.buf)
 	x.buf = append(append(append(append(x.buf, name...), ": "...), value...), "\r\n"...)
-	f.AppendLine(x.buf[start:], len(name))
+	f.AppendLine(x.buf[start:], len(name), true)
 }
 
 // addNumber is addLine for a number.
@@ -24,7 +24,7 @@ func (x *exchange) addNumber(f *stream.Fields, name string, n uint64) {
 	start := len(x.buf)
 	x.buf = append(append(x.buf, name...), ": "...)
 	x.buf = append(stream.AppendUint(x.buf, n), "\r\n"...)
-	f.AppendLine(x.buf[start:], len(name))
+	f.AppendLine(x.buf[start:], len(name), true)
 }
 
 // newcomer are the headers of a request that comes from no other proxy: nothing of what they say was there. Digits are filled in.
@@ -80,10 +80,10 @@ func (x *exchange) welcome(t *config.Tracing) {
 	}
 	x.info.RequestID = b[idValue : idValue+36 : idValue+36]
 	f := &x.req.Fields
-	f.AppendLine(b[first:atID], len("x-forwarded-proto"))
-	f.AppendLine(b[atID:atParent], len("x-request-id"))
-	f.AppendLine(b[atParent:atTrace], len("traceparent"))
-	f.AppendLine(b[atTrace:atSpan], len("x-b3-traceid"))
-	f.AppendLine(b[atSpan:atSampled], len("x-b3-spanid"))
-	f.AppendLine(b[atSampled:], len("x-b3-sampled"))
+	f.AppendLine(b[first:atID], len("x-forwarded-proto"), true)
+	f.AppendLine(b[atID:atParent], len("x-request-id"), true)
+	f.AppendLine(b[atParent:atTrace], len("traceparent"), true)
+	f.AppendLine(b[atTrace:atSpan], len("x-b3-traceid"), true)
+	f.AppendLine(b[atSpan:atSampled], len("x-b3-spanid"), true)
+	f.AppendLine(b[atSampled:], len("x-b3-sampled"), true)
 }

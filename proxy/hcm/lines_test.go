@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strings"
 	"testing"
 
@@ -83,5 +84,19 @@ func TestOurLinesLeaveInOnePiece(t *testing.T) {
 	x.addLine(f, "x-evil", []byte("a\r\nb: c"))
 	if l := f.At(f.Len() - 1); l.Checked() {
 		t.Error("a value that breaks the head passes for checked")
+	}
+}
+
+func TestHex8(t *testing.T) {
+	b := []byte("0189afcd")
+	for at := range b {
+		for c := range 256 {
+			x := bytes.Clone(b)
+			x[at] = byte(c)
+			want := '0' <= c && c <= '9' || 'a' <= c && c <= 'f'
+			if got := hex8(binary.LittleEndian.Uint64(x)); got != want {
+				t.Errorf("%q: %v", x, got)
+			}
+		}
 	}
 }

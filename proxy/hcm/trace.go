@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 
 	"weft.mesh/weft/proxy/config"
@@ -35,6 +36,12 @@ func (x *exchange) traceW3C(span []byte) bool {
 		x.req.Fields.Del("tracestate")
 		return false
 	}
+	if x.h.ownTrace {
+		copy(v[36:52], span)
+		if len(v) == 55 { // what a later version has behind is dropped
+			return true
+		}
+	}
 	start := len(x.buf)
 	x.buf = append(x.buf, v[:36]...)
 	x.buf = append(x.buf, span...)
@@ -56,13 +63,28 @@ func (x *exchange) traceB3Multi(span []byte, t *config.Tracing) bool {
 		return false
 	}
 	if len(h.b3span) == 16 && allHex(h.b3span) {
-		f.SetBytes("x-b3-parentspanid", h.b3span)
+		if f.Has("x-b3-parentspanid") {
+			f.SetBytes("x-b3-parentspanid", x.copied(h.b3span))
+		} else {
+			x.addLine(f, "x-b3-parentspanid", h.b3span)
+		}
 	}
-	f.SetBytes("x-b3-spanid", span)
+	if h.ownSpan && len(h.b3span) == len(span) {
+		copy(h.b3span, span)
+	} else {
+		f.SetBytes("x-b3-spanid", span)
+	}
 	if h.b3sampled == nil && h.b3flags == nil {
 		f.Add("x-b3-sampled", bit(sampled(t)))
 	}
 	return true
+}
+
+// copied is a copy of b that lasts as long as the exchange.
+func (x *exchange) copied(b []byte) []byte {
+	start := len(x.buf)
+	x.buf = append(x.buf, b...)
+	return x.buf[start:len(x.buf):len(x.buf)]
 }
 
 // traceB3Single rewrites "<trace>-<span>[-<sampled>[-<parent>]]"; the forms "0", "1" and "d" stay as they are.
@@ -159,12 +181,24 @@ var hexPairs = func() (t [256]uint16) {
 }()
 
 func allHex(b []byte) bool {
+	for len(b) >= 8 && hex8(binary.LittleEndian.Uint64(b)) {
+		b = b[8:]
+	}
 	for _, c := range b {
 		if !isHex(c) {
 			return false
 		}
 	}
 	return true
+}
+
+// hex8 is true only if all of eight bytes are digits of hexadecimal numbers in lower case.
+func hex8(x uint64) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	high := x | highs // so that nothing is borrowed from the byte above
+	digits := (high - '0'*ones) & (('9'*ones | highs) - x)
+	letters := (high - 'a'*ones) & (('f'*ones | highs) - x)
+	return x&highs == 0 && (digits|letters)&highs == highs
 }
 
 func allZero(b []byte) bool {

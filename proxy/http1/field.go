@@ -113,7 +113,7 @@ func parseFields(b []byte, f *stream.Fields, ctl *control, max int, memo *names)
 					return 0, strange, refuse(431, detailsTooMany)
 				}
 				if name.kind == other {
-					f.AppendLine(rest[:end], int(name.n)-len(": "))
+					f.AppendLine(rest[:end], int(name.n)-len(": "), true)
 				} else if err := ctl.known(name.kind, rest[:name.n-2], rest[name.n:end-2], f); err != nil {
 					return 0, strange, err
 				}
@@ -167,7 +167,7 @@ func parseField(line []byte, f *stream.Fields, ctl *control) *protoError {
 	case k != other:
 		return ctl.known(k, name, value, f)
 	case colon+2+len(value) == len(line) && line[colon+1] == ' ':
-		f.AppendLine(line[:len(line)+len("\r\n")], colon)
+		f.AppendLine(line[:len(line)+len("\r\n")], colon, true)
 	default:
 		f.AppendChecked(name, value)
 	}

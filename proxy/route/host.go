@@ -1,6 +1,7 @@
 package route
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sort"
 	"strings"
@@ -81,6 +82,32 @@ func (t *Table) Host(authority []byte) *VirtualHost {
 	if len(authority) > maxAuthority {
 		return t.index.any
 	}
+	if !hasUpper(authority) {
+		return t.index.find(authority)
+	}
+	return t.hostFolded(authority)
+}
+
+// hasUpper tells whether there may be a letter in upper case. It looks at eight bytes at a time.
+func hasUpper(b []byte) bool {
+	i := 0
+	for ; i <= len(b)-8; i += 8 {
+		x := binary.LittleEndian.Uint64(b[i:]) &^ (0x80 * ones)
+		if ((x+(0x80-'A')*ones)&^(x+(0x7f-'Z')*ones))&(0x80*ones) != 0 {
+			return true
+		}
+	}
+	for ; i < len(b); i++ {
+		if 'A' <= b[i] && b[i] <= 'Z' {
+			return true
+		}
+	}
+	return false
+}
+
+const ones = 0x0101010101010101
+
+func (t *Table) hostFolded(authority []byte) *VirtualHost {
 	var buf [maxAuthority]byte
 	h := buf[:len(authority)]
 	for i, c := range authority {

@@ -52,17 +52,11 @@ func (f *Fraction) Hit(random uint64) bool {
 
 // SplitQuery cuts a path at the first '?' (or '#').
 func SplitQuery(path []byte) (p, query []byte) {
-	for i, c := range path {
-		switch c {
-		case '?':
-			q := path[i+1:]
-			if j := bytes.IndexByte(q, '#'); j >= 0 {
-				q = q[:j]
-			}
-			return path[:i], q
-		case '#':
-			return path[:i], nil
-		}
+	if i := bytes.IndexByte(path, '#'); i >= 0 {
+		path = path[:i]
+	}
+	if i := bytes.IndexByte(path, '?'); i >= 0 {
+		return path[:i], path[i+1:]
 	}
 	return path, nil
 }

@@ -16,6 +16,7 @@ const (
 	checkedName  check = 1 << iota // a token, and no field that concerns the connection or the framing
 	checkedValue                   // as ValidValue says
 	wholeLine                      // Name lies in memory that reads "name: value\r\n", see [Fields.AppendLine]
+	ownMemory                      // of this message alone
 )
 
 const checked = checkedName | checkedValue
@@ -23,6 +24,9 @@ const checked = checkedName | checkedValue
 // Checked tells that the field is as a codec has read it off the wire, and that it
 // found it fit to be sent on in HTTP/1: see [Fields.AppendChecked].
 func (l *Field) Checked() bool { return l.checked&checked == checked }
+
+// Private tells that the field's memory is this message's alone: the value may be overwritten in place by a valid one of the same length.
+func (l *Field) Private() bool { return l.checked&ownMemory != 0 }
 
 // Fields is an ordered list of header fields. Repeated names stay separate
 // lines in their order. The zero value is empty and ready; Reset keeps memory.
@@ -91,6 +95,8 @@ func (f *Fields) Append(name, value []byte) {
 // Transfer-Encoding…) and whose value is valid ([ValidToken], [ValidValue]), so that whoever sends it need
 // not look again. Only codecs may call it for what they have parsed, and others for names and values that they have made
 // themselves and that cannot be anything else; a value that is set later is not checked.
+//
+//go:noinline
 func (f *Fields) AppendChecked(name, value []byte) {
 	f.lens |= lenBit(len(name))
 	f.list = append(f.list, Field{name, value, checked})
@@ -98,10 +104,18 @@ func (f *Fields) AppendChecked(name, value []byte) {
 
 // AppendLine is AppendChecked for a field whose line is in memory as HTTP/1 writes it: line is "name: value\r\n", with
 // exactly one space, and name is the length of the name. Lines that lie behind one another in the
-// same memory are sent in one go: see [Fields.Run].
-func (f *Fields) AppendLine(line []byte, name int) {
+// same memory are sent in one go: see [Fields.Run]. private says that the memory is this message's alone, see [Field.Private].
+//
+// It is not inlined: it is called from many places, and code that is in the cache already costs less.
+//
+//go:noinline
+func (f *Fields) AppendLine(line []byte, name int, private bool) {
+	c := checked | wholeLine
+	if private {
+		c |= ownMemory
+	}
 	f.lens |= lenBit(name)
-	f.list = append(f.list, Field{line[:name], line[name+2 : len(line)-2 : len(line)-2], checked | wholeLine})
+	f.list = append(f.list, Field{line[:name], line[name+2 : len(line)-2 : len(line)-2], c})
 }
 
 // SetLine puts a line in the place of line i; see [Fields.AppendLine].
@@ -114,13 +128,13 @@ func (f *Fields) SetLine(i int, line []byte, name int) {
 // the line behind them. Nil: line i is not there as text.
 func (f *Fields) Run(i int) (text []byte, next int) {
 	l := &f.list[i]
-	if l.checked != checked|wholeLine {
+	if l.checked&wholeLine == 0 {
 		return nil, i
 	}
 	n := len(l.Name) + len(l.Value) + 4
 	for next = i + 1; next < len(f.list); next++ {
 		m := &f.list[next]
-		if m.checked != checked|wholeLine || addr(m.Name) != addr(l.Name)+uintptr(n) {
+		if m.checked&wholeLine == 0 || addr(m.Name) != addr(l.Name)+uintptr(n) {
 			break
 		}
 		more := n + len(m.Name) + len(m.Value) + 4
@@ -154,7 +168,7 @@ func (f *Fields) SetBytes(name string, value []byte) {
 // SetAt replaces the value of line i by one that the caller keeps alive and unchanged.
 func (f *Fields) SetAt(i int, value []byte) {
 	f.list[i].Value = value
-	f.list[i].checked &^= checkedValue | wholeLine
+	f.list[i].checked &^= checkedValue | wholeLine | ownMemory
 }
 
 // DelFunc removes the lines that drop says.

@@ -60,3 +60,40 @@ func TestValidValue(t *testing.T) {
 		}
 	}
 }
+
+func TestPlainLen(t *testing.T) {
+	for n := range 40 {
+		for at := range n {
+			for _, c := range []byte{0, '\r', '\n', '\t', 0x1f, 0x7f} {
+				b := bytes.Repeat([]byte{'x'}, n)
+				b[n/2] = 0xff
+				for i := at; i < n; i += 3 {
+					b[i] = c
+				}
+				if got := PlainLen(b); got != at {
+					t.Errorf("%q: %d, want %d", b, got, at)
+				}
+			}
+		}
+		if got := PlainLen(bytes.Repeat([]byte{0x80}, n)); got != n {
+			t.Errorf("%d bytes: %d", n, got)
+		}
+	}
+}
+
+func TestPlainTarget(t *testing.T) {
+	for n := range 20 {
+		for at := range n {
+			for c := range 256 {
+				b := bytes.Repeat([]byte{'~'}, n)
+				b[at] = byte(c)
+				if plainTarget(b) && (c <= ' ' || c >= 0x7f || c == '#' || c == '%') {
+					t.Errorf("%q passes", b)
+				}
+				if n >= 8 && !plainTarget(b) && class[c]&isTarget != 0 && c != '%' {
+					t.Errorf("%q does not pass", b)
+				}
+			}
+		}
+	}
+}

@@ -11,6 +11,7 @@
 package peermeta
 
 import (
+	"bytes"
 	"encoding/base64"
 	"fmt"
 	"sync"
@@ -46,7 +47,7 @@ type Node struct {
 // Filter is bound to one direction. Safe for concurrent use.
 type Filter struct {
 	direction    stream.Direction
-	metadata, id []byte
+	metadata, id []byte // our headers, as HTTP/1 writes them; nil: we are nobody
 	known        cache
 }
 
@@ -61,13 +62,18 @@ func New(cfg *structpb.Struct, d stream.Direction, n Node) (*Filter, error) {
 	if err := check(cfg); err != nil {
 		return nil, fmt.Errorf("peer metadata: %w", err)
 	}
-	f := &Filter{direction: d, id: []byte(n.ID)}
+	f := &Filter{direction: d}
+	if !stream.ValidValue([]byte(n.ID)) {
+		return nil, fmt.Errorf("peer metadata: node ID %q: has control characters", n.ID)
+	}
 	if n.Workload != nil {
 		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(exchange.Metadata(n.Workload))
 		if err != nil {
 			return nil, fmt.Errorf("peer metadata: encode: %w", err)
 		}
-		f.metadata = []byte(base64.StdEncoding.EncodeToString(data))
+		lines := []byte(headerMetadata + ": " + base64.StdEncoding.EncodeToString(data) + "\r\n" + headerID + ": " + n.ID + "\r\n")
+		end := bytes.IndexByte(lines, '\n') + 1
+		f.metadata, f.id = lines[:end], lines[end:]
 	}
 	return f, nil
 }
@@ -135,8 +141,17 @@ func (f *Filter) introduce(h *stream.Fields) {
 	if f.metadata == nil {
 		return
 	}
-	h.SetBytes(headerMetadata, f.metadata)
-	h.SetBytes(headerID, f.id)
+	set(h, f.metadata, headerMetadata)
+	set(h, f.id, headerID)
+}
+
+// set puts a line of ours in the place of the peer's, of which there is at most one left.
+func set(h *stream.Fields, line []byte, name string) {
+	if i := h.Index(name); i >= 0 {
+		h.SetLine(i, line, len(name))
+		return
+	}
+	h.AppendLine(line, len(name), false)
 }
 
 // Response implements [filter.HTTP].
@@ -156,6 +171,9 @@ func (f *Filter) Response(s *filter.Stream) {
 
 // drop takes the peer headers out. Most messages have none, which is found out quickly.
 func drop(h *stream.Fields) {
+	if !h.MayHave(len(headerMetadata)) {
+		return
+	}
 	all := h.All()
 	for i := range all {
 		if n := all[i].Name; len(n) >= len(headerMetadata) && n[0]|0x20 == 'x' && isPeerHeader(all[i]) {
