@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -38,28 +39,28 @@ type RootCerts struct {
 
 // Run writes until ctx ends.
 func (w *RootCerts) Run(ctx context.Context) {
-	spaces, maps := newObjects(slimNamespace), newObjects(slimRootCert)
+	spaces, certs := newObjects(slimNamespace), newObjects(slimRootCert)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { follow(ctx, w.Client.Dynamic.Resource(namespaces), "", spaces, w.Log, "namespaces") })
 	wg.Go(func() {
-		follow(ctx, w.Client.Dynamic.Resource(configMaps), "metadata.name="+RootCertName, maps, w.Log, "root certificates")
+		follow(ctx, w.Client.Dynamic.Resource(configMaps), "metadata.name="+RootCertName, certs, w.Log, "root certificates")
 	})
-	limit := rate.NewLimiter(writeRate, writeBurst)
+	limit, wrote := rate.NewLimiter(writeRate, writeBurst), map[string]time.Time{}
 	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-spaces.wake:
-		case <-maps.wake:
+		case <-certs.wake:
 		case <-w.Changed:
 		case <-again:
 		}
 		again = nil
 		all, ok := spaces.list()
-		have, read := maps.list()
-		if ok && read && !w.write(ctx, limit, all, have) {
+		have, read := certs.list()
+		if ok && read && !w.write(ctx, limit, wrote, all, have) {
 			again = time.After(retryAfter)
 		}
 	}
@@ -77,7 +78,8 @@ func slimRootCert(u *unstructured.Unstructured) *unstructured.Unstructured {
 }
 
 // write brings every namespace's ConfigMap up to date; false: try again later.
-func (w *RootCerts) write(ctx context.Context, limit *rate.Limiter, spaces, have []*unstructured.Unstructured) bool {
+// What was written a moment ago may not have come back yet.
+func (w *RootCerts) write(ctx context.Context, limit *rate.Limiter, wrote map[string]time.Time, spaces, have []*unstructured.Unstructured) bool {
 	want, done := string(w.Roots()), true
 	now := map[string]string{}
 	for _, m := range have {
@@ -88,14 +90,21 @@ func (w *RootCerts) write(ctx context.Context, limit *rate.Limiter, spaces, have
 		if phase, _, _ := unstructured.NestedString(ns.Object, "status", "phase"); phase == "Terminating" || there && pem == want {
 			continue
 		}
+		if at, ok := wrote[ns.GetName()+want]; ok && time.Since(at) < retryAfter {
+			done = false
+			continue
+		}
 		if limit.Wait(ctx) != nil {
 			return true
 		}
 		if err := w.put(ctx, ns.GetName(), want, there); err != nil && ctx.Err() == nil {
 			w.Log.Warn("kubernetes: the root certificate cannot be written; pods of the namespace do not start without it", "configmap", ns.GetName()+"/"+RootCertName, "error", err)
 			done = false
+			continue
 		}
+		wrote[ns.GetName()+want] = time.Now()
 	}
+	maps.DeleteFunc(wrote, func(_ string, at time.Time) bool { return time.Since(at) > retryAfter })
 	return done
 }
 

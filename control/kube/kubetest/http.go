@@ -248,6 +248,10 @@ func (s *Server) single(w http.ResponseWriter, r *http.Request, t target) {
 		fail(w, http.StatusNotFound, "NotFound", "%s %q not found", t.r.key, t.name)
 		return
 	}
+	if r.Header.Get("Content-Type") == "application/json-patch+json" {
+		s.jsonPatch(w, t, have, body)
+		return
+	}
 	var in Object
 	if len(body) > 0 && r.Method != http.MethodDelete {
 		if err := json.Unmarshal(body, &in); err != nil {
@@ -290,6 +294,47 @@ func (s *Server) single(w http.ResponseWriter, r *http.Request, t target) {
 		s.remove(t.r, id)
 		answer(w, http.StatusOK, Object{"kind": "Status", "apiVersion": "v1", "status": "Success"})
 	}
+}
+
+// jsonPatch is RFC 6902 as far as it is used: test, and add of members of objects. mu is held.
+func (s *Server) jsonPatch(w http.ResponseWriter, t target, have Object, body []byte) {
+	var ops []struct {
+		Op    string `json:"op"`
+		Path  string `json:"path"`
+		Value any    `json:"value"`
+	}
+	if err := json.Unmarshal(body, &ops); err != nil {
+		fail(w, http.StatusBadRequest, "BadRequest", "%v", err)
+		return
+	}
+	next := clone(have)
+	for _, op := range ops {
+		var cur any = next
+		parts := strings.Split(strings.TrimPrefix(op.Path, "/"), "/")
+		for _, p := range parts[:len(parts)-1] {
+			switch v := cur.(type) {
+			case Object:
+				cur = v[p]
+			case []any:
+				i, err := strconv.Atoi(p)
+				if err != nil || i >= len(v) {
+					fail(w, http.StatusUnprocessableEntity, "Invalid", "no %s", op.Path)
+					return
+				}
+				cur = v[i]
+			}
+		}
+		m, ok := cur.(Object)
+		last := parts[len(parts)-1]
+		if !ok || op.Op == "test" && m[last] != op.Value {
+			fail(w, http.StatusUnprocessableEntity, "Invalid", "%s failed", op.Path)
+			return
+		}
+		if op.Op == "add" {
+			m[last] = op.Value
+		}
+	}
+	answer(w, http.StatusOK, s.store(t.r, next))
 }
 
 // part takes from in what the subresource is about: status, or all the rest.

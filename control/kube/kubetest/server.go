@@ -67,6 +67,8 @@ func Start(t testing.TB) *Server {
 		{"v1/serviceaccounts", "ServiceAccount", true}, {"v1/events", "Event", true}, {"apps/v1/deployments", "Deployment", true},
 		{"autoscaling/v2/horizontalpodautoscalers", "HorizontalPodAutoscaler", true}, {"policy/v1/poddisruptionbudgets", "PodDisruptionBudget", true},
 		{"coordination.k8s.io/v1/leases", "Lease", true}, {"networking.k8s.io/v1/ingresses", "Ingress", true},
+		{"admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", "MutatingWebhookConfiguration", false},
+		{"admissionregistration.k8s.io/v1/validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false},
 		{"apiextensions.k8s.io/v1/customresourcedefinitions", "CustomResourceDefinition", false},
 	} {
 		s.add(r.key, r.kind, r.namespaced)
