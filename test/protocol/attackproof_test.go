@@ -19,16 +19,16 @@ import (
 const (
 	roundFor      = 1500 * time.Millisecond // of good traffic, with an attack or with its harmless twin
 	maxAttackRise = 3                       // times, of the median of the rounds' p99
-	// p99 below this passes anyway. Two attacks need it (docs/operations/attacks.md): pipelining keeps both processors
-	// busy, and a thousand streams that are begun, and ended, at once are a thousand goroutines before the next request.
-	p99Floor = 25 * time.Millisecond
+	// p99 below this passes anyway: the p99 of a round is its third largest time, and without any load it is between 1.4
+	// and 2.4 ms on machines whose processors are shared. All attacks are below three times that on a quiet one.
+	p99Floor = 6 * time.Millisecond
 	// sharedFloor is for where real-time priorities are not to be had, and times are those of all that runs on the machine.
 	sharedFloor  = 250 * time.Millisecond
 	maxAttackRSS = 64 << 20 // growth, sampled while the attack runs
-	attackRounds = 3        // pairs of rounds at most; the first that is good enough is the last
+	attackRounds = 5        // pairs of rounds at most; the first that is good enough is the last
 )
 
-// pairOf is one round of an attack and one of its twin.
+// pairOf is one round of an attack and one of its twin, or of no load.
 type pairOf struct {
 	calm, hurt outcome
 	report     attackReport
@@ -38,8 +38,8 @@ type pairOf struct {
 
 // TestAttacksDoNotHurtGoodTraffic runs good traffic beside each attack and, in turns, beside
 // a load that costs the machine's processors as much as the attackers do and does not touch the proxy. The difference is
-// what the proxy lets the attack do. WEFT_ATTACK_ROUNDS asks for so many pairs of rounds whatever
-// the first ones say, WEFT_ATTACK_TABLE for a table in a file.
+// what the proxy lets the attack do. A first round that is good even next to no load at all is enough.
+// WEFT_ATTACK_ROUNDS asks for so many pairs of rounds whatever the first ones say, WEFT_ATTACK_TABLE for a table in a file.
 func TestAttacksDoNotHurtGoodTraffic(t *testing.T) {
 	app := proxytest.StartApp(t, "app")
 	app.Handle(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "good") })
@@ -52,6 +52,7 @@ func TestAttacksDoNotHurtGoodTraffic(t *testing.T) {
 	if o := g.during(t.Context(), time.Second); len(o.failures) > 0 { // connections, pages of the program
 		t.Fatalf("without an attack: %q", o.failures)
 	}
+	alone := g.during(t.Context(), roundFor)
 	rounds, fixed := attackRounds, false
 	if s := os.Getenv("WEFT_ATTACK_ROUNDS"); s != "" {
 		n, err := strconv.Atoi(s)
@@ -66,8 +67,11 @@ func TestAttacksDoNotHurtGoodTraffic(t *testing.T) {
 		t.Run(a.name, func(t *testing.T) {
 			var pairs []pairOf
 			for range rounds {
-				pairs = append(pairs, a.pair(t, r, g))
-				if !fixed && judge(pairs, floor) == "" {
+				p, share := a.round(t, r, g)
+				if p.calm = alone; fixed || judge(append(pairs, p), floor) != "" {
+					p.twin(t, r, g, share)
+				}
+				if pairs = append(pairs, p); !fixed && judge(pairs, floor) == "" {
 					break
 				}
 			}
@@ -80,7 +84,7 @@ func TestAttacksDoNotHurtGoodTraffic(t *testing.T) {
 				if p.report.Wrong != "" {
 					t.Error(p.report.Wrong)
 				}
-				if n := append(p.calm.failures, p.hurt.failures...); len(n) > 0 {
+				if n := slices.Concat(p.calm.failures, p.hurt.failures); len(n) > 0 {
 					t.Errorf("%d good requests failed: %.500q", len(n), n)
 				}
 				if p.rss-rss > maxAttackRSS {
@@ -144,8 +148,8 @@ func (g *good) during(ctx context.Context, d time.Duration) outcome {
 	return g.run(ctx)
 }
 
-// pair is a round of the attack, and one of a load as large.
-func (a *attack) pair(t *testing.T, r *rig, g *good) (p pairOf) {
+// round is one of the attack. share is the processor time that its attackers took, in processors.
+func (a *attack) round(t *testing.T, r *rig, g *good) (p pairOf, share float64) {
 	t.Helper()
 	x := startAttacker(t, attackOrder{Name: a.name, Plain: r.plain, H2C: r.h2c, TLS: r.tls, For: roundFor})
 	began, cpu := time.Now(), r.cpu()
@@ -166,14 +170,17 @@ func (a *attack) pair(t *testing.T, r *rig, g *good) (p pairOf) {
 	close(stop)
 	watch.Wait()
 	p.report = x.wait()
-	share := min(2, p.report.cpu.Seconds()/time.Since(began).Seconds())
+	return p, min(2, p.report.cpu.Seconds()/time.Since(began).Seconds())
+}
 
-	x = startAttacker(t, attackOrder{For: roundFor, Spin: share})
-	cpu = r.cpu()
+// twin is a round of a harmless load as large.
+func (p *pairOf) twin(t *testing.T, r *rig, g *good, share float64) {
+	t.Helper()
+	x := startAttacker(t, attackOrder{For: roundFor, Spin: share})
+	cpu := r.cpu()
 	p.calm = g.during(t.Context(), roundFor)
 	p.proxy = max(0, p.proxy-(r.cpu()-cpu))
 	x.wait()
-	return p
 }
 
 // medians of the pairs.

@@ -83,6 +83,7 @@ func startInterop(t *testing.T) (port int) {
 }
 
 func TestGRPCInteropPassesThroughTwoSidecars(t *testing.T) {
+	t.Parallel() // waits more than it works
 	client := buildInterop(t, "client")
 	p := startPair(t, pairOptions{app: startInterop(t), between: "http2", up: "client"})
 	for _, c := range interopCases {

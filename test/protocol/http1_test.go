@@ -203,6 +203,7 @@ func TestAnAnswerMayComeWhileTheBodyFlows(t *testing.T) {
 
 // TestAClientThatStopsSendingIsGivenUp: a body that stops counts as an idle stream, however little of it is missing, and is the client's fault.
 func TestAClientThatStopsSendingIsGivenUp(t *testing.T) {
+	t.Parallel()                                                                           // waits more than it works
 	up := startRaw(t, func(_ net.Conn, r *bufio.Reader) { _, _ = io.Copy(io.Discard, r) }) // waits for a whole request
 	for name, o := range map[string]rigOptions{"idle": {app: up.port, streamIdle: "0.5s"}, "too long": {app: up.port, longest: "0.5s"}} {
 		r := startRig(t, o)

@@ -25,6 +25,7 @@ const (
 )
 
 func TestAnIdleConnectionStaysCheap(t *testing.T) {
+	t.Parallel() // waits more than it works
 	count := 2000
 	if s := os.Getenv("WEFT_IDLE_CONNECTIONS"); s != "" {
 		var err error

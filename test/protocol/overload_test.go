@@ -219,6 +219,7 @@ func TestRequestsAndConnectionsAreBoundedByFlags(t *testing.T) {
 
 // Buffers of a burst are given back when it is over, although nothing allocates any more.
 func TestABurstsMemoryIsGivenBackSoon(t *testing.T) {
+	t.Parallel() // waits more than it works
 	app := proxytest.StartApp(t, "app")
 	app.Handle(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("x", 64<<10)) })
 	r := startRig(t, rigOptions{app: app.Port})

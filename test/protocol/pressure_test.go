@@ -59,6 +59,7 @@ func (p *pressed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestASlowReaderDoesNotMakeTheProxyGrow(t *testing.T) {
+	t.Parallel() // waits more than it works
 	app := proxytest.StartApp(t, "app")
 	r := startRig(t, rigOptions{app: app.Port})
 	time.Sleep(2500 * time.Millisecond) // the program gives back what its start took, once, 2 s after its configuration

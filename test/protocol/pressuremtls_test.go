@@ -107,6 +107,7 @@ func (p *pressed) startTCP(t *testing.T) int {
 
 // The same over TLS to the client, between two sidecars, and without HTTP.
 func TestASlowReaderDoesNotMakeTheProxyGrowOverTLSAndTCP(t *testing.T) {
+	t.Parallel() // waits more than it works
 	app := proxytest.StartApp(t, "app")
 	tcp := &pressed{}
 	tcpApp := tcp.startTCP(t)

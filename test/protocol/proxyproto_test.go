@@ -177,6 +177,7 @@ func askWith(port int, first, path string) (string, error) {
 
 // The address that a PROXY header gives is the client's for x-forwarded-for, policies and the access log.
 func TestTheClientOfAProxyHeaderIsTheClientEverywhere(t *testing.T) {
+	t.Parallel() // waits more than it works
 	app := proxytest.StartApp(t, "app")
 	app.Handle(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "xff=%s external=%s", r.Header.Get("x-forwarded-for"), r.Header.Get("x-envoy-external-address"))

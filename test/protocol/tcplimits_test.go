@@ -15,6 +15,7 @@ import (
 
 // Idle time and longest duration hold for connections whose bytes the kernel moves, too.
 func TestLimitsOfSplicedConnections(t *testing.T) {
+	t.Parallel() // waits more than it works
 	const idle, longest = 1500 * time.Millisecond, 4 * time.Second
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -151,6 +151,7 @@ func TestCONNECTOpensATunnelWhereItIsAllowed(t *testing.T) {
 
 // TestUpgradedStreamsHaveTheTimeoutsOfStreams: route timeouts do not bound them, idle time and the longest duration do.
 func TestUpgradedStreamsHaveTheTimeoutsOfStreams(t *testing.T) {
+	t.Parallel() // waits more than it works
 	app := proxytest.StartApp(t, "app")
 	const upgrade = "GET / HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
 	for _, tc := range []struct {
