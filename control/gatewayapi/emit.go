@@ -79,6 +79,9 @@ func (g *gateway) selector(s *state) (selector map[string]string, ownNamespace b
 
 // emit makes the values of a Gateway's listeners and asks for its deployment.
 func (s *state) emit(g *gateway) {
+	if len(s.in.Settings.Selector) == 0 && g.service == nil && (!g.problem.bad || g.problem.reason == string(gw.GatewayReasonInvalidParameters)) {
+		s.out.Deployments = append(s.out.Deployments, g.deployment()) // with invalid parameters as well: who deploys tells when they are good
+	}
 	if g.problem.bad {
 		return
 	}
@@ -86,9 +89,6 @@ func (s *state) emit(g *gateway) {
 		if l.serves && (l.set == nil || !l.set.problem.bad) {
 			s.emitListener(l)
 		}
-	}
-	if len(s.in.Settings.Selector) == 0 && g.service == nil {
-		s.out.Deployments = append(s.out.Deployments, g.deployment())
 	}
 }
 

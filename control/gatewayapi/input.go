@@ -57,6 +57,8 @@ type Infrastructure struct {
 	Addresses []string // of its Service: IP addresses and host names
 	Ready     bool     // a pod of it is ready
 	Problem   string   // why it cannot be deployed
+	// InvalidParameters says what is wrong with infrastructure.parametersRef; "" nothing.
+	InvalidParameters string
 }
 
 // Output is what the input means.

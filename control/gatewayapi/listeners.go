@@ -193,11 +193,12 @@ func (s *state) judgeGateway(g *gateway) {
 	}
 	if in := g.Spec.Infrastructure; in != nil && in.ParametersRef != nil {
 		p := in.ParametersRef
-		switch {
-		case p.Group != "" || p.Kind != "ConfigMap":
-			g.problem = no(gw.GatewayReasonInvalidParameters, fmt.Sprintf("infrastructure.parametersRef: a %s of group %q cannot be used, only a ConfigMap", p.Kind, p.Group))
-		case s.configMaps[nn{g.Namespace, p.Name}] == nil:
-			g.problem = no(gw.GatewayReasonInvalidParameters, fmt.Sprintf("infrastructure.parametersRef: ConfigMap %s/%s does not exist", g.Namespace, p.Name))
+		says := s.in.Infrastructure[keyOf(model.KindK8sGateway, g)].InvalidParameters // who deploys reads them
+		if p.Group != "" || p.Kind != "ConfigMap" {
+			says = fmt.Sprintf("a %s of group %q cannot be used, only a ConfigMap", p.Kind, p.Group)
+		}
+		if says != "" {
+			g.problem = no(gw.GatewayReasonInvalidParameters, "infrastructure.parametersRef: "+says)
 		}
 	}
 	if t := g.Spec.TLS; t != nil && t.Backend != nil && t.Backend.ClientCertificateRef != nil {

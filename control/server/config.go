@@ -28,15 +28,16 @@ import (
 // of each object into the World. The store wins over files, so that an object
 // that came from a file can be changed by weft apply and weft scale.
 type config struct {
-	set     Settings
-	worlds  *snapshot.Store
-	metrics *metrics
-	store   *store.Store
-	files   *file.Source
-	merged  *merge.Merge
-	opts    convert.Options
-	synced  chan struct{} // closed when all sources have said what they hold
-	writing sync.Mutex    // one change of the store at a time: checked against what it changes
+	set        Settings
+	worlds     *snapshot.Store
+	metrics    *metrics
+	store      *store.Store
+	files      *file.Source
+	merged     *merge.Merge
+	opts       convert.Options
+	synced     chan struct{} // closed when all sources have said what they hold
+	gatewayAPI *gatewayAPI
+	writing    sync.Mutex // one change of the store at a time: checked against what it changes
 
 	mu       sync.Mutex // protects the following
 	revision uint64
@@ -57,7 +58,7 @@ func newConfig(set Settings, worlds *snapshot.Store, m *metrics) (*config, error
 		set: set, worlds: worlds, metrics: m,
 		opts:   convert.Options{CheckDeployment: set.CheckDeployment},
 		synced: make(chan struct{}), watchers: map[*watcher]struct{}{},
-		refused: map[model.Key][]admin.Diagnostic{}, arrived: newSignal(),
+		refused: map[model.Key][]admin.Diagnostic{}, arrived: newSignal(), gatewayAPI: newGatewayAPI(set, worlds),
 	}
 	var err error
 	if c.store, err = store.Open(filepath.Join(set.StateDir, set.Store), store.Settings{Options: c.opts}); err != nil {
@@ -132,6 +133,7 @@ func (c *config) Put(objs ...convert.Object) {
 		c.metrics.inbound.WithLabelValues(string(o.Key.Kind)).Inc()
 		values, ds := convert.ToModel(o, c.set.Mesh)
 		delete(c.refused, o.Key)
+		c.gatewayAPI.put(o, values)
 		if convert.HasErrors(ds) {
 			// Checks let nothing through that model refuses; an object of
 			// another version's store is the exception, and must be seen.
@@ -145,7 +147,7 @@ func (c *config) Put(objs ...convert.Object) {
 		c.tell(admin.EventPut, o)
 	}
 	c.mu.Unlock()
-	c.worlds.Apply(changes...)
+	c.gatewayAPI.apply(changes...)
 	c.arrived.fire()
 	c.recheck(len(objs) > 0 && objs[0].Key.Kind != model.KindPod)
 }
@@ -156,11 +158,12 @@ func (c *config) Delete(keys ...model.Key) {
 	c.mu.Lock()
 	for _, k := range keys {
 		delete(c.refused, k)
+		c.gatewayAPI.remove(k)
 		changes = append(changes, snapshot.Change{Key: k})
 		c.tell(admin.EventDelete, &convert.Object{Key: k})
 	}
 	c.mu.Unlock()
-	c.worlds.Apply(changes...)
+	c.gatewayAPI.apply(changes...)
 	c.arrived.fire()
 	c.recheck(len(keys) > 0 && keys[0].Kind != model.KindPod)
 }
@@ -182,7 +185,7 @@ var _ source.Sink = (*config)(nil)
 
 // problems lists what is wrong with the configuration that is there.
 func (c *config) problems() []admin.Diagnostic {
-	out := slices.Concat(c.store.Problems(), c.files.Problems(), c.merged.Conflicts())
+	out := slices.Concat(c.store.Problems(), c.files.Problems(), c.merged.Conflicts(), c.gatewayAPI.problems())
 	c.mu.Lock()
 	for _, ds := range c.refused {
 		out = append(out, ds...)
@@ -202,7 +205,9 @@ func (c *config) list(kind, ns, name string) admin.ObjectList {
 			continue // the runtime's, see weft ps
 		}
 		if f(o.Key) {
-			out.Items = append(out.Items, o.Admin(rev))
+			shown := o.Admin(rev)
+			shown.Raw = c.gatewayAPI.show(o.Key, shown.Raw)
+			out.Items = append(out.Items, shown)
 		}
 	}
 	return out
@@ -352,9 +357,9 @@ func (c *config) diff(ctx context.Context, req admin.ApplyRequest) (admin.DiffRe
 	for i, a := range c.plan(objs) {
 		ch := admin.Change{Applied: a}
 		if have, ok := c.merged.Get(objs[i].Key); ok {
-			ch.Before = text(have.Raw)
+			ch.Before = text(have.Shown())
 		}
-		ch.After = text(objs[i].Raw)
+		ch.After = text(objs[i].Shown())
 		resp.Changes = append(resp.Changes, ch)
 	}
 	return resp, nil

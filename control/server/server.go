@@ -24,6 +24,7 @@ import (
 	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/control/ca"
 	"weft.mesh/weft/control/convert"
+	"weft.mesh/weft/control/gatewayapi"
 	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/control/source/merge"
 	"weft.mesh/weft/control/status"
@@ -55,6 +56,10 @@ type Settings struct {
 	Log             *slog.Logger // default: discard
 	// Batching of changes; zero values are snapshot's defaults.
 	Quiet, Max time.Duration
+	// GatewayAPI says which Gateways are served and by what; nil: LocalGatewayAPI.
+	GatewayAPI *gatewayapi.Settings
+	// Generation tells the metadata.generation of an object, for the conditions of the Gateway API; nil: it is 0.
+	Generation func(model.Key) int64
 	// Sources beside the store and the files, which win over them; the first of them wins over the others.
 	Sources []merge.Named
 	// CA signs; nil: a root that is kept in StateDir.
