@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -150,17 +151,28 @@ func (in *Installer) exists(ctx context.Context, ns string) bool {
 
 // outcome is what happened to an object; "" is nothing.
 func outcome(old, now *unstructured.Unstructured, dry bool) string {
+	fresh := old == nil || old.GetUID() == ""
 	switch {
-	case (old == nil || old.GetUID() == "") && dry:
+	case fresh && dry:
 		return "would be created"
-	case old == nil || old.GetUID() == "":
+	case fresh:
 		return "created"
-	case old.GetResourceVersion() != now.GetResourceVersion():
-		return "changed"
-	case dry && old.GetGeneration() != now.GetGeneration():
+	case equality.Semantic.DeepEqual(content(old), content(now)):
+		return ""
+	case dry:
 		return "would be changed"
 	}
-	return ""
+	return "changed"
+}
+
+// content is an object without what the server keeps of it.
+func content(o *unstructured.Unstructured) map[string]any {
+	o = o.DeepCopy()
+	o.SetManagedFields(nil)
+	o.SetResourceVersion("")
+	o.SetGeneration(0)
+	delete(o.Object, "status")
+	return o.Object
 }
 
 // until asks again and again until done says so. What was last missing is in the error.

@@ -1,0 +1,171 @@
+// Package install_test runs weft's installer against a real API server: what its
+// fake cannot show is whether the server takes every object, and whether a
+// second time really changes nothing.
+package install_test
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"weft.mesh/weft/cli/install"
+	"weft.mesh/weft/cli/kube"
+	"weft.mesh/weft/deploy/render"
+	"weft.mesh/weft/test/kubernetes/testbed"
+)
+
+// start starts an API server without any definitions.
+func start(t *testing.T) *kube.Cluster {
+	t.Helper()
+	bed, err := testbed.Find(os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bed.Missing(); err != nil {
+		t.Skipf("SKIPPED: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	s, err := bed.StartAPIServer(ctx, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Stop() })
+	c, err := kube.Open(kube.Options{File: s.Kubeconfig})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func plan(t *testing.T, profile string, sets ...string) *install.Plan {
+	t.Helper()
+	v := render.Values{}
+	for _, s := range sets {
+		var err error
+		if v, err = render.ParseSet(v, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := install.NewPlan(install.Config{Profile: profile, Values: v, Version: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// run does f and returns what was said to have changed.
+func run(t *testing.T, in *install.Installer, f func(context.Context) error) []string {
+	t.Helper()
+	var lines []string
+	in.Progress = func(l string) { lines = append(lines, l) }
+	if err := f(t.Context()); err != nil {
+		t.Fatalf("%v\n%s", err, strings.Join(lines, "\n"))
+	}
+	return lines
+}
+
+func TestAnAPIServerTakesEverything(t *testing.T) {
+	c := start(t)
+	in := &install.Installer{Cluster: c} // it has no controllers: there is nothing to wait for
+	do := func(p *install.Plan) []string {
+		return run(t, in, func(ctx context.Context) error { return in.Install(ctx, p) })
+	}
+	in.DryRun = true
+	if lines := do(plan(t, "demo")); !slices.Contains(lines, "clusterrole/weft-control-plane would be created") {
+		t.Errorf("dry run: %q", lines)
+	}
+	in.DryRun = false
+	lines := do(plan(t, "demo"))
+	t.Logf("%d objects made", len(lines))
+	if again := do(plan(t, "demo")); len(again) > 0 {
+		t.Errorf("a second time changes %q", again)
+	}
+	for _, profile := range []string{"ha", "minimal"} {
+		if again := do(plan(t, profile, "gateways.ingress.enabled=true")); len(again) == 0 {
+			t.Errorf("profile %s changes nothing", profile)
+		}
+	}
+	if lines := do(plan(t, "minimal")); !slices.Contains(lines, "deployment/istio-ingressgateway deleted") || slices.Contains(lines, "deployment/weft deleted") {
+		t.Errorf("prune: %q", lines)
+	}
+	in.Timeout = time.Second
+	checks, err := in.Verify(t.Context(), plan(t, "minimal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range checks {
+		// No controllers run here, and no control plane that fills in the certificate authority.
+		if !k.OK && !strings.HasPrefix(k.What, "deployment/") && !strings.Contains(k.What, "webhookconfiguration/") {
+			t.Errorf("%s: %s", k.What, k.Note)
+		}
+	}
+	do(plan(t, "", "revision=canary,revisionTags={prod}"))
+	run(t, in, func(ctx context.Context) error {
+		return in.SetTag(ctx, install.Config{Version: "test"}, "default", "canary", false)
+	})
+	tags, err := in.Tags(t.Context())
+	if err != nil || len(tags) != 2 {
+		t.Errorf("tags %v, %v", tags, err)
+	}
+	run(t, in, func(ctx context.Context) error { return in.Uninstall(ctx, install.Removal{All: true, Purge: true}) })
+	for _, gvr := range []schema.GroupVersionResource{
+		{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "mutatingwebhookconfigurations"},
+		{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"},
+		{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"},
+	} {
+		list, err := c.Dynamic.Resource(gvr).List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range list.Items {
+			if strings.HasPrefix(o.GetName(), "weft") || strings.Contains(o.GetName(), "istio.io") && o.GetDeletionTimestamp() == nil {
+				t.Errorf("left: %s %s", gvr.Resource, o.GetName())
+			}
+		}
+	}
+}
+
+// A container beside a sidecar that runs as the sidecar's user would not be captured.
+func TestTheSidecarsUserIsReserved(t *testing.T) {
+	c := start(t)
+	in := &install.Installer{Cluster: c}
+	run(t, in, func(ctx context.Context) error { return in.Install(ctx, plan(t, "minimal", "injection.failurePolicy=Ignore")) })
+	account := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": "default"}}}
+	if _, err := c.Dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}).Namespace("default").Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pods := c.Dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "pods"}).Namespace("default")
+	create := func(name string, user int64) error {
+		o := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": name},
+			"spec": map[string]any{"automountServiceAccountToken": false, "containers": []any{
+				map[string]any{"name": "app", "image": "app", "securityContext": map[string]any{"runAsUser": user}},
+				map[string]any{"name": "istio-proxy", "image": "proxy", "securityContext": map[string]any{"runAsUser": int64(1337)}},
+			}},
+		}}
+		_, err := pods.Create(t.Context(), o, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err
+	}
+	deadline := time.Now().Add(time.Minute) // the policy is in force a moment after it is stored
+	for {
+		err := create("bad", 1337)
+		if err != nil && strings.Contains(err.Error(), "user 1337 is the sidecar's") {
+			break
+		}
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("a pod whose application runs as 1337: %v", err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if err := create("good", 1000); err != nil {
+		t.Errorf("user 1000: %v", err)
+	}
+}
