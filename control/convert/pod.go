@@ -84,7 +84,7 @@ func (c *conv) topology(w *model.Workload, text string) {
 	if text == "" || !w.Gateway {
 		return
 	}
-	t, err := parseProxyConfig(text)
+	t, err := podTopology(text)
 	if err != nil {
 		c.warn(CodeAnnotation, "metadata.annotations["+annotationProxyConfig+"]", text, err.Error(), "the annotation has no effect until it is corrected")
 		return

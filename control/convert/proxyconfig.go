@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -25,15 +26,43 @@ var proxyConfigFields = map[protoreflect.FullName]string{
 	"istio.mesh.v1alpha1.Topology.ProxyProtocolConfiguration": "",
 }
 
-// parseProxyConfig reads the annotation. What is not honoured is an error that names it.
-func parseProxyConfig(text string) (model.Topology, error) {
-	var out model.Topology
+// podTopology reads the annotation of a pod that runs. Only gatewayTopology is the control plane's: the other fields were
+// checked when the pod was made, by injection or the local runtime, and are the proxy's.
+func podTopology(text string) (model.Topology, error) {
+	b, err := proxyConfigYAML(text)
+	if err != nil {
+		return model.Topology{}, err
+	}
+	var fields struct {
+		GatewayTopology json.RawMessage `json:"gatewayTopology"`
+	}
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return model.Topology{}, fmt.Errorf("no ProxyConfig: %w", err)
+	}
+	if len(fields.GatewayTopology) == 0 {
+		return model.Topology{}, nil
+	}
+	return parseProxyConfig(`{"gatewayTopology":` + string(fields.GatewayTopology) + `}`)
+}
+
+// proxyConfigYAML is the annotation as JSON.
+func proxyConfigYAML(text string) ([]byte, error) {
 	if len(text) > maxProxyConfig {
-		return out, fmt.Errorf("%d bytes: at most %d", len(text), maxProxyConfig)
+		return nil, fmt.Errorf("%d bytes: at most %d", len(text), maxProxyConfig)
 	}
 	b, err := yaml.YAMLToJSONStrict([]byte(text))
 	if err != nil {
-		return out, fmt.Errorf("no YAML: %w", err)
+		return nil, fmt.Errorf("no YAML: %w", err)
+	}
+	return b, nil
+}
+
+// parseProxyConfig reads the annotation. What is not honoured is an error that names it.
+func parseProxyConfig(text string) (model.Topology, error) {
+	var out model.Topology
+	b, err := proxyConfigYAML(text)
+	if err != nil {
+		return out, err
 	}
 	var pc mesh.ProxyConfig
 	if err := protojson.Unmarshal(b, &pc); err != nil {
