@@ -20,14 +20,22 @@ func (a *app) controlPlaneCommand() *cobra.Command {
 	var files []string
 	var pods bool
 	var store string
+	var k kubernetesOptions
 	cmd := &cobra.Command{
 		Use:   "control-plane",
 		Short: "Run only the control plane",
 		Long: `Run the control plane: xDS and certificates over TLS on 15012, xDS for programs
 on this machine on 127.0.0.1:15010, metrics and debug pages on 15014, and the
-Unix socket that weft apply and weft status use, in the state folder.`,
+Unix socket that weft apply and weft status use, in the state folder.
+
+With --kubernetes the API server is the source: Services, EndpointSlices and
+pods, the kinds of Istio and the Gateway API. Identities are proved by projected
+tokens, the CA's key is in the Secret cacerts or weft-ca-secret, settings are in
+the ConfigMap weft; of several replicas one writes. In a pod it finds its API
+server by itself, and listens on all addresses.`,
 		Example: `  weft control-plane --config ./manifests
-  weft control-plane --address 10.0.0.5 --state-dir /var/lib/weft`,
+  weft control-plane --address 10.0.0.5 --state-dir /var/lib/weft
+  weft control-plane --kubernetes --kubeconfig admin.conf --address 127.0.0.1`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := netip.ParseAddr(address); err != nil {
@@ -50,6 +58,12 @@ Unix socket that weft apply and weft status use, in the state folder.`,
 			}
 			set := o.controlPlane(state, address, paths, log)
 			set.Pods, set.Store = pods, store
+			if k.on {
+				if !cmd.Flags().Changed("address") {
+					set.Address = a.podAddress()
+				}
+				return a.runKubernetes(cmd.Context(), &k, o.mesh, set)
+			}
 			s, err := server.New(set)
 			if err != nil {
 				return err
@@ -65,6 +79,7 @@ Unix socket that weft apply and weft status use, in the state folder.`,
 	f.BoolVar(&o.accessLog, "access-log", false, "sidecars write Istio's access log to their standard output")
 	f.BoolVar(&o.registryOnly, "registry-only", false, "outbound traffic to hosts that the mesh does not know is refused")
 	o.meshConfigFlag(cmd)
+	k.flags(cmd)
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }

@@ -1,0 +1,292 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	kubelabels "k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"weft.mesh/weft/control/ca"
+	"weft.mesh/weft/control/convert"
+	"weft.mesh/weft/control/kube"
+	"weft.mesh/weft/control/kube/kubeclient"
+	"weft.mesh/weft/control/server"
+	"weft.mesh/weft/control/snapshot"
+	kubesource "weft.mesh/weft/control/source/kube"
+	"weft.mesh/weft/control/source/merge"
+	"weft.mesh/weft/internal/version"
+	"weft.mesh/weft/model"
+)
+
+// Behaviour of a replica towards its proxies, as Istio's defaults where it has any.
+const (
+	replicaConnectionAge = 30 * time.Minute
+	replicaDrain         = 10 * time.Second
+	replicaStreamRate    = 200 // new streams a second
+	apiTimeout           = time.Minute
+)
+
+// defaultRevision is the one whose objects have no suffix.
+const defaultRevision = "default"
+
+// kubernetesOptions are the flags of weft control-plane --kubernetes.
+type kubernetesOptions struct {
+	on         bool
+	kubeconfig string
+	revision   string
+	namespace  string
+	plaintext  bool
+	drain      time.Duration
+}
+
+func (o *kubernetesOptions) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.BoolVar(&o.on, "kubernetes", false, "serve a Kubernetes cluster: its API server is the source of configuration")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "with --kubernetes, outside a pod: the kubeconfig file of the cluster")
+	f.StringVar(&o.revision, "revision", defaultRevision, "with --kubernetes: the revision of this control plane; its objects are called weft-REVISION")
+	f.StringVar(&o.namespace, "namespace", "", "with --kubernetes: the namespace that the control plane is in (default $POD_NAMESPACE, then weft-system)")
+	f.BoolVar(&o.plaintext, "plaintext-xds", false, "with --kubernetes: serve xDS without TLS on 15010 to everybody who reaches the pod")
+	f.DurationVar(&o.drain, "drain", replicaDrain, "with --kubernetes: how long a stopping replica takes to send its proxies to others")
+}
+
+// name is what the objects of the revision are called.
+func (o *kubernetesOptions) name(prefix string) string {
+	if o.revision == "" || o.revision == defaultRevision {
+		return prefix
+	}
+	return prefix + "-" + o.revision
+}
+
+// replica is one control plane on Kubernetes.
+type replica struct {
+	o      *kubernetesOptions
+	set    server.Settings
+	base   model.Mesh // before the ConfigMap
+	log    *slog.Logger
+	client *kubeclient.Client
+	source *kubesource.Source
+	server *server.Server
+	key    kube.CASecret
+	signs  ca.Material // at the start
+	ca     *ca.CA
+	mesh   kube.MeshConfig
+	text   string        // of the ConfigMap at the start
+	roots  chan struct{} // the roots changed; 1 slot for each writer
+	bundle chan struct{}
+	status *kube.Status
+	id     string
+}
+
+// runKubernetes runs a replica until ctx ends.
+func (a *app) runKubernetes(ctx context.Context, o *kubernetesOptions, mesh model.Mesh, set server.Settings) error {
+	cfg, err := restConfig(o.kubeconfig)
+	if err != nil {
+		return withHint(fmt.Errorf("--kubernetes: %w", err), "run it in a pod, or name a cluster with --kubeconfig")
+	}
+	client, err := kubeclient.New(cfg, "weft-control-plane/"+version.Version)
+	if err != nil {
+		return err
+	}
+	o.namespace = cmp.Or(o.namespace, a.env.Getenv("POD_NAMESPACE"), "weft-system")
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	r := &replica{o: o, set: set, base: mesh, log: set.Log, client: client, roots: make(chan struct{}, 1), bundle: make(chan struct{}, 1),
+		id: cmp.Or(a.env.Getenv("POD_NAME"), fmt.Sprintf("%s-%d", host, os.Getpid()))}
+	r.base.EndpointSlices, r.base.RootNamespace = true, o.namespace
+	if err := r.start(ctx); err != nil {
+		return err
+	}
+	return r.run(ctx)
+}
+
+// restConfig is how to reach the cluster: the pod's own way, or a kubeconfig.
+func restConfig(file string) (*rest.Config, error) {
+	if file == "" {
+		return rest.InClusterConfig()
+	}
+	file, err := filepath.Abs(file)
+	if err != nil {
+		return nil, err
+	}
+	return clientcmd.BuildConfigFromFlags("", file)
+}
+
+// start reads what the server cannot be without. An API server that does not
+// answer yet is waited for; what is wrong with an object ends the program, which says why.
+func (r *replica) start(ctx context.Context) error {
+	r.mesh = kube.MeshConfig{Client: r.client, Namespace: r.o.namespace, Name: r.o.name("weft"), Key: "mesh", Log: r.log}
+	var err error
+	if err = r.patiently(ctx, func(ctx context.Context) (err error) { r.text, err = r.mesh.Load(ctx); return err }); err != nil {
+		return err
+	}
+	mesh, err := r.settings(r.text)
+	if err != nil {
+		return fmt.Errorf("configmap %s/%s: %w", r.o.namespace, r.mesh.Name, err)
+	}
+	mesh = snapshot.Defaults(mesh)
+	r.set.Mesh = mesh
+	r.key = kube.CASecret{Client: r.client, Namespace: r.o.namespace, TrustDomain: mesh.TrustDomain, Log: r.log}
+	if err = r.patiently(ctx, func(ctx context.Context) (err error) { r.signs, err = r.key.Load(ctx); return err }); err != nil {
+		return err
+	}
+	if r.ca, err = ca.New(mesh.TrustDomain, r.signs); err != nil {
+		return err
+	}
+	if err := r.sources(mesh); err != nil {
+		return err
+	}
+	r.set.CA, r.set.Attest = r.ca, kube.NewAttestor(r.client, mesh.TrustDomain).Attest
+	r.set.ServerNames = r.names()
+	r.set.Plaintext = server.PlaintextOff
+	if r.o.plaintext {
+		r.set.Plaintext = server.PlaintextAddress
+	}
+	r.set.MaxConnectionAge, r.set.Drain, r.set.StreamRate = replicaConnectionAge, r.o.drain, replicaStreamRate
+	r.server, err = server.New(r.set)
+	return err
+}
+
+// patiently tries again while the API server gives no answer.
+func (r *replica) patiently(ctx context.Context, f func(context.Context) error) error {
+	said := false
+	for {
+		part, cancel := context.WithTimeout(ctx, apiTimeout)
+		err := f(part)
+		cancel()
+		var dial *net.OpError
+		if err == nil || ctx.Err() != nil || !errors.As(err, &dial) && !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		if !said {
+			said = true
+			r.log.Warn("kubernetes: the API server does not answer; waiting for it", "server", r.client.Host(), "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// settings are the mesh-wide settings with the ConfigMap's text.
+func (r *replica) settings(text string) (model.Mesh, error) {
+	if strings.TrimSpace(text) == "" {
+		return r.base, nil
+	}
+	mesh, err := convert.MeshConfig(text, r.base)
+	if err == nil {
+		err = checkLogFormat(mesh)
+	}
+	return mesh, err
+}
+
+func (r *replica) sources(mesh model.Mesh) error {
+	var selectors []kubelabels.Selector
+	for _, text := range mesh.DiscoverySelectors {
+		s, err := kubelabels.Parse(text)
+		if err != nil {
+			return fmt.Errorf("discovery selector %q: %w", text, err)
+		}
+		selectors = append(selectors, s)
+	}
+	r.source = kubesource.New(kubesource.Settings{Client: r.client, Selectors: selectors, Log: r.log, OnProblems: func() { r.status.Wake() }})
+	r.set.Sources = append(r.set.Sources, merge.Named{Name: "kubernetes", Source: r.source})
+	r.status = kube.NewStatus(kube.StatusSettings{Client: r.client, Source: r.source, Log: r.log,
+		Mesh: func() kube.MeshView {
+			return kube.MeshView{Proxies: r.server.Proxies(), World: r.server.World().Version()}
+		}})
+	return nil
+}
+
+// names are what proxies and the API server call this control plane.
+func (r *replica) names() []string {
+	var out []string
+	for _, svc := range []string{r.o.name("weft"), r.o.name("istiod"), "weft", "istiod"} {
+		for _, suffix := range []string{"", ".cluster.local"} {
+			out = append(out, svc+"."+r.o.namespace+".svc"+suffix)
+		}
+	}
+	return append(out, "istiod.istio-system.svc.cluster.local", "weft.weft-system.svc.cluster.local")
+}
+
+// run serves, follows what may change, and writes while it leads.
+func (r *replica) run(ctx context.Context) error {
+	part, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	elector := &kube.Elector{Client: r.client, Namespace: r.o.namespace, Name: r.o.name("weft-leader"), Identity: r.id, Log: r.log}
+	wg.Go(func() { r.key.Follow(part, r.signs, r.rekey) })
+	wg.Go(func() { r.mesh.Follow(part, r.text, r.remesh) })
+	wg.Go(func() { elector.Run(part, r.lead) })
+	wg.Go(func() {
+		<-ctx.Done()
+		cancel() // the lease is given up at once, while proxies are still being sent away
+	})
+	err := r.server.Run(ctx)
+	cancel()
+	return err
+}
+
+func (r *replica) rekey(m ca.Material) error {
+	if err := r.ca.Replace(m); err != nil {
+		return err
+	}
+	for _, c := range []chan struct{}{r.roots, r.bundle} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+func (r *replica) remesh(text string) error {
+	mesh, err := r.settings(text)
+	if err != nil {
+		return err
+	}
+	if err := r.server.SetMesh(mesh); err != nil {
+		return err
+	}
+	r.log.Info("mesh config: changed", "configmap", r.o.namespace+"/"+r.mesh.Name)
+	return nil
+}
+
+// lead runs the writers until ctx ends.
+func (r *replica) lead(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		(&kube.RootCerts{Client: r.client, Roots: r.ca.Roots, Changed: r.roots, Log: r.log}).Run(ctx)
+	})
+	wg.Go(func() {
+		(&kube.CABundles{Client: r.client, Namespace: r.o.namespace, Service: r.o.name("weft"), Roots: r.ca.Roots, Changed: r.bundle, Log: r.log}).Run(ctx)
+	})
+	wg.Go(func() { r.status.Run(ctx) })
+}
+
+// podAddress is where a replica in a pod listens: everywhere, so that the pod's
+// address works and kubectl's port-forward, which comes from within, as well.
+func (a *app) podAddress() string {
+	if ip, err := netip.ParseAddr(a.env.Getenv("POD_IP")); err == nil && ip.Is6() {
+		return "::"
+	}
+	return "0.0.0.0"
+}
