@@ -29,6 +29,8 @@ const (
 	CodeMissingNamespace = "missing-namespace"
 	CodeTimeoutRetries   = "timeout-cuts-retries"
 	CodeFaultRetries     = "fault-disables-retries"
+	CodeGatewayAPI       = "gateway-api-condition"
+	CodeUnknownParent    = "unknown-parent"
 )
 
 // Codes lists every diagnostic code, those of control/convert first.
@@ -59,5 +61,7 @@ func Codes() []convert.CodeInfo {
 		{Code: CodeMissingNamespace, Meaning: "An object is in a namespace that no Namespace object declares.", Fix: "Add the Namespace."},
 		{Code: CodeTimeoutRetries, Meaning: "The timeout of a route ends before its retries can be made.", Fix: "Raise timeout, or lower attempts or perTryTimeout."},
 		{Code: CodeFaultRetries, Meaning: "A route injects faults; its timeout and retries do not apply to injected answers.", Fix: "Test retries with a service that fails, or remove them from this route."},
+		{Code: CodeGatewayAPI, Meaning: "An object of the Gateway API has not the effect that it asks for; the message is the condition in its status.", Fix: "See the hint; weft get -o yaml shows all conditions."},
+		{Code: CodeUnknownParent, Meaning: "A route names a Gateway or ListenerSet, or a Gateway a GatewayClass, that does not exist.", Fix: "Correct the name and namespace, or add the object."},
 	}...)
 }

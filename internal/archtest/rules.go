@@ -84,7 +84,7 @@ var rules = []rule{
 	{"model", "spiffe", ""},
 	{"control/convert", "api/... model spiffe", protobuf + kubeAPI + istioAPI + gatewayAPI + "go.yaml.in/yaml/v3 sigs.k8s.io/yaml"},
 	{"control/gatewayapi", "control/convert model", kubeAPI + gatewayAPI},
-	{"control/analyze", "api/... control/convert control/snapshot model spiffe", ""},
+	{"control/analyze", "api/... control/convert control/gatewayapi control/snapshot model spiffe", kubeAPI + gatewayAPI},
 	{"control/source", "api/... control/convert internal/backoff model", ""},
 	{"control/source/file", "api/... control/convert control/source internal/backoff model", "github.com/fsnotify/fsnotify"},
 	{"control/source/store", "api/... control/convert control/source internal/backoff model", "go.etcd.io/bbolt"},
