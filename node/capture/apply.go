@@ -3,6 +3,7 @@ package capture
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -22,10 +23,11 @@ const (
 // Apply replaces the table of r in the namespace by r, in one transaction.
 // It needs CAP_NET_ADMIN in the user namespace that owns the network namespace.
 func Apply(ns *netns.Handle, r Ruleset) error {
-	conn, err := nftables.New(nftables.WithNetNSFd(ns.FD()))
+	conn, done, err := open(ns)
 	if err != nil {
 		return fmt.Errorf("capture: open nftables: %w", err)
 	}
+	defer done()
 	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: r.Table}
 	// Adding first makes deleting right whether or not the table is there.
 	conn.AddTable(t)
@@ -49,10 +51,11 @@ func Apply(ns *netns.Handle, r Ruleset) error {
 
 // Remove takes the table named out of the namespace; a missing one is no error.
 func Remove(ns *netns.Handle, table string) error {
-	conn, err := nftables.New(nftables.WithNetNSFd(ns.FD()))
+	conn, done, err := open(ns)
 	if err != nil {
 		return fmt.Errorf("capture: open nftables: %w", err)
 	}
+	defer done()
 	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: table}
 	conn.AddTable(t)
 	conn.DelTable(t)
@@ -60,6 +63,25 @@ func Remove(ns *netns.Handle, table string) error {
 		return fmt.Errorf("capture: remove table %s: %w", table, err)
 	}
 	return nil
+}
+
+// open opens the namespace's rules; done must be called by the same goroutine after the
+// last Flush. The thread's own namespace is not entered: that takes CAP_SYS_ADMIN, which an init container has not.
+func open(ns *netns.Handle) (conn *nftables.Conn, done func(), err error) {
+	runtime.LockOSThread()
+	var opts []nftables.ConnOption
+	own, err := netns.FromThread()
+	if err == nil {
+		defer own.Close()
+	}
+	if err != nil || own.Inode() != ns.Inode() {
+		opts = append(opts, nftables.WithNetNSFd(ns.FD()))
+	}
+	if conn, err = nftables.New(opts...); err != nil {
+		runtime.UnlockOSThread()
+		return nil, nil, err
+	}
+	return conn, runtime.UnlockOSThread, nil
 }
 
 func baseChain(t *nftables.Table, c Chain) *nftables.Chain {
