@@ -4,6 +4,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS  = -s -w -X weft.mesh/weft/internal/version.Version=$(VERSION)
 BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
+# One way of compiling for programs, vet and tests, so that each package is compiled once, and once more for the race detector.
+export CGO_ENABLED := 0
+export GOFLAGS := $(GOFLAGS) -trimpath
+
 .PHONY: help demo build test test-short test-e2e lint bench bench-gate soak images test-kubernetes test-conformance console crds fuzz deps clean
 
 help: ## list the targets
