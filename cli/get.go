@@ -28,7 +28,18 @@ var kinds = map[string]string{
 	"workloadentry": "WorkloadEntry", "we": "WorkloadEntry",
 	"peerauthentication": "PeerAuthentication", "pa": "PeerAuthentication",
 	"authorizationpolicy": "AuthorizationPolicy", "ap": "AuthorizationPolicy",
+	"secret":    "Secret",
+	"configmap": "ConfigMap", "cm": "ConfigMap",
+	"gatewayclass": "GatewayClass", "gc": "GatewayClass",
+	"gateway.gateway.networking.k8s.io": kindK8sGateway, "gateways.gateway.networking.k8s.io": kindK8sGateway, "gtw": kindK8sGateway,
+	"listenerset": "ListenerSet", "lset": "ListenerSet",
+	"httproute": "HTTPRoute", "grpcroute": "GRPCRoute", "tlsroute": "TLSRoute", "tcproute": "TCPRoute",
+	"referencegrant": "ReferenceGrant", "refgrant": "ReferenceGrant",
+	"backendtlspolicy": "BackendTLSPolicy", "btlspolicy": "BackendTLSPolicy",
 }
+
+// kindK8sGateway is the Gateway API's Gateway; the plain name is Istio's.
+const kindK8sGateway = "Gateway.gateway.networking.k8s.io"
 
 // parseKind accepts singular, plural and short names in any case; "all" is "".
 func parseKind(s string) (string, error) {
@@ -72,7 +83,7 @@ func (a *app) getCommand() *cobra.Command {
 	}
 	a.namespaceFlag(cmd, &ns, "", "only this namespace (default all)")
 	a.outputFlag(cmd)
-	return cmd
+	return a.eitherMesh(cmd)
 }
 
 func (a *app) objects(ctx context.Context, kind, ns, name string) ([]admin.Object, error) {
@@ -147,7 +158,7 @@ func (a *app) describeCommand() *cobra.Command {
 	}
 	a.namespaceFlag(cmd, &ns, "default", "namespace")
 	a.outputFlag(cmd)
-	return cmd
+	return a.eitherMesh(cmd)
 }
 
 func (a *app) describe(ctx context.Context, ns, kindArg, ref string) error {

@@ -35,6 +35,9 @@ func (s *set) checkGatewayAPI() {
 		}
 		if st := statuses[it.obj.Key]; st != nil {
 			for _, f := range gatewayapi.Faults(st) {
+				if f.Reason == string(gw.RouteReasonUnsupportedValue) {
+					continue // an error of convert, with its field
+				}
 				s.warn(it, CodeGatewayAPI, conditionField(it, f), "", fmt.Sprintf("%s is %s (%s): %s", f.Type, f.Status, f.Reason, f.Message), gatewayapi.Hint(f))
 			}
 		}
@@ -52,7 +55,7 @@ func conditionField(it *item, c metav1.Condition) string {
 	case *gw.GatewayClass:
 		return "spec"
 	}
-	if c.Type == "Accepted" && c.Reason != "UnsupportedValue" {
+	if c.Type == "Accepted" {
 		return "spec.parentRefs"
 	}
 	return "spec.rules"

@@ -178,6 +178,9 @@ func TestTheContentOfASecretIsNotShown(t *testing.T) {
 	if !strings.Contains(shown, "hidden: 16 characters") {
 		t.Errorf("the names of what it holds are not shown: %s", shown)
 	}
+	if got := problems(t, strings.Replace(text, "other: "+private, "other: '(hidden: 16 characters)'", 1)); len(got) != 1 || got[0] != "invalid-value stringData[other]" {
+		t.Errorf("what is shown is taken for content: %q", got)
+	}
 	for _, bad := range []string{"data: {tls.key: s3cret%}", "data: {tls.key: {a: s3cret}}", "stringData: {a: [s3cret]}", "stringData: s3cret", "data: {a: s3cret, a: s3cret}"} {
 		_, ds := decode("apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n"+bad+"\n", convert.Options{})
 		if !convert.HasErrors(ds) || strings.Contains(fmt.Sprintf("%+v", ds), "s3cret") {

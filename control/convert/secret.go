@@ -29,6 +29,11 @@ func (c *conv) secret(s *corev1.Secret) []model.Object {
 		}
 		return nil
 	}
+	for k, v := range s.StringData {
+		if strings.HasPrefix(v, hidden) {
+			c.fail(CodeInvalidValue, "stringData["+k+"]", "", "this is what weft shows in place of the content", "write the content, or leave the Secret out")
+		}
+	}
 	out := &model.Secret{Meta: c.meta(), Cert: get("tls.crt", "cert"), Key: get("tls.key", "key"), CA: get("ca.crt", "cacert"), CRL: get("ca.crl", "crl")}
 	out.Annotations = nil // kubectl writes whole objects, keys included, into last-applied-configuration
 	out.Problem = secretProblem(out)
@@ -103,6 +108,9 @@ func (w *walker) hideValues() {
 	}
 }
 
+// hidden begins what is shown in place of a Secret's values.
+const hidden = "(hidden: "
+
 // Shown is the object as people may see it: of a Secret, the names of what it holds and how long that is.
 func (o *Object) Shown() json.RawMessage {
 	if o.Key.Kind != model.KindSecret {
@@ -116,7 +124,7 @@ func (o *Object) Shown() json.RawMessage {
 		values, _ := m[field].(map[string]any)
 		for k, v := range values {
 			text, _ := v.(string)
-			values[k] = "(hidden: " + strconv.Itoa(len(text)) + " characters)"
+			values[k] = hidden + strconv.Itoa(len(text)) + " characters)"
 		}
 	}
 	if meta, ok := m["metadata"].(map[string]any); ok {
