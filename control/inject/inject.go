@@ -43,10 +43,15 @@ type request struct {
 // Inject puts a proxy into the pod, if [Config.Required] says so and it has none. An error means that the pod must not be
 // admitted: it asks for something that cannot be done.
 func (c *Config) Inject(pod []byte, namespace string) (*Result, error) {
+	return c.inject(pod, namespace, Owner{})
+}
+
+// inject is Inject for a pod whose owner is known already; the zero owner is found by the pod's metadata.
+func (c *Config) inject(pod []byte, namespace string, owner Owner) (*Result, error) {
 	if len(pod) > MaxPod {
 		return nil, fmt.Errorf("pod: %d bytes: at most %d", len(pod), MaxPod)
 	}
-	r := &request{c: c, pod: &corev1.Pod{}, namespace: namespace}
+	r := &request{c: c, pod: &corev1.Pod{}, namespace: namespace, owner: owner}
 	if err := json.Unmarshal(pod, r.pod); err != nil {
 		return nil, fmt.Errorf("pod: %w", err)
 	}
@@ -137,7 +142,9 @@ func (r *request) prepare() (templates []string, err error) {
 	if r.warnings, err = checkAnnotations(r.pod.Annotations); err != nil {
 		return nil, err
 	}
-	r.owner = ownerOf(r.pod)
+	if r.owner == (Owner{}) {
+		r.owner = ownerOf(r.pod)
+	}
 	if templates, err = r.c.templates(r.pod); err != nil {
 		return nil, err
 	}
