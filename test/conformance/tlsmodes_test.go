@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -157,7 +158,7 @@ func tlsApp(t *testing.T, name string, cfg *tls.Config) int {
 			client = strings.Join(r.TLS.PeerCertificates[0].DNSNames, ",")
 		}
 		fmt.Fprintf(w, "%s asked for %s by %s", name, r.TLS.ServerName, client)
-	}), ReadHeaderTimeout: 10 * time.Second}
+	}), ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
 	go func() { _ = srv.Serve(ln) }()
 	t.Cleanup(func() { _ = srv.Close() })
 	return ln.Addr().(*net.TCPAddr).Port
