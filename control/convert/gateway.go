@@ -150,7 +150,7 @@ func (c *conv) tlsMode(p string, t *networking.ServerTLSSettings, out *model.Ser
 	case networking.ServerTLSSettings_SIMPLE, networking.ServerTLSSettings_MUTUAL, networking.ServerTLSSettings_OPTIONAL_MUTUAL:
 		for i, f := range files {
 			switch {
-			case i < 2 && len(out.Credentials) > 0, i == 2 && out.CACredential != "":
+			case i < 2 && (t.CredentialName != "" || len(t.CredentialNames) > 0), i == 2 && out.CACredential != "":
 				if f.val != "" {
 					c.fail(CodeExclusive, p+"."+f.name, f.val, f.name+" and a Secret for the same", "keep one of them")
 				}

@@ -108,7 +108,11 @@ func (r *router) route(rs *model.RouteSet, h *model.Route, m *model.HTTPMatch) *
 			a.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: changes.authority}
 		}
 		out.Action = &routev3.Route_Route{Route: a}
-		out.Decorator = &routev3.Decorator{Operation: operation(a, out.Match, rs.Name, r.port)}
+		name := rs.Name
+		if h.Origin != nil {
+			name = h.Origin.Name
+		}
+		out.Decorator = &routev3.Decorator{Operation: operation(a, out.Match, name, r.port)}
 	}
 	out.RequestHeadersToAdd, out.RequestHeadersToRemove = changes.reqAdd, changes.reqRemove
 	out.ResponseHeadersToAdd, out.ResponseHeadersToRemove = changes.respAdd, changes.respRemove

@@ -96,7 +96,7 @@ var rules = []rule{
 	{"control/source/sourcetest", "api/... control/convert control/source model", ""},
 	{"control/snapshot", "model spiffe", ""},
 	{"control/translate", "control/snapshot model spiffe xds", envoy + istioAPI},
-	{"control/translate/translatetest", "api/admin control/convert control/snapshot model xds", ""},
+	{"control/translate/translatetest", "api/admin control/convert control/gatewayapi control/snapshot model xds", ""},
 	{"control/xdsserver", "internal/drain spiffe xds", envoy + grpc},
 	{"control/ca", "spiffe", grpc + "istio.io/api/security"},
 	{"control/admission", "api/admin control/analyze control/convert control/inject model", kubeAPI + "github.com/prometheus/client_golang"},

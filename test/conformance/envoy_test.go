@@ -3,6 +3,7 @@ package conformance
 import (
 	"bytes"
 	"encoding/json"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 
 	"weft.mesh/weft/control/translate"
 	"weft.mesh/weft/control/translate/translatetest"
+	"weft.mesh/weft/model"
 	"weft.mesh/weft/xds"
 )
 
@@ -179,18 +181,19 @@ func secretsFromFiles(t *testing.T, config []byte, dir string) []byte {
 	if err := json.Unmarshal(config, &tree); err != nil {
 		t.Fatal(err)
 	}
-	replaceSDS(tree, dir)
+	names := map[string]bool{xds.SecretWorkload: true, xds.SecretRoot: true}
+	replaceSDS(tree, dir, names)
 	cert := map[string]any{"filename": filepath.Join(dir, "tls.crt")}
-	for name, secret := range map[string]any{
-		xds.SecretWorkload: map[string]any{"certificateChain": cert, "privateKey": map[string]any{"filename": filepath.Join(dir, "tls.key")}},
-		xds.SecretRoot:     map[string]any{"trustedCa": cert},
-	} {
-		kind := map[string]string{xds.SecretWorkload: "tlsCertificate", xds.SecretRoot: "validationContext"}[name]
+	for name := range names {
+		kind, secret := "tlsCertificate", map[string]any{"certificateChain": cert, "privateKey": map[string]any{"filename": filepath.Join(dir, "tls.key")}}
+		if name == xds.SecretRoot || strings.HasSuffix(name, model.CredentialCASuffix) {
+			kind, secret = "validationContext", map[string]any{"trustedCa": cert}
+		}
 		data, err := json.Marshal(map[string]any{"resources": []any{map[string]any{"@type": xds.SecretType, "name": name, kind: secret}}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name+".json"), data, 0o600); err != nil {
+		if err := os.WriteFile(secretFile(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -201,21 +204,26 @@ func secretsFromFiles(t *testing.T, config []byte, dir string) []byte {
 	return out
 }
 
-func replaceSDS(v any, dir string) {
+// secretFile is where a secret is: its name may be an address.
+func secretFile(dir, name string) string { return filepath.Join(dir, url.QueryEscape(name)+".json") }
+
+func replaceSDS(v any, dir string, names map[string]bool) {
 	switch v := v.(type) {
 	case map[string]any:
 		if _, ok := v["sdsConfig"]; ok {
+			name := v["name"].(string)
+			names[name] = true
 			v["sdsConfig"] = map[string]any{
-				"resourceApiVersion": "V3", "pathConfigSource": map[string]any{"path": filepath.Join(dir, v["name"].(string)+".json")},
+				"resourceApiVersion": "V3", "pathConfigSource": map[string]any{"path": secretFile(dir, name)},
 			}
 			return
 		}
 		for _, x := range v {
-			replaceSDS(x, dir)
+			replaceSDS(x, dir, names)
 		}
 	case []any:
 		for _, x := range v {
-			replaceSDS(x, dir)
+			replaceSDS(x, dir, names)
 		}
 	}
 }

@@ -27,6 +27,7 @@ import (
 
 	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/control/convert"
+	"weft.mesh/weft/control/gatewayapi"
 	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/model"
 	"weft.mesh/weft/xds"
@@ -83,6 +84,7 @@ func load(t testing.TB, dir string) Case {
 		}
 	}
 	changes := Decode(t, filepath.Join(dir, "in.yaml"), c.Mesh, convert.Options{})
+	changes = append(changes, gatewayAPI(t, filepath.Join(dir, "in.yaml"), c.Mesh)...)
 	if pods := filepath.Join(dir, "pods.yaml"); exists(pods) {
 		changes = append(changes, Decode(t, pods, c.Mesh, convert.Options{Pods: true})...)
 	}
@@ -91,6 +93,30 @@ func load(t testing.TB, dir string) Case {
 		c.Nodes = append(c.Nodes, c.node(t, n))
 	}
 	return c
+}
+
+// gatewayAPI is what the Gateway API's objects of a file mean all together. Every Gateway of the class weft is served, by pods that have its label.
+func gatewayAPI(t testing.TB, path string, mesh model.Mesh) []snapshot.Change {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, _ := convert.Decode(admin.File{Name: filepath.Base(path), Content: string(text)}, convert.Options{})
+	c := gatewayapi.NewComputer(gatewayapi.Settings{Classes: []string{gatewayapi.ClassWeft}})
+	for i := range objects {
+		o := &objects[i]
+		var values []model.Object
+		if !o.Key.Kind.IsGatewayAPI() {
+			values, _ = convert.ToModel(o, mesh)
+		}
+		c.Put(o.Key, o.Value, values)
+	}
+	var out []snapshot.Change
+	for _, ch := range c.Update() {
+		out = append(out, snapshot.Change{Key: ch.Key, Objects: ch.Objects})
+	}
+	return out
 }
 
 func exists(path string) bool {
