@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -19,15 +20,31 @@ func buildWeft(dir string) (string, error) {
 	return bin, build("", bin)
 }
 
-// build builds the weft-proxy of a tree ("" is the current directory's) as `make build` does.
+// build builds the weft-proxy of a tree ("" is the current directory's) as `make build` does: by its profile, unless WEFT_PGO is off.
 func build(tree, bin string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", "grpcnotrace", "-o", bin, "weft.mesh/weft/cmd/weft-proxy")
+	const program = "weft.mesh/weft/cmd/weft-proxy"
+	find := exec.Command("go", "list", "-f", "{{.Dir}}", program)
+	find.Dir = tree
+	dir, err := find.Output()
+	if err != nil {
+		return fmt.Errorf("find weft-proxy: %w", err)
+	}
+	args := []string{"build", "-trimpath", "-ldflags", "-s -w", "-tags", "grpcnotrace", "-o", bin}
+	if profile := filepath.Join(strings.TrimSpace(string(dir)), "release.pgo"); os.Getenv("WEFT_PGO") != "off" && fileExists(profile) { // older trees have none
+		args = append(args, "-pgo", profile)
+	}
+	cmd := exec.Command("go", append(args, program)...)
 	cmd.Dir = tree
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build weft-proxy: %w\n%s", err, out)
 	}
 	return nil
+}
+
+func fileExists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
 
 // weftArgs gives the control plane the node's resources, and the node what it joins with.
