@@ -37,7 +37,7 @@ func (a *app) diffCommand() *cobra.Command {
 	a.namespaceFlag(cmd, &ns, "default", "namespace of objects that name none")
 	_ = cmd.MarkFlagRequired("filename")
 	a.outputFlag(cmd)
-	return cmd
+	return a.eitherMesh(cmd)
 }
 
 func (a *app) showDiff(resp admin.DiffResponse) error {

@@ -32,5 +32,5 @@ func (a *app) logsCommand() *cobra.Command {
 	cmd.Flags().IntVar(&tail, "tail", client.AllLines, "only the last lines (default all that is kept)")
 	cmd.ValidArgsFunction = a.completePods
 	_ = cmd.RegisterFlagCompletionFunc("container", a.completeContainers())
-	return cmd
+	return a.eitherMesh(cmd)
 }

@@ -70,7 +70,7 @@ func (a *app) proxyConfigCommand() *cobra.Command {
 		a.namespaceFlag(c, &ns, "default", "namespace of the pod")
 		c.ValidArgsFunction = a.completePods
 		a.outputFlag(c)
-		cmd.AddCommand(c)
+		cmd.AddCommand(a.eitherMesh(c))
 	}
 	sub("listeners", "listener", "Where it accepts connections and what happens to them", a.pcListeners)
 	sub("routes", "route", "Which request goes where", a.pcRoutes)

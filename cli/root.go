@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft.mesh/weft/api/admin/client"
+	"weft.mesh/weft/cli/kubemesh"
 )
 
 // Exit codes that scripts can rely on.
@@ -45,7 +46,9 @@ type app struct {
 	output   string
 	noColor  bool
 
-	kubeconfig, kubeContext string // which cluster; both empty is kubectl's choice
+	kubeconfig, kubeContext string         // which cluster; both empty is kubectl's choice
+	meshNamespace           string         // of the control plane on a cluster
+	onCluster               *kubemesh.Mesh // nil for the local mesh
 
 	mu     sync.Mutex // protects the following
 	client *client.Client

@@ -30,11 +30,14 @@ func (a *app) statusCommand() *cobra.Command {
 		},
 	}
 	a.outputFlag(cmd)
-	return cmd
+	return a.eitherMesh(cmd)
 }
 
 func (a *app) showStatus(st admin.ControlStatus) error {
 	c := a.colors(a.env.Stdout)
+	if m := a.onCluster; m != nil {
+		a.printf("Mesh           context %s, namespace %s\n", m.Cluster.Context, m.Namespace)
+	}
 	a.printf("Control plane  %s, up %s, config %s: %s, %s\n\n", st.Version, age(st.Started), st.World,
 		plural(st.Objects, "object"), plural(st.Services, "service"))
 	t := newTable(append([]string{"PROXY", "TYPE", "VERSION", "CONNECTED", "IDENTITY"}, statusTypes...)...)
@@ -118,5 +121,5 @@ func (a *app) versionCommand() *cobra.Command {
 		},
 	}
 	a.outputFlag(cmd)
-	return cmd
+	return a.eitherMesh(cmd)
 }

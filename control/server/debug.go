@@ -21,7 +21,7 @@ import (
 var debugPages = []struct{ path, help string }{
 	{"/metrics", "metrics in Prometheus' format"},
 	{"/ready", "200 when a World is being served"},
-	{"/debug/syncz", "sync state of every proxy"},
+	{"/debug/syncz", "sync state of every proxy, as istioctl reads it"},
 	{"/debug/adsz", "connected proxies"},
 	{"/debug/configz", "all configuration objects"},
 	{"/debug/registryz", "all services with their endpoints' number"},
@@ -45,9 +45,10 @@ func (s *Server) httpHandler() http.Handler {
 	mux.HandleFunc("GET /ready", ready)
 	mux.HandleFunc("GET /healthz/ready", ready)
 	debug := func(pattern string, h http.HandlerFunc) { mux.Handle("GET "+pattern, loopback(h)) }
-	debug("/debug/syncz", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.tracker.Proxies()) })
+	debug("/debug/syncz", s.syncz)
+	s.remote(debug)
 	debug("/debug/adsz", s.adsz)
-	debug("/debug/configz", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.config.list("", "", "")) })
+	debug("/debug/configz", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.objects("", "", "")) })
 	debug("/debug/registryz", s.registryz)
 	debug("/debug/endpointz", s.endpointz)
 	debug("/debug/config_dump", s.configDump)

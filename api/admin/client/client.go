@@ -43,6 +43,7 @@ const (
 type Client struct {
 	control, runtime, exec *socket
 	proxy                  *http.Client // host: what proxyHost makes
+	remote                 *Remote      // nil on this machine
 }
 
 // New makes a client of the mesh with this state directory. It connects when it is used.

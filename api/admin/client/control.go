@@ -13,6 +13,9 @@ import (
 
 // Reachable tells whether a control plane takes connections.
 func (c *Client) Reachable(ctx context.Context) bool {
+	if c.remote != nil {
+		return true // it is asked when it is needed
+	}
 	conn, err := c.control.dial(ctx)
 	if err != nil {
 		return false

@@ -166,5 +166,8 @@ func (c *Client) dialProxy(ctx context.Context, addr string) (net.Conn, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("%q is not a pod", addr)
 	}
+	if c.remote != nil {
+		return c.remote.DialProxy(ctx, host[i+1:], host[:i])
+	}
 	return c.DialPod(ctx, host[i+1:], host[:i], adminAddress)
 }
