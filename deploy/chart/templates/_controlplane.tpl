@@ -5,6 +5,9 @@
 - --state-dir=/var/lib/weft
 - --revision={{ include "weft.revision" . }}
 - --log-level={{ .Values.controlPlane.logLevel }}
+{{- if .Values.controlPlane.plaintextXDS }}
+- --plaintext-xds
+{{- end }}
 {{- with .Values.controlPlane.extraArgs }}
 {{ toYaml . }}
 {{- end }}
