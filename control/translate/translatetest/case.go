@@ -103,7 +103,12 @@ func gatewayAPI(t testing.TB, path string, mesh model.Mesh) []snapshot.Change {
 		t.Fatal(err)
 	}
 	objects, _ := convert.Decode(admin.File{Name: filepath.Base(path), Content: string(text)}, convert.Options{})
-	c := gatewayapi.NewComputer(gatewayapi.Settings{Classes: []string{gatewayapi.ClassWeft}})
+	return Compute(objects, gatewayapi.Settings{Classes: []string{gatewayapi.ClassWeft}}, mesh)
+}
+
+// Compute is what objects of the Gateway API mean, among others.
+func Compute(objects []convert.Object, set gatewayapi.Settings, mesh model.Mesh) []snapshot.Change {
+	c := gatewayapi.NewComputer(set)
 	for i := range objects {
 		o := &objects[i]
 		var values []model.Object
