@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,9 +19,11 @@ import (
 	kubelabels "k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	gw "sigs.k8s.io/gateway-api/apis/v1"
 
 	"weft.mesh/weft/control/ca"
 	"weft.mesh/weft/control/convert"
+	"weft.mesh/weft/control/gatewayapi"
 	"weft.mesh/weft/control/kube"
 	"weft.mesh/weft/control/kube/kubeclient"
 	"weft.mesh/weft/control/server"
@@ -49,6 +52,7 @@ type kubernetesOptions struct {
 	revision   string
 	namespace  string
 	plaintext  bool
+	istioClass bool // GatewayClasses of Istio's controller are ours too
 	drain      time.Duration
 }
 
@@ -59,6 +63,7 @@ func (o *kubernetesOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.revision, "revision", defaultRevision, "with --kubernetes: the revision of this control plane; its objects are called weft-REVISION")
 	f.StringVar(&o.namespace, "namespace", "", "with --kubernetes: the namespace that the control plane is in (default $POD_NAMESPACE, then weft-system)")
 	f.BoolVar(&o.plaintext, "plaintext-xds", false, "with --kubernetes: serve xDS without TLS on 15010 to everybody who reaches the pod")
+	f.BoolVar(&o.istioClass, "istio-gateway-class", false, "with --kubernetes: serve GatewayClasses of Istio's controller as well; not beside an Istio")
 	f.DurationVar(&o.drain, "drain", replicaDrain, "with --kubernetes: how long a stopping replica takes to send its proxies to others")
 }
 
@@ -150,6 +155,11 @@ func (r *replica) start(ctx context.Context) error {
 	if err := r.sources(mesh); err != nil {
 		return err
 	}
+	r.set.Generation = func(k model.Key) int64 {
+		v, _ := r.source.Version(k)
+		return v.Generation
+	}
+	r.set.GatewayAPI = &gatewayapi.Settings{Controllers: r.controllers()}
 	r.set.CA, r.set.Attest = r.ca, kube.NewAttestor(r.client, mesh.TrustDomain).Attest
 	r.set.ServerNames = r.names()
 	r.set.Plaintext = server.PlaintextOff
@@ -159,6 +169,14 @@ func (r *replica) start(ctx context.Context) error {
 	r.set.MaxConnectionAge, r.set.Drain, r.set.StreamRate = replicaConnectionAge, r.o.drain, replicaStreamRate
 	r.server, err = server.New(r.set)
 	return err
+}
+
+// controllers are whose GatewayClasses are served.
+func (r *replica) controllers() []string {
+	if r.o.istioClass {
+		return []string{gatewayapi.Controller, gatewayapi.IstioController}
+	}
+	return []string{gatewayapi.Controller}
 }
 
 // patiently tries again while the API server gives no answer.
@@ -210,8 +228,14 @@ func (r *replica) sources(mesh model.Mesh) error {
 	r.status = kube.NewStatus(kube.StatusSettings{Client: r.client, Source: r.source, Log: r.log,
 		Mesh: func() kube.MeshView {
 			return kube.MeshView{Proxies: r.server.Proxies(), World: r.server.World().Version()}
-		}})
+		}, Wanted: r.wanted})
 	return nil
+}
+
+// wanted are the statuses of the Gateway API's objects.
+func (r *replica) wanted() map[model.Key]kube.Wanted {
+	ours := func(c gw.GatewayController) bool { return slices.Contains(r.controllers(), string(c)) }
+	return kube.GatewayStatuses(r.server.GatewayAPI().Statuses, ours)
 }
 
 // names are what proxies and the API server call this control plane.

@@ -265,6 +265,12 @@ func TestAReplicaServesACluster(t *testing.T) {
 		t.Error("no CA secret, or no lease")
 	}
 	c.Put("networking.istio.io/v1/virtualservices", obj{"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": obj{"namespace": "shop", "name": "bad"}, "spec": obj{"hosts": []any{"web"}, "httpp": []any{}}})
+	c.Install("gateway.networking.k8s.io/v1", "gatewayclasses", "GatewayClass", false)
+	c.Put("gateway.networking.k8s.io/v1/gatewayclasses", obj{"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": obj{"name": "weft"}, "spec": obj{"controllerName": "weft.mesh/gateway-controller"}})
+	c.eventually("the GatewayClass is not accepted", func() bool {
+		st := fmt.Sprint(c.Get("gateway.networking.k8s.io/v1/gatewayclasses", "", "weft")["status"])
+		return strings.Contains(st, "type:Accepted") && strings.Contains(st, "status:True") && strings.Contains(st, "observedGeneration:1")
+	})
 	c.eventually("a bad object has no status", func() bool {
 		st, _ := c.Get("networking.istio.io/v1/virtualservices", "shop", "bad")["status"].(obj)
 		return st != nil && strings.Contains(fmt.Sprint(st), "spec.httpp")
