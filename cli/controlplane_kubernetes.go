@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +23,7 @@ import (
 	"weft.mesh/weft/control/ca"
 	"weft.mesh/weft/control/convert"
 	"weft.mesh/weft/control/gatewayapi"
+	"weft.mesh/weft/control/inject"
 	"weft.mesh/weft/control/kube"
 	"weft.mesh/weft/control/kube/kubeclient"
 	"weft.mesh/weft/control/server"
@@ -93,6 +93,8 @@ type replica struct {
 	bundle chan struct{}
 	status *kube.Status
 	id     string
+
+	webhooks *webhooks
 }
 
 // runKubernetes runs a replica until ctx ends.
@@ -167,8 +169,13 @@ func (r *replica) start(ctx context.Context) error {
 		r.set.Plaintext = server.PlaintextAddress
 	}
 	r.set.MaxConnectionAge, r.set.Drain, r.set.StreamRate = replicaConnectionAge, r.o.drain, replicaStreamRate
-	r.server, err = server.New(r.set)
-	return err
+	if err := r.makeWebhooks(ctx); err != nil {
+		return err
+	}
+	if r.server, err = server.New(r.set); err != nil {
+		return err
+	}
+	return r.server.Register(r.webhooks.handler.Collectors()...)
 }
 
 // controllers are whose GatewayClasses are served.
@@ -204,10 +211,11 @@ func (r *replica) patiently(ctx context.Context, f func(context.Context) error) 
 
 // settings are the mesh-wide settings with the ConfigMap's text.
 func (r *replica) settings(text string) (model.Mesh, error) {
-	if strings.TrimSpace(text) == "" {
-		return r.base, nil
+	_, rest, err := inject.ParseConfig("", text) // what is injection's is not the control plane's
+	if err != nil || rest == "" {
+		return r.base, err
 	}
-	mesh, err := convert.MeshConfig(text, r.base)
+	mesh, err := convert.MeshConfig(rest, r.base)
 	if err == nil {
 		err = checkLogFormat(mesh)
 	}
@@ -258,6 +266,7 @@ func (r *replica) run(ctx context.Context) error {
 	elector := &kube.Elector{Client: r.client, Namespace: r.o.namespace, Name: r.o.name("weft-leader"), Identity: r.id, Log: r.log}
 	wg.Go(func() { r.key.Follow(part, r.signs, r.rekey) })
 	wg.Go(func() { r.mesh.Follow(part, r.text, r.remesh) })
+	wg.Go(func() { r.webhooks.follow(part) })
 	wg.Go(func() { elector.Run(part, r.lead) })
 	wg.Go(func() {
 		<-ctx.Done()
@@ -287,6 +296,9 @@ func (r *replica) remesh(text string) error {
 		return err
 	}
 	if err := r.server.SetMesh(mesh); err != nil {
+		return err
+	}
+	if err := r.webhooks.remesh(text); err != nil {
 		return err
 	}
 	r.log.Info("mesh config: changed", "configmap", r.o.namespace+"/"+r.mesh.Name)

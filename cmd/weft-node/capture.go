@@ -175,7 +175,7 @@ func here(f func(*netns.Handle) error) error {
 	}
 	defer ns.Close()
 	if err = f(ns); errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w: CAP_NET_ADMIN is missing: give it to the container istio-init (securityContext.capabilities.add), or let the node agent capture (weft install --set cni.enabled=true)", err)
+		return fmt.Errorf("%w: CAP_NET_ADMIN is missing: give it to the container istio-init (securityContext.capabilities.add; the namespace's Pod Security must allow it)", err)
 	}
 	return err
 }

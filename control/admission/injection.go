@@ -112,5 +112,12 @@ func podName(req *admissionv1.AdmissionRequest) string {
 	}
 	var p corev1.Pod
 	_ = json.Unmarshal(req.Object.Raw, &p) // only for a log
-	return p.GenerateName
+	return or(p.Name, p.GenerateName)
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
 }

@@ -28,6 +28,9 @@ defaultConfig:
 			t.Errorf("%q: %q, %v", text, rest, err)
 		}
 	}
+	if _, _, err := ParseConfig("cni: {enabled: true}", ""); err == nil || !strings.Contains(err.Error(), "no node agent") {
+		t.Errorf("pods would not be captured: %v", err)
+	}
 	for text, want := range map[string]string{
 		"defaultConfig: {concurrency: many}": "defaultConfig", "defaultConfig: {interceptionMode: TPROXY}": "only REDIRECT",
 		"enablePrometheusMerge: perhaps": "enablePrometheusMerge", "[]": "mapping", "{": "no YAML",

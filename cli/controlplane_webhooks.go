@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/control/admission"
+	"weft.mesh/weft/control/convert"
+	"weft.mesh/weft/control/inject"
+	"weft.mesh/weft/control/kube"
+)
+
+// portXDS is the control plane's port for proxies.
+const portXDS = "15012"
+
+// webhooks are a replica's answers to the API server: what pods are injected with follows the ConfigMap.
+type webhooks struct {
+	r       *replica
+	values  kube.MeshConfig // the same ConfigMap, another key
+	handler *admission.Handler
+	conf    atomic.Pointer[inject.Config]
+
+	mu                   sync.Mutex // protects the following
+	valuesText, meshText string
+}
+
+// makeWebhooks reads the values and makes the handler.
+func (r *replica) makeWebhooks(ctx context.Context) error {
+	w := &webhooks{r: r, values: r.mesh, meshText: r.text}
+	w.values.Key = "values"
+	err := r.patiently(ctx, func(ctx context.Context) (err error) { w.valuesText, err = w.values.Load(ctx); return err })
+	if err != nil {
+		return err
+	}
+	if err := w.use(w.valuesText, w.meshText); err != nil {
+		return fmt.Errorf("configmap %s/%s: %w", r.o.namespace, r.mesh.Name, err)
+	}
+	w.handler = admission.New(admission.Settings{
+		Inject: w.conf.Load, Log: r.log,
+		Check: func(ctx context.Context, changed []convert.Object) ([]admin.Diagnostic, error) {
+			return r.server.Validate(ctx, changed)
+		},
+		Changed: func() <-chan struct{} { return r.server.Changed() },
+	})
+	r.webhooks, r.set.Webhooks = w, w.handler
+	return nil
+}
+
+// use makes a configuration of both texts; an error leaves the one before.
+func (w *webhooks) use(values, mesh string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c, _, err := inject.ParseConfig(values, mesh)
+	if err != nil {
+		return err
+	}
+	c.DiscoveryAddress = w.r.o.name("weft") + "." + w.r.o.namespace + ".svc:" + portXDS
+	if c.Revision == "" {
+		c.Revision = w.r.o.revision
+	}
+	w.valuesText, w.meshText = values, mesh
+	w.conf.Store(c)
+	return nil
+}
+
+// revalue takes other values, remesh another MeshConfig.
+func (w *webhooks) revalue(text string) error {
+	if err := w.use(text, w.mesh()); err != nil {
+		return err
+	}
+	w.r.log.Info("injection: values changed", "configmap", w.r.o.namespace+"/"+w.r.mesh.Name)
+	return nil
+}
+
+func (w *webhooks) remesh(text string) error {
+	w.mu.Lock()
+	values := w.valuesText
+	w.mu.Unlock()
+	return w.use(values, text)
+}
+
+func (w *webhooks) mesh() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.meshText
+}
+
+// follow takes changes of the values until ctx ends.
+func (w *webhooks) follow(ctx context.Context) { w.values.Follow(ctx, w.valuesText, w.revalue) }

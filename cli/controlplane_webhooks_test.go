@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The webhooks answer on 15017 with the mesh's own certificate, and follow the ConfigMap.
+func TestReplicaAnswersWebhooks(t *testing.T) {
+	c := startCluster(t)
+	var root string
+	c.eventually("the namespace has no root certificate", func() bool {
+		if u := c.Get("v1/configmaps", "shop", "istio-ca-root-cert"); u != nil {
+			root, _ = u["data"].(obj)["root-cert.pem"].(string)
+		}
+		return root != ""
+	})
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(root)) {
+		t.Fatal("no certificate in the ConfigMap")
+	}
+	c.mu.Lock()
+	l := c.ports["15017"]
+	c.mu.Unlock()
+	if l == nil {
+		t.Fatalf("15017 is closed: %s", c.log.String())
+	}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "weft.weft-system.svc"}}}
+	t.Cleanup(client.CloseIdleConnections)
+	type answer struct {
+		Allowed bool
+		Patch   []byte
+		Status  struct{ Message string }
+	}
+	ask := func(path string, request obj) answer {
+		t.Helper()
+		b, err := json.Marshal(obj{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request})
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Post("https://"+l.Addr().String()+path, "application/json", strings.NewReader(string(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(resp.Body)
+		var out struct{ Response answer }
+		if err := json.Unmarshal(text, &out); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		return out.Response
+	}
+	pod := func() answer {
+		return ask("/inject", obj{"uid": "1", "operation": "CREATE", "namespace": "shop", "kind": obj{"version": "v1", "kind": "Pod"},
+			"object": obj{"metadata": obj{"name": "web"}, "spec": obj{"containers": []any{obj{"name": "web", "image": "web"}}}}})
+	}
+	if a := pod(); !a.Allowed || !strings.Contains(string(a.Patch), `weft.weft-system.svc:15012`) || !strings.Contains(string(a.Patch), "istio-init") {
+		t.Errorf("answer %+v: %s", a, a.Patch)
+	}
+	c.Put("v1/configmaps", obj{"apiVersion": "v1", "kind": "ConfigMap", "metadata": obj{"namespace": "weft-system", "name": "weft"},
+		"data": obj{"mesh": "defaultConfig: {concurrency: 7}\n", "values": "global: {hub: registry.test/weft, tag: v9}\n"}})
+	c.eventually("a change of the ConfigMap does not reach pods", func() bool {
+		a := pod()
+		return strings.Contains(string(a.Patch), "registry.test/weft/proxy:v9") && strings.Contains(string(a.Patch), `\"concurrency\":7`)
+	})
+	c.Put("v1/configmaps", obj{"apiVersion": "v1", "kind": "ConfigMap", "metadata": obj{"namespace": "weft-system", "name": "weft"},
+		"data": obj{"mesh": "defaultConfig: {concurrency: 7}\n", "values": "cni: {enabled: true}\n"}})
+	c.eventually("a bad change is not said", func() bool { return strings.Contains(c.log.String(), "there is no node agent yet") })
+	if a := pod(); !a.Allowed || !strings.Contains(string(a.Patch), "istio-init") {
+		t.Errorf("after a bad change: %+v", a)
+	}
+	vs := func(subset string) answer {
+		return ask("/validate", obj{"uid": "2", "operation": "CREATE", "namespace": "shop", "kind": obj{"group": "networking.istio.io", "version": "v1", "kind": "VirtualService"},
+			"object": obj{"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": obj{"name": "web", "namespace": "shop"},
+				"spec": obj{"hosts": []any{"web"}, "http": []any{obj{"route": []any{obj{"destination": obj{"host": "web", "subset": subset}}}}}}}})
+	}
+	if a := vs("v1"); a.Allowed || !strings.Contains(a.Status.Message, "[unknown-subset]") {
+		t.Errorf("a subset that is not there: %+v", a)
+	}
+	if a := vs(""); !a.Allowed {
+		t.Errorf("a good one: %+v", a)
+	}
+}
