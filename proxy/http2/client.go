@@ -114,7 +114,7 @@ func (cc *ClientConn) Start() (msg.Client, error) {
 	cc.mu.Lock()
 	defer cc.mu.Unlock()
 	if !cc.room1() {
-		return nil, upstreamError("start", errFull, false, false)
+		return nil, upstreamError("start", errFull, false, false, false)
 	}
 	s := cc.newStream()
 	s.renew(cc.conn, 0)
@@ -193,6 +193,7 @@ type clientStream struct {
 type clientState struct {
 	fresh    bool
 	headSent bool
+	headErr  error // why it was not
 	headRead bool
 	asked100 bool
 	isHEAD   bool

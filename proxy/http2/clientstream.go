@@ -14,7 +14,7 @@ func (s *clientStream) fault(op string, cause error) error {
 	}
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	return upstreamError(op, cause, s.headDone, s.refused)
+	return upstreamError(op, cause, s.headDone, s.refused, s.unsent)
 }
 
 // WriteHead implements [msg.Client].
@@ -22,6 +22,12 @@ func (s *clientStream) WriteHead(r *msg.Request, end bool) error {
 	if s.state.headSent {
 		return s.fault("write head", errOrder)
 	}
+	err := s.sendHead(r, end)
+	s.state.headErr = err
+	return err
+}
+
+func (s *clientStream) sendHead(r *msg.Request, end bool) error {
 	st := &s.state
 	st.left = -1
 	switch {
@@ -64,11 +70,11 @@ func (s *clientStream) writeHead(r *msg.Request, end bool) error {
 		}
 	}
 	if err := s.dead(); err != nil {
-		s.refused = true // nothing was sent
+		s.unsent = true
 		return err
 	}
 	if c.goneAway || c.nextID > maxStreamID {
-		s.refused = true
+		s.unsent = true
 		return &resetError{codeRefused, byPeer}
 	}
 	s.state.headSent = true
@@ -189,6 +195,9 @@ func (s *clientStream) Flush() error { return s.fault("flush", s.flush()) }
 
 // ReadHead implements [msg.Client].
 func (s *clientStream) ReadHead() (*msg.Response, error) {
+	if err := s.state.headErr; err != nil {
+		return nil, err // why there will be no response
+	}
 	r, err := s.readHead()
 	if err != nil {
 		return nil, s.fault("read head", err)

@@ -54,8 +54,9 @@ func downstream(op string, cause error) error {
 	return e
 }
 
-// upstreamError says what cause means on a client's stream. started: a final head has come.
-func upstreamError(op string, cause error, started, refused bool) error {
+// upstreamError says what cause means on a client's stream. started: a final head has come; refused: by
+// an upstream that is there; unsent: the connection was at its end before.
+func upstreamError(op string, cause error, started, refused, unsent bool) error {
 	when := "upstream_reset_before_response_started{"
 	if started {
 		when = "upstream_reset_after_response_started{"
@@ -75,6 +76,8 @@ func upstreamError(op string, cause error, started, refused bool) error {
 		e.Timeout, e.Reset, e.Flag = true, false, msg.FlagUpstreamTimeout
 		e.Details = "response_timeout"
 		return e
+	case unsent:
+		e.Unsent = true
 	case refused:
 		e.Unsent, e.Refused, e.Flag, why = true, true, msg.FlagUpstreamReset, "remote_refused_stream_reset"
 	case errors.As(cause, &re) && re.by == byPeer:

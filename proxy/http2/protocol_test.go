@@ -671,6 +671,34 @@ func TestWhatAnUpstreamDoesToAStream(t *testing.T) {
 	}
 }
 
+// TestAStreamOnAConnectionThatJustEndedSaysThatNothingWasSent: whoever has it sends it again elsewhere, and
+// is told so by the response that is not there too.
+func TestAStreamOnAConnectionThatJustEndedSaysThatNothingWasSent(t *testing.T) {
+	for name, end := range map[string]func(w *wire){
+		"closed":    func(w *wire) { _ = w.c.Close() },
+		"goes away": func(w *wire) { _ = w.fr.WriteGoAway(0, xhttp2.ErrCodeNo, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			withClient(t, func(t *testing.T, cc *ClientConn, w *wire) {
+				_ = w.fr.WriteSettings()
+				begin(t, cc, true).Close() // the connection is not fresh
+				x, err := cc.Start()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer x.Close()
+				end(w)
+				synctest.Wait()
+				_ = x.WriteHead(&msg.Request{Method: []byte("GET"), Path: []byte("/"), Authority: []byte("a")}, true)
+				_, err = x.ReadHead()
+				if e, ok := msg.AsError(err); !ok || !e.Unsent || e.Refused || e.Side != msg.Upstream || e.Flag != msg.FlagUpstreamTermination || x.Fresh() {
+					t.Errorf("%+v", err)
+				}
+			})
+		})
+	}
+}
+
 func TestStreamsBelowTheLastIDFinishAfterGoAway(t *testing.T) {
 	withClient(t, func(t *testing.T, cc *ClientConn, w *wire) {
 		_ = w.fr.WriteSettings()

@@ -34,6 +34,7 @@ type stream struct {
 	noBody    bool  // the response to HEAD, 204, 304: a content-length says nothing
 	reset     error // why it ended early
 	refused   bool  // the peer will not have processed it: GOAWAY, REFUSED_STREAM
+	unsent    bool  // client: nothing of it was sent, because the connection was at its end
 	waiting   int   // goroutines in wait
 	busy      int   // goroutines inside a call that may wait
 	turn      *turn // of the reader that runs the exchange now, nil if none does; the exchange's goroutine only
