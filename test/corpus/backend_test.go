@@ -1,11 +1,14 @@
 package corpus
 
 import (
+	"bytes"
 	"net"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // backend is an upstream that keeps the exact bytes of each connection.
@@ -16,7 +19,7 @@ type backend struct {
 	mu sync.Mutex
 	// mu protects the following.
 	conns  []*record
-	script testCase // response and then
+	script testCase // response, answer and then
 	served int      // responses so far
 }
 
@@ -68,6 +71,10 @@ func (b *backend) serve(r *record) {
 	answered, broken := 0, false
 	for {
 		n, err := r.c.Read(buf)
+		if answered == 0 && len(r.data) == 0 && bytes.HasPrefix(buf[:n], []byte(http2.ClientPreface)) {
+			b.serve2(r, bytes.Clone(buf[:n]))
+			return
+		}
 		b.mu.Lock()
 		r.data = append(r.data, buf[:n]...)
 		whole, part, perr := cutAll(r.data)
@@ -123,7 +130,7 @@ func (b *backend) next(method string) (resp []byte, last bool) {
 func (b *backend) begin(c *testCase) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.script, b.served = testCase{response: c.response, then: c.then}, 0
+	b.script, b.served = testCase{response: c.response, answer: c.answer, then: c.then}, 0
 }
 
 // settled is how long nothing must arrive for a connection to count as read.

@@ -188,12 +188,14 @@ func send2(w *http2.Framer, c *testCase) {
 }
 
 // writeBlock writes HEADERS and as many CONTINUATION frames as are needed.
-func writeBlock(w *http2.Framer, b []byte, end bool) {
+func writeBlock(w *http2.Framer, b []byte, end bool) { writeBlockOn(w, 1, b, end) }
+
+func writeBlockOn(w *http2.Framer, id uint32, b []byte, end bool) {
 	n := min(len(b), 16<<10)
-	_ = w.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: b[:n], EndHeaders: n == len(b), EndStream: end})
+	_ = w.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: b[:n], EndHeaders: n == len(b), EndStream: end})
 	for b = b[n:]; len(b) > 0; b = b[n:] {
 		n = min(len(b), 16<<10)
-		_ = w.WriteContinuation(1, n == len(b), b[:n])
+		_ = w.WriteContinuation(id, n == len(b), b[:n])
 	}
 }
 

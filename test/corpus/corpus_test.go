@@ -26,19 +26,21 @@ type lane struct {
 }
 
 // listeners that weft-proxy has in each lane.
-var listeners = []string{"plain", "old", "guarded", "strict", "h2"}
+var listeners = []string{"plain", "old", "guarded", "strict", "h2", "up2"}
 
 const guard = `{name: envoy.filters.http.rbac, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC,
       rules: {action: DENY, policies: {admin: {permissions: [{url_path: {path: {prefix: /admin}}}], principals: [{any: true}]}}}}},`
 
 // listenerConfig makes a listener: plain has Envoy's defaults, old takes HTTP/1.0 too, guarded denies
 // /admin with the path normalisation that is Istio's default (BASE), strict does so with its
-// strongest (DECODE_AND_MERGE_SLASHES), h2 takes HTTP/2 by prior knowledge.
+// strongest (DECODE_AND_MERGE_SLASHES), h2 takes HTTP/2 by prior knowledge, up2 speaks it with the upstream.
 func listenerConfig(kind string, lane, port int) string {
-	codec, extra, filters := "HTTP1", "", ""
+	codec, extra, filters, cluster := "HTTP1", "", "", "backend"
 	switch kind {
 	case "h2":
 		codec = "HTTP2"
+	case "up2":
+		cluster = "second"
 	case "old":
 		extra = "http_protocol_options: {accept_http_10: true},"
 	case "guarded":
@@ -51,15 +53,22 @@ func listenerConfig(kind string, lane, port int) string {
   filter_chains: [{filters: [{name: envoy.filters.network.http_connection_manager, typed_config: {
     '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
     stat_prefix: corpus, codec_type: %s, request_headers_timeout: 1.5s, request_timeout: 2s, upgrade_configs: [{upgrade_type: websocket}], %s
-    route_config: {name: r, virtual_hosts: [{name: all, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: backend-%d, timeout: 3s}}]}]},
+    route_config: {name: r, virtual_hosts: [{name: all, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: %s-%d, timeout: 3s}}]}]},
     http_filters: [%s {name: envoy.filters.http.router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}]}`,
-		kind, lane, port, codec, extra, lane, filters)
+		kind, lane, port, codec, extra, cluster, lane, filters)
 }
 
-func clusterConfig(lane, port int) string {
-	return fmt.Sprintf(`{'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: backend-%d, type: STATIC, connect_timeout: 2s,
-  load_assignment: {cluster_name: backend-%d, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]}}`,
-		lane, lane, port)
+// clusterConfigs are the same endpoint over HTTP/1 and over HTTP/2.
+func clusterConfigs(lane, port int) []string {
+	const h2 = `, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {
+    '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}`
+	var all []string
+	for _, c := range []struct{ name, options string }{{"backend", ""}, {"second", h2}} {
+		all = append(all, fmt.Sprintf(`{'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: %s-%d, type: STATIC, connect_timeout: 2s,
+  load_assignment: {cluster_name: x, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]}%s}`,
+			c.name, lane, port, c.options))
+	}
+	return all
 }
 
 // startWeft runs a proxy with all lanes.
@@ -69,7 +78,7 @@ func startWeft(t *testing.T) []*lane {
 	var config []string
 	for i := range lanes {
 		l := &lane{backend: startBackend(t), ports: map[string]int{}}
-		config = append(config, clusterConfig(i, l.backend.port()))
+		config = append(config, clusterConfigs(i, l.backend.port())...)
 		for _, kind := range listeners {
 			l.ports[kind] = proxytest.Port(t)
 			config = append(config, listenerConfig(kind, i, l.ports[kind]))

@@ -17,6 +17,9 @@
 //	data: bytes               a DATA frame
 //	trailer: name=value       a field of a last HEADERS frame
 //	response: bytes           what the backend answers to the first request; default "200" with body "ok"
+//	rh: name=value            the same over HTTP/2, on the listener up2: a field of the response's HEADERS frame;
+//	                          rinterim of one before it, rtrailer of one after rdata
+//	rend: what                open, reset, goaway, push or close instead of END_STREAM on the last frame
 //	then: close|early|pause   the backend closes after the response; it responds as soon as it has the head; an HTTP/2
 //	                          client pauses after the head
 //	client: statuses end      what the client sees: statuses in order, then keep or close (HTTP/2: a status, reset or goaway)

@@ -19,6 +19,7 @@ type testCase struct {
 	data       [][]byte
 	trailers   []pair
 	response   []byte
+	answer     *answer2 // instead of response, on the listener up2
 	then       string
 	statuses   []string
 	end        string
@@ -35,6 +36,9 @@ type testCase struct {
 type pair struct{ name, value string }
 
 func (c *testCase) http2() bool { return c.head != nil }
+
+// responds tells whether the case is about a response.
+func (c *testCase) responds() bool { return c.response != nil || c.answer != nil }
 
 // load reads the whole corpus.
 func load(t *testing.T) []*testCase {
@@ -96,14 +100,27 @@ func parseFile(file, text string) ([]*testCase, error) {
 func (c *testCase) set(key, v string) (err error) {
 	var raw []byte
 	switch key {
-	case "send", "data", "response", "body":
+	case "send", "data", "response", "body", "rdata":
 		if raw, err = unescape(v); err != nil {
 			return err
 		}
 	}
+	if key[0] == 'r' && key != "response" && c.answer == nil {
+		c.answer = &answer2{}
+	}
 	switch key {
 	case "on":
 		c.on = v
+	case "rinterim":
+		return addPair(&c.answer.interim, v)
+	case "rh":
+		return addPair(&c.answer.head, v)
+	case "rdata":
+		c.answer.data = append(c.answer.data, raw)
+	case "rtrailer":
+		return addPair(&c.answer.trailers, v)
+	case "rend":
+		c.answer.end = v
 	case "send":
 		c.send = append(c.send, raw)
 	case "h":
@@ -167,6 +184,8 @@ func (c *testCase) check() error {
 		return fmt.Errorf("client must end in keep or close")
 	case c.http2() && len(c.statuses) == 0:
 		return fmt.Errorf("client is missing")
+	case (c.answer != nil) != (c.on == "up2"):
+		return fmt.Errorf("an upstream's HTTP/2 frames and on: up2 belong together")
 	case len(c.upstream) == 0:
 		return fmt.Errorf("upstream is missing")
 	case len(c.upstream) > 1 && slices.Contains(c.upstream, "nothing"):

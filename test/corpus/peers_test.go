@@ -24,17 +24,21 @@ type peer struct {
 	version []string // arguments that make it print its version
 	config  func(dir string, ls []*lane) string
 	run     func(config string) []string
+	only1   bool // has no HTTP/2 to upstreams
 }
+
+// takes tells whether the peer has what the case is about.
+func (p *peer) takes(c *testCase) bool { return c.answer == nil || !p.only1 }
 
 var peers = []*peer{
 	{"nginx", []string{"nginx", "/usr/sbin/nginx"}, []string{"-v"}, nginxConfig,
-		func(file string) []string { return []string{"-e", "stderr", "-c", file} }},
+		func(file string) []string { return []string{"-e", "stderr", "-c", file} }, true},
 	{"haproxy", []string{"haproxy", "/usr/sbin/haproxy"}, []string{"-v"}, haproxyConfig,
-		func(file string) []string { return []string{"-q", "-db", "-f", file} }},
+		func(file string) []string { return []string{"-q", "-db", "-f", file} }, false},
 	{"envoy", []string{"envoy", "../../.cache/envoy/bin/envoy"}, []string{"--version"}, envoyConfig,
 		func(file string) []string {
 			return []string{"-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "critical"}
-		}},
+		}, false},
 }
 
 // program is where the peer is; empty if it is not installed.
@@ -147,16 +151,18 @@ func haproxyConfig(_ string, ls []*lane) string {
 	b.WriteString("global\n  nbthread 1\n  expose-experimental-directives\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 1s\n  timeout server 3s\n  timeout http-request 1s\n")
 	for i, l := range ls {
 		for _, kind := range listeners {
-			proto, more := "", ""
+			proto, more, up := "", "", ""
 			switch kind {
 			case "h2":
 				proto = " proto h2"
+			case "up2":
+				up = " proto h2"
 			case "guarded":
 				more = haproxyNormal
 			case "strict":
 				more = "  http-request normalize-uri path-merge-slashes\n" + haproxyNormal
 			}
-			fmt.Fprintf(&b, "listen %s%d\n  bind 127.0.0.1:%d%s\n%s  server s 127.0.0.1:%d\n", kind, i, l.ports[kind], proto, more, l.backend.port())
+			fmt.Fprintf(&b, "listen %s%d\n  bind 127.0.0.1:%d%s\n%s  server s 127.0.0.1:%d%s\n", kind, i, l.ports[kind], proto, more, l.backend.port(), up)
 		}
 	}
 	return b.String()
@@ -169,7 +175,9 @@ func envoyConfig(_ string, ls []*lane) string {
 		for kind, port := range l.ports {
 			listeners = append(listeners, withoutType(listenerConfig(kind, i, port)))
 		}
-		clusters = append(clusters, withoutType(clusterConfig(i, l.backend.port())))
+		for _, c := range clusterConfigs(i, l.backend.port()) {
+			clusters = append(clusters, withoutType(c))
+		}
 	}
 	return fmt.Sprintf("static_resources: {\n  listeners: [%s],\n  clusters: [%s]}\n", strings.Join(listeners, ","), strings.Join(clusters, ","))
 }
