@@ -19,7 +19,7 @@ func (c *conn) data() (more bool, err error) {
 		p = p[:min(len(p), c.left)]
 		c.left -= len(p)
 		c.mu.Lock()
-		err := c.dataPiece(h, p, c.left == 0)
+		err := c.dataPiece(h, p, c.left == 0 && c.pad == 0)
 		c.mu.Unlock()
 		if err != nil {
 			return false, err
@@ -31,6 +31,12 @@ func (c *conn) data() (more bool, err error) {
 		c.in.Consume(n)
 		if c.pad -= n; c.pad > 0 {
 			return true, nil
+		}
+		c.mu.Lock()
+		err := c.padded(h)
+		c.mu.Unlock()
+		if err != nil {
+			return false, err
 		}
 	}
 	c.begun = false
@@ -124,10 +130,18 @@ func (c *conn) dataHead(h header, n int) error {
 		return nil
 	}
 	c.taken = true
-	if n == 0 && h.has(flagEndStream) {
+	if n == 0 && c.pad == 0 && h.has(flagEndStream) {
 		c.endRemote(s)
 	}
 	return nil
+}
+
+// padded: the padding of a frame has come, and only with it the end of the frame's stream. mu is held.
+func (c *conn) padded(h header) error {
+	if s := c.streams[h.stream]; s != nil && c.taken && h.has(flagEndStream) {
+		c.endRemote(s)
+	}
+	return c.err
 }
 
 // dataNowhere deals with DATA for a stream that is not open.
@@ -148,7 +162,7 @@ func (c *conn) strayed(id uint32) error {
 	return c.control(appendRST(c.out(), id, codeStreamClosed))
 }
 
-// dataPiece gives a piece of the payload to the stream, if that still takes it. mu is held.
+// dataPiece gives a piece of the payload to the stream, if that still takes it. last: it ends the frame. mu is held.
 func (c *conn) dataPiece(h header, p []byte, last bool) error {
 	s := c.streams[h.stream]
 	if !c.taken || s == nil { // refused by dataHead, which has given it back, or gone since
