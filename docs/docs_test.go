@@ -58,7 +58,7 @@ func hasTest(files []*ast.File, name string) bool {
 }
 
 // testName is a folder, a test's function, and perhaps one of its cases.
-var testName = regexp.MustCompile("`([a-z0-9_/]+)\\.((?:Test|Fuzz)[A-Za-z0-9_]+)(?:/([^`]+))?`")
+var testName = regexp.MustCompile("`([a-z0-9_/-]+)\\.((?:Test|Fuzz)[A-Za-z0-9_]+)(?:/([^`]+))?`")
 
 // TestEveryTestNamedInFeaturesExists, so that the table of features cannot rot.
 func TestEveryTestNamedInFeaturesExists(t *testing.T) {

@@ -353,3 +353,23 @@ func TestAnnotationsAreSorted(t *testing.T) {
 		}
 	}
 }
+
+// docs/kubernetes/annotations.md has a row with the right status for every annotation.
+func TestAnnotationsAreDocumented(t *testing.T) {
+	b, err := os.ReadFile("../../docs/kubernetes/annotations.md")
+	check(t, err)
+	status := map[Support]string{Honoured: "yes", Reported: "warning", Refused: "refused"}
+	for _, a := range Annotations {
+		row := "| `" + a.Name + "` | " + status[a.Support] + " | " + a.Why
+		if !bytes.Contains(b, []byte(row)) {
+			t.Errorf("no row %q", row)
+		}
+	}
+	for _, list := range [][]string{forProxy, forOthers, withoutMeaning, reported} {
+		for _, f := range list {
+			if !bytes.Contains(b, []byte("`"+f)) {
+				t.Errorf("ProxyConfig's %s is not documented", f)
+			}
+		}
+	}
+}
