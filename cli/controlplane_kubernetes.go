@@ -316,6 +316,7 @@ func (r *replica) lead(ctx context.Context) {
 		(&kube.CABundles{Client: r.client, Namespace: r.o.namespace, Service: r.o.name("weft"), Roots: r.ca.Roots, Changed: r.bundle, Log: r.log}).Run(ctx)
 	})
 	wg.Go(func() { r.status.Run(ctx) })
+	wg.Go(func() { r.deployGateways(ctx) })
 }
 
 // podAddress is where a replica in a pod listens: everywhere, so that the pod's

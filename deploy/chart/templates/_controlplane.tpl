@@ -5,6 +5,9 @@
 - --state-dir=/var/lib/weft
 - --revision={{ include "weft.revision" . }}
 - --log-level={{ .Values.controlPlane.logLevel }}
+{{- if .Values.istioCompatible }}
+- --istio-gateway-class
+{{- end }}
 {{- if .Values.controlPlane.plaintextXDS }}
 - --plaintext-xds
 {{- end }}
