@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	interop "google.golang.org/grpc/interop/grpc_testing"
+
 	"weft.mesh/weft/proxy/proxytest"
 )
 
@@ -18,7 +21,7 @@ import (
 const orcaConfig = `{"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}`
 
 // interopCases are all cases of grpc-go's interop client, without those that need an account of a cloud
-// provider and pick_first_unary, which asks for a server ID that grpc-go's own interop server does not send.
+// provider. pick_first_unary has a server of its own: [identified].
 var interopCases = []struct {
 	name string
 	args []string
@@ -87,21 +90,61 @@ func TestGRPCInteropPassesThroughTwoSidecars(t *testing.T) {
 	client := buildInterop(t, "client")
 	p := startPair(t, pairOptions{app: startInterop(t), between: "http2", up: "client"})
 	for _, c := range interopCases {
-		t.Run(c.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
-			defer cancel()
-			cmd := exec.CommandContext(ctx, client, append([]string{"-server_host", "127.0.0.1", "-server_port", strconv.Itoa(p.port), "-use_tls=false", "-test_case", c.name}, c.args...)...)
-			var out bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &out, &out
-			if err := cmd.Run(); err != nil {
-				t.Errorf("%v\n%s", err, &out)
-			}
-		})
+		t.Run(c.name, func(t *testing.T) { runInterop(t, client, p.port, c.name, c.args) })
 	}
+	first := startPair(t, pairOptions{app: startIdentified(t), between: "http2", up: "client"})
+	t.Run("pick_first_unary", func(t *testing.T) { runInterop(t, client, first.port, "pick_first_unary", nil) })
 	p.callee.WaitStat(`request_protocol="grpc"`)
 	p.callee.WaitStat(`source_principal="spiffe://cluster.local/ns/default/sa/web"`)
 	p.callee.WaitStat(`istio_request_messages_total{`)
 	p.callee.WaitStat(`istio_response_messages_total{`)
 	p.caller.WaitStat(`grpc_response_status="12"`) // of unimplemented_method
 	p.caller.WaitStat(`grpc_response_status="2"`)  // of status_code_and_message
+}
+
+// runInterop runs one case of the interop client.
+func runInterop(t *testing.T, client string, port int, name string, args []string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, client, append([]string{"-server_host", "127.0.0.1", "-server_port", strconv.Itoa(port), "-use_tls=false", "-test_case", name}, args...)...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		t.Errorf("%v\n%s", err, &out)
+	}
+}
+
+// identified is an interop server that says who it is, which pick_first_unary asks and grpc-go's own does not answer.
+type identified struct {
+	interop.UnimplementedTestServiceServer
+}
+
+func (identified) UnaryCall(_ context.Context, r *interop.SimpleRequest) (*interop.SimpleResponse, error) {
+	resp := &interop.SimpleResponse{Payload: &interop.Payload{Body: make([]byte, r.ResponseSize)}}
+	if r.FillServerId {
+		resp.ServerId = "one"
+	}
+	return resp, nil
+}
+
+// startIdentified runs one until the test ends.
+func startIdentified(t *testing.T) (port int) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	interop.RegisterTestServiceServer(s, identified{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(ln)
+	}()
+	t.Cleanup(func() {
+		s.Stop()
+		<-done
+	})
+	return ln.Addr().(*net.TCPAddr).Port
 }
