@@ -169,12 +169,14 @@ type run struct {
 	chosenChanged bool
 }
 
-// start begins with the namespaces: what is delivered of others depends on them.
+// start begins with the namespaces: with selectors, what is delivered of others depends on them.
 func (r *run) start() error {
 	r.mu.Lock()
 	r.pending["crds"] = true
 	if len(r.s.set.Selectors) > 0 {
 		r.chosen = map[string]bool{}
+	} else {
+		close(r.named) // nothing depends on them
 	}
 	r.mu.Unlock()
 	if err := r.watch(builtin[0], builtin[0].versions[0]); err != nil {
@@ -216,7 +218,7 @@ func (r *run) watch(k *kind, version string) error {
 // synced notes that a part has delivered all it holds; the last one tells the sink. mu is held.
 func (r *run) synced(what string) {
 	delete(r.pending, what)
-	if what == string(model.KindNamespace) && len(r.watched) == 1 && !r.told {
+	if what == string(model.KindNamespace) {
 		select {
 		case <-r.named:
 		default:
