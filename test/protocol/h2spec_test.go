@@ -94,7 +94,8 @@ func TestEveryCaseOfH2specPassesInStrictMode(t *testing.T) {
 		{"h2c, answered by an HTTP/1 upstream", r.h2c, "/", nil, ""},
 		{"h2c, answered by an HTTP/2 upstream", r.h2c, "/h2/", nil, ""},
 		// Who does not begin with the preface speaks HTTP/1 there, and what h2spec sends is a 400 in that language:
-		// see TestWhatIsNeitherHTTP1NorHTTP2Gets400AndTheEnd. (RFC 9113 section 3.4: "the peer is not using HTTP/2".)
+		// see TestWhatIsNeitherHTTP1NorHTTP2Gets400AndTheEnd. (RFC 9113 section 3.4: "the peer is not using HTTP/2"; RFC 9112
+		// section 3: 400. Envoy 1.40 with codec_type AUTO sends the same.)
 		{"h2c beside HTTP/1", r.plain, "/", nil, "Sends invalid connection preface"},
 		{"h2 over TLS, answered by an HTTP/1 upstream", r.tls, "/", []string{"--tls", "--insecure"}, ""},
 		{"h2 over TLS, answered by an HTTP/2 upstream", r.tls, "/h2/", []string{"--tls", "--insecure"}, ""},
