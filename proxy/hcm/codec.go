@@ -90,7 +90,7 @@ func (c *connection) peek(nc *netio.Conn, drain <-chan struct{}) ([]byte, error)
 	if idle := c.m.cfg.IdleTimeout; idle > 0 {
 		w.until(time.Now().Add(idle))
 	}
-	defer netio.OnClose(c.ctx.Done(), func() { w.until(past) })()
+	defer stream.AfterFunc(c.ctx, func() { w.until(past) })()
 	if drain != nil {
 		defer netio.OnClose(drain, func() { w.until(time.Now().Add(c.m.drainIdle())) })()
 	}

@@ -34,10 +34,7 @@ func Serve(ctx context.Context, c *netio.Conn, o ServerOptions, h func(ctx conte
 	if sc.o.WriteStallTimeout > 0 {
 		c.SetWriteStall(sc.o.WriteStallTimeout)
 	}
-	sc.uncut = func() bool { return true }
-	if ctx.Done() != nil {
-		sc.uncut = context.AfterFunc(ctx, c.Abort)
-	}
+	sc.uncut = stream.AfterFunc(ctx, c.Abort)
 	sc.undrain = netio.OnClose(sc.o.Drain, sc.onDrain)
 	sc.run()
 }

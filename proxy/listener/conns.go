@@ -15,10 +15,10 @@ import (
 // conn is one accepted connection while it lives.
 type conn struct {
 	c       *netio.Conn
-	info    *stream.ConnInfo // written by its goroutine until ready
+	info    stream.ConnInfo // written by its goroutine until ready
 	id      uint64
 	started time.Time
-	cancel  context.CancelFunc
+	ctx     stream.ConnContext
 	chain   atomic.Pointer[chain] // nil while it is being inspected
 	ready   atomic.Bool           // info is complete
 
@@ -41,7 +41,7 @@ func (c *conn) end() {
 
 // cut ends the connection now.
 func (c *conn) cut() {
-	c.cancel()
+	c.ctx.Cancel()
 	_ = c.c.Close()
 }
 
@@ -127,7 +127,7 @@ func (m *Manager) Connections() []Connection {
 		e.Info.ID = c.id
 		if c.ready.Load() {
 			e.Chain = c.chain.Load().cfg.Name
-			i := c.info
+			i := &c.info
 			e.Info = stream.ConnInfo{
 				ID: i.ID, Direction: i.Direction, Listener: i.Listener, Local: i.Local, Remote: i.Remote,
 				SNI: i.SNI, ALPN: i.ALPN, TLS: i.TLS, PeerID: i.PeerID, LocalID: i.LocalID,

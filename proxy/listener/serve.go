@@ -50,15 +50,15 @@ func (m *Manager) accept(ctx context.Context, nc net.Conn, l *compiled) {
 	if t, ok := nc.(*net.TCPConn); ok && m.set.Keepalive != (net.KeepAliveConfig{}) {
 		_ = t.SetKeepAliveConfig(m.set.Keepalive) // TCP_NODELAY is Go's default
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	c := &conn{c: netio.New(nc), info: &stream.ConnInfo{}, id: m.ids.Add(1), started: time.Now(), cancel: cancel, m: m, own: l.count}
+	c := &conn{c: netio.New(nc), id: m.ids.Add(1), started: time.Now(), m: m, own: l.count}
+	c.ctx.Init(ctx)
 	m.conns.add(c)
-	if ctx.Err() != nil { // Run has cut the others already
-		_ = c.c.Close()
+	if ctx.Err() != nil { // Run has cut the others already, or does
+		c.cut()
 	}
 	m.work.Add(1)
 	go func() {
-		if !m.serve(ctx, nc, c, l) {
+		if !m.serve(&c.ctx, nc, c, l) {
 			c.end()
 		}
 	}()
@@ -66,7 +66,7 @@ func (m *Manager) accept(ctx context.Context, nc net.Conn, l *compiled) {
 
 // serve takes one connection through its listener. It returns true if somebody else ends the connection.
 func (m *Manager) serve(ctx context.Context, nc net.Conn, c *conn, l *compiled) bool {
-	info := c.info
+	info := &c.info
 	info.ID, info.Listener, info.Direction = c.id, l.cfg.Name, l.cfg.Direction
 	info.Local, info.Remote = addrPort(nc.LocalAddr()), addrPort(nc.RemoteAddr())
 	if l.cfg.UseOriginalDst || l.cfg.OriginalDst {
@@ -159,7 +159,7 @@ func (m *Manager) serveChain(ctx context.Context, c *conn, ch *chain, info *stre
 			return false
 		}
 	}
-	ctx = stream.WithDrain(ctx, ch.draining())
+	c.ctx.SetDrain(ch.draining())
 	if fc.HTTP != nil {
 		m.set.HTTP.ServeHTTP(ctx, fc.HTTP, c.c, info, c.end)
 		return true
