@@ -176,6 +176,7 @@ func analyzeSet(objects []convert.Object, opts Options) []finding {
 	s.checkPeerConflicts()
 	s.checkAddresses()
 	s.checkGatewayPorts()
+	s.checkSecrets()
 	s.checkGatewayAPI()
 	return s.findings
 }

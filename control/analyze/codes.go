@@ -31,6 +31,7 @@ const (
 	CodeFaultRetries     = "fault-disables-retries"
 	CodeGatewayAPI       = "gateway-api-condition"
 	CodeUnknownParent    = "unknown-parent"
+	CodeUnknownSecret    = "unknown-secret"
 )
 
 // Codes lists every diagnostic code, those of control/convert first.
@@ -63,5 +64,6 @@ func Codes() []convert.CodeInfo {
 		{Code: CodeFaultRetries, Meaning: "A route injects faults; its timeout and retries do not apply to injected answers.", Fix: "Test retries with a service that fails, or remove them from this route."},
 		{Code: CodeGatewayAPI, Meaning: "An object of the Gateway API has not the effect that it asks for; the message is the condition in its status.", Fix: "See the hint; weft get -o yaml shows all conditions."},
 		{Code: CodeUnknownParent, Meaning: "A route names a Gateway or ListenerSet, or a Gateway a GatewayClass, that does not exist.", Fix: "Correct the name and namespace, or add the object."},
+		{Code: CodeUnknownSecret, Meaning: "The Secret of a Gateway's server does not exist where the gateway's pods are, or holds no certificate that can be served; the server's hosts are not served.", Fix: "Add the Secret to the namespace of the gateway's pods, with tls.crt and tls.key, and ca.crt for client certificates."},
 	}...)
 }
