@@ -77,16 +77,14 @@ func (g *gateway) selector(s *state) (selector map[string]string, ownNamespace b
 	return map[string]string{model.GatewayNameLabel: g.Name}, true
 }
 
-// emit makes the values of a Gateway's listeners and asks for its deployment.
+// emit makes the values of a Gateway's listeners and asks for its deployment. A Gateway that is not accepted (any more) goes on with the listeners
+// that can serve: a mistake in its addresses or parameters takes no traffic down.
 func (s *state) emit(g *gateway) {
-	if len(s.in.Settings.Selector) == 0 && g.service == nil && (!g.problem.bad || g.problem.reason == string(gw.GatewayReasonInvalidParameters)) {
-		s.out.Deployments = append(s.out.Deployments, g.deployment()) // with invalid parameters as well: who deploys tells when they are good
-	}
-	if g.problem.bad {
-		return
+	if len(s.in.Settings.Selector) == 0 && g.service == nil {
+		s.out.Deployments = append(s.out.Deployments, g.deployment())
 	}
 	for _, l := range g.listeners {
-		if l.serves && (l.set == nil || !l.set.problem.bad) {
+		if l.serves {
 			s.emitListener(l)
 		}
 	}
@@ -229,7 +227,7 @@ func (s *state) tlsHosts(l *listener) {
 
 // deployment is what must run for the Gateway.
 func (g *gateway) deployment() Deployment {
-	d := Deployment{Gateway: keyOf(model.KindK8sGateway, g), Namespace: g.Namespace, Class: string(g.Spec.GatewayClassName), Controller: g.controller,
+	d := Deployment{Gateway: keyOf(model.KindK8sGateway, g), Namespace: g.Namespace, Class: string(g.Spec.GatewayClassName), Controller: g.controller, Hold: g.problem.bad,
 		Labels: map[string]string{model.GatewayNameLabel: g.Name}, Annotations: map[string]string{}}
 	d.Name = shortened(g.Name + "-" + d.Class)
 	if in := g.Spec.Infrastructure; in != nil {

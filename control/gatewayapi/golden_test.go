@@ -192,7 +192,7 @@ func render(t testing.TB, out *gatewayapi.Output) string {
 		renderStatus(&b, k, out.Statuses[k])
 	}
 	for _, d := range out.Deployments {
-		fmt.Fprintf(&b, "deploy %s/%s class %s ports %v labels %v annotations %v addresses %q parameters %q\n", d.Namespace, d.Name, d.Class, d.Ports, d.Labels, d.Annotations, d.Addresses, d.Parameters)
+		fmt.Fprintf(&b, "deploy %s/%s class %s ports %v labels %v annotations %v addresses %q parameters %q hold %t\n", d.Namespace, d.Name, d.Class, d.Ports, d.Labels, d.Annotations, d.Addresses, d.Parameters, d.Hold)
 	}
 	for _, k := range sortedKeys(out.Objects) {
 		for _, o := range out.Objects[k] {

@@ -107,6 +107,7 @@ type Deployment struct {
 	Name        string // <gateway>-<class>, shortened to 63 with a hash
 	Class       string
 	Controller  string
+	Hold        bool             // the Gateway is not accepted: leave what there is, make nothing
 	Ports       []DeploymentPort // of listeners that are accepted, sorted
 	Labels      map[string]string
 	Annotations map[string]string

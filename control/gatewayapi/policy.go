@@ -3,6 +3,7 @@ package gatewayapi
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gw "sigs.k8s.io/gateway-api/apis/v1"
@@ -108,8 +109,10 @@ func (s *state) readPolicy(p *policy) {
 		p.accepted = no(gw.BackendTLSPolicyReasonNoValidCACertificate, "no roots to verify the backend with: "+p.resolved.message)
 	default:
 		for _, d := range convert.Check(keyOf(model.KindBackendTLSPolicy, p), p.BackendTLSPolicy) {
-			p.accepted = no(gw.PolicyReasonInvalid, d.Field+": "+d.Message)
-			break
+			if !strings.HasPrefix(d.Field, "spec.validation.caCertificateRefs[") && !strings.HasPrefix(d.Field, "spec.targetRefs[") { // ResolvedRefs tells of these
+				p.accepted = no(gw.PolicyReasonInvalid, d.Field+": "+d.Message)
+				break
+			}
 		}
 	}
 	p.tls.Refuse = p.accepted.bad
