@@ -57,6 +57,7 @@ func (w *webhooks) use(values, mesh string) error {
 	if err != nil {
 		return err
 	}
+	c.Domain = w.r.base.Domain
 	c.DiscoveryAddress = w.r.o.name("weft") + "." + w.r.o.namespace + ".svc:" + portXDS
 	if c.Revision == "" {
 		c.Revision = w.r.o.revision
