@@ -373,3 +373,14 @@ func TestAnnotationsAreDocumented(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkInject(b *testing.B) {
+	conf := &Config{Values: DefaultValues(), DiscoveryAddress: "weft.weft-system.svc:15012"}
+	pod := []byte(`{"metadata":{"generateName":"web-","labels":{"app":"web"}},"spec":{"containers":[{"name":"web","image":"web","ports":[{"containerPort":8080}],"readinessProbe":{"httpGet":{"port":8080}}}]}}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		if r, err := conf.Inject(pod, "shop"); err != nil || !r.Injected {
+			b.Fatal(err)
+		}
+	}
+}
