@@ -4,6 +4,8 @@ import (
 	"math"
 
 	"golang.org/x/sys/unix"
+
+	"weft.mesh/weft/proxy/netio"
 )
 
 // reservedDescriptors is how many descriptors there is a table for from the beginning: 128 KB of kernel memory.
@@ -20,6 +22,7 @@ func reserveDescriptors() {
 		return
 	}
 	defer unix.Close(fd)
+	netio.GiveWay() // has a descriptor of its own, from now on
 	most := min(reservedDescriptors, descriptorLimit())
 	if last, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, most-1); err == nil {
 		_ = unix.Close(last) // the table stays
