@@ -160,10 +160,10 @@ func TestUpgradedStreamsHaveTheTimeoutsOfStreams(t *testing.T) {
 		quiet   bool // nothing is sent on the stream
 		details string
 	}{
-		{"idle by the manager", pairOptions{manager: "stream_idle_timeout: 0.5s"}, true, "stream_idle_timeout"},
-		{"idle by the route", pairOptions{route: "idle_timeout: 0.5s"}, true, "stream_idle_timeout"},
-		{"too long by the manager", pairOptions{manager: "common_http_protocol_options: {max_stream_duration: 1s}"}, false, "max_duration_timeout"},
-		{"too long by the route", pairOptions{route: "max_stream_duration: {max_stream_duration: 1s}"}, false, "max_duration_timeout"},
+		{"idle by the manager", pairOptions{manager: "stream_idle_timeout: 1.5s"}, true, "stream_idle_timeout"},
+		{"idle by the route", pairOptions{route: "idle_timeout: 1.5s"}, true, "stream_idle_timeout"},
+		{"too long by the manager", pairOptions{manager: "common_http_protocol_options: {max_stream_duration: 2s}"}, false, "max_duration_timeout"},
+		{"too long by the route", pairOptions{route: "max_stream_duration: {max_stream_duration: 2s}"}, false, "max_duration_timeout"},
 	} {
 		for _, between := range []string{"http", "http2"} {
 			t.Run(tc.name+" over "+between, func(t *testing.T) {
