@@ -51,6 +51,9 @@ func enterCgroups(n Node) error {
 				}
 			}
 		}
+		if err := weigh(dir); err != nil {
+			return err
+		}
 		if err := os.WriteFile(filepath.Join(join, "cgroup.procs"), []byte("0"), 0o644); err != nil {
 			return err
 		}
@@ -58,6 +61,21 @@ func enterCgroups(n Node) error {
 			if err := delegate(dir); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// weigh gives a node the share of processor time of 40 processes: a group counts as one, and
+// a node beside a compiler would starve otherwise.
+func weigh(dir string) error {
+	for file, value := range map[string]string{"cpu.shares": "40960", "cpu.weight": "4000"} { // versions 1 and 2; only one is there
+		file = filepath.Join(dir, file)
+		if _, err := os.Stat(file); err != nil {
+			continue
+		}
+		if err := os.WriteFile(file, []byte(value), 0o644); err != nil {
+			return err
 		}
 	}
 	return nil
