@@ -195,6 +195,9 @@ func (w *wire) table(rc *routev3.RouteConfiguration) {
 			}
 			if wc := a.GetWeightedClusters(); wc != nil {
 				for _, x := range wc.Clusters {
+					if x.Name == "UnresolvedCluster" && a.ClusterNotFoundResponseCode == routev3.RouteAction_INTERNAL_SERVER_ERROR {
+						continue // the share of a backend that cannot be resolved is 500
+					}
 					w.cluster(rc.Name, x.Name)
 				}
 			} else {
