@@ -51,7 +51,9 @@ func readModel(r io.Reader) *peerModel {
 		f, err := fr.ReadFrame()
 		var se xhttp2.StreamError
 		if errors.As(err, &se) {
-			get(se.StreamID).bad = true
+			if s := get(se.StreamID); !s.ended { // what comes after its end may come after the answer too
+				s.bad = true
+			}
 			continue
 		}
 		if err != nil {
