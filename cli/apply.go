@@ -46,7 +46,7 @@ func (a *app) applyCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until every connected proxy has answered (at most 30 s)")
 	_ = cmd.MarkFlagRequired("filename")
 	a.outputFlag(cmd)
-	return cmd
+	return a.eitherMesh(cmd)
 }
 
 func (a *app) apply(ctx context.Context, req admin.ApplyRequest, wait bool) error {

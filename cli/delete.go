@@ -58,5 +58,5 @@ An object that comes from a watched file is removed by removing the file.`,
 	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, folder or - for standard input; may be repeated")
 	a.namespaceFlag(cmd, &ns, "default", "namespace of objects that name none")
 	a.outputFlag(cmd)
-	return cmd
+	return a.eitherMesh(cmd)
 }

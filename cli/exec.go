@@ -21,6 +21,9 @@ func (a *app) execCommand() *cobra.Command {
   weft exec productpage-v1 -- sh`,
 		Args: usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.onCluster != nil {
+				return withHint(fmt.Errorf("this mesh runs on Kubernetes: exec is not weft's there"), "kubectl exec")
+			}
 			command, err := execArgs(cmd, args)
 			if err != nil {
 				return err
@@ -45,7 +48,7 @@ func (a *app) execCommand() *cobra.Command {
 	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "KEY=VALUE added to the pod's environment; may be repeated")
 	cmd.Flags().SetInterspersed(false)
 	cmd.ValidArgsFunction = a.completePods
-	return cmd
+	return a.eitherMesh(cmd)
 }
 
 // execArgs finds the command in POD [FLAGS] [--] COMMAND [ARG…]. Flags may

@@ -36,7 +36,7 @@ func (a *app) psCommand() *cobra.Command {
 	}
 	a.namespaceFlag(cmd, &ns, "", "only this namespace (default all)")
 	a.outputFlag(cmd)
-	return cmd
+	return a.eitherMesh(cmd)
 }
 
 // maxReason is how many characters of a reason weft ps shows; -o json has all of it.

@@ -37,7 +37,7 @@ func (a *app) scaleCommand() *cobra.Command {
 	_ = cmd.MarkFlagRequired("replicas")
 	cmd.ValidArgsFunction = a.completeDeployments()
 	a.outputFlag(cmd)
-	return cmd
+	return a.eitherMesh(cmd)
 }
 
 func (a *app) restartCommand() *cobra.Command {
@@ -90,7 +90,7 @@ func (a *app) restartCommand() *cobra.Command {
 	}
 	_ = cmd.RegisterFlagCompletionFunc("container", a.completeContainers())
 	a.outputFlag(cmd)
-	return cmd
+	return a.eitherMesh(cmd)
 }
 
 func (a *app) tokenCommand() *cobra.Command {
@@ -120,6 +120,6 @@ func (a *app) tokenCommand() *cobra.Command {
 	create.Flags().StringVar(&sa, "service-account", "default", "service account of the identity")
 	create.Flags().DurationVar(&req.TTL, "ttl", 0, "how long it may be used (default 10m, at most 24h)")
 	a.outputFlag(create)
-	cmd.AddCommand(create)
+	cmd.AddCommand(a.eitherMesh(create))
 	return cmd
 }

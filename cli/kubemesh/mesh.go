@@ -171,6 +171,11 @@ func (m *Mesh) forward(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(b) // a pipe
 }
 
+// Pages are what a bug report takes of each control plane pod: where they go, by path.
+var Pages = map[string]string{
+	"/debug/configz": "configz.json", "/debug/syncz": "syncz.json", "/debug/registryz": "registryz.json", "/debug/endpointz": "endpointz.json", "/metrics": "metrics.txt",
+}
+
 // each asks all pods at once. Answers come in their order; errs says who did not answer.
 func (m *Mesh) each(ctx context.Context, ps []corev1.Pod, path string) (answers [][]byte, errs []error) {
 	answers, errs = make([][]byte, len(ps)), make([]error, len(ps))
