@@ -11,7 +11,7 @@ export WEFT_PGO ?= cmd/weft-proxy/release.pgo
 export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -trimpath
 
-.PHONY: help demo build test test-short test-e2e lint bench bench-gate pgo soak images test-kubernetes test-conformance console crds fuzz deps clean
+.PHONY: help demo build test test-short test-e2e lint bench bench-gate pgo soak images test-kubernetes test-conformance console test-chart crds fuzz deps clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ test-conformance: ## the Gateway API's conformance suite on such a cluster; writ
 
 console: ## build the web console's assets
 	cd console && npm ci && npm run build
+
+test-chart: ## the chart against Helm's own renderer, linter and schema (a module of its own)
+	cd test/chart && $(GO) test -count=1 ./...
 
 crds: ## deploy/crds from the modules that publish them
 	$(GO) run ./deploy/crdgen
