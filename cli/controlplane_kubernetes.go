@@ -315,6 +315,11 @@ func (r *replica) lead(ctx context.Context) {
 	wg.Go(func() {
 		(&kube.CABundles{Client: r.client, Namespace: r.o.namespace, Service: r.o.name("weft"), Roots: r.ca.Roots, Changed: r.bundle, Log: r.log}).Run(ctx)
 	})
+	// What is judged by all that there is waits for all that there is: to a
+	// replica that has just begun every gateway looks like one that nobody wants.
+	if r.server.Synced(ctx) != nil {
+		return
+	}
 	wg.Go(func() { r.status.Run(ctx) })
 	wg.Go(func() { r.deployGateways(ctx) })
 }

@@ -66,7 +66,7 @@ type testCluster struct {
 	stop  func() error
 }
 
-func startCluster(t *testing.T) *testCluster {
+func startCluster(t *testing.T, edits ...func(*testCluster)) *testCluster {
 	t.Helper()
 	c := &testCluster{Server: kubetest.Start(t), t: t, ports: map[string]net.Listener{}}
 	for _, ns := range []string{"shop", "weft-system"} {
@@ -87,6 +87,9 @@ func startCluster(t *testing.T) *testCluster {
 		return obj{"authenticated": true, "audiences": []string{"istio-ca"}, "user": obj{"username": "system:serviceaccount:shop:web",
 			"extra": obj{"authentication.kubernetes.io/pod-name": []string{"web-1"}}}}
 	})
+	for _, e := range edits {
+		e(c)
+	}
 	c.run()
 	return c
 }
@@ -288,6 +291,24 @@ func TestAReplicaServesACluster(t *testing.T) {
 	if l := c.Get("coordination.k8s.io/v1/leases", "weft-system", "weft-leader"); l["spec"].(obj)["holderIdentity"] != "" {
 		t.Error("the lease was not given up")
 	}
+}
+
+// TestAReplicaThatDoesNotKnowEverythingRemovesNothing: to one that has not read
+// the Gateways yet, what serves them looks like leftovers.
+func TestAReplicaThatDoesNotKnowEverythingRemovesNothing(t *testing.T) {
+	c := startCluster(t, func(c *testCluster) {
+		c.Forbid("v1/nodes", true)
+		c.Put("apps/v1/deployments", obj{"apiVersion": "apps/v1", "kind": "Deployment",
+			"metadata": obj{"namespace": "shop", "name": "gw-weft", "labels": obj{"gateway.istio.io/managed": "weft.mesh-gateway-controller"}}})
+	})
+	c.eventually("it does not lead", func() bool { return strings.Contains(c.log.String(), "this replica writes") })
+	c.eventually("no root certificates: they depend on nothing else", func() bool { return c.Get("v1/configmaps", "shop", "istio-ca-root-cert") != nil })
+	time.Sleep(300 * time.Millisecond)
+	if c.Get("apps/v1/deployments", "shop", "gw-weft") == nil {
+		t.Fatal("a gateway's Deployment was removed before the Gateways were read")
+	}
+	c.Forbid("v1/nodes", false)
+	c.eventually("a Deployment that no Gateway wants stays", func() bool { return c.Get("apps/v1/deployments", "shop", "gw-weft") == nil })
 }
 
 func TestEndpointsFollowTheirSlices(t *testing.T) {

@@ -80,6 +80,7 @@ func (s *CASecret) create(ctx context.Context) (ca.Material, error) {
 	case err != nil:
 		return m, fmt.Errorf("ca: secret %s/%s: %w", s.Namespace, SecretOwn, err)
 	}
+	m.Roots = m.Cert // as it is read back
 	s.Log.Info("ca: made a root certificate", "secret", s.Namespace+"/"+SecretOwn)
 	return m, nil
 }

@@ -256,6 +256,9 @@ func (s *Server) SetMesh(mesh model.Mesh) error {
 	return nil
 }
 
+// Synced returns when all sources have said what they hold, or ctx ends.
+func (s *Server) Synced(ctx context.Context) error { return s.config.wait(ctx) }
+
 // Changed is closed when the next World is published.
 func (s *Server) Changed() <-chan struct{} { return s.changed.next() }
 

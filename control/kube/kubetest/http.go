@@ -118,8 +118,14 @@ func shape(r *http.Request, o Object) Object {
 	return Object{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": o["metadata"]}
 }
 
-// matches honours the field selectors that Weft uses.
+// matches honours the field and label selectors that Weft uses: a=b and a!=b.
 func matches(r *http.Request, o Object) bool {
+	labels, _ := meta(o)["labels"].(Object)
+	for _, l := range strings.Split(r.URL.Query().Get("labelSelector"), ",") {
+		if key, want, ok := strings.Cut(l, "="); ok && text(labels, key) != want {
+			return false
+		}
+	}
 	for _, f := range strings.Split(r.URL.Query().Get("fieldSelector"), ",") {
 		path, want, not := strings.Cut(f, "!=")
 		if !not {
