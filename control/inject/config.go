@@ -20,6 +20,12 @@ const (
 // The user and group that the proxy runs as: capture leaves its traffic alone.
 const proxyID = 1337
 
+// Seconds of [Proxy.StopDelaySeconds]. Three: an endpoint's end reaches every proxy within one on a machine that is not overloaded.
+const (
+	defaultStopDelay = 3
+	maxStopDelay     = 600
+)
+
 // DefaultRevision is the name of the revision that has none.
 const DefaultRevision = "default"
 
@@ -83,13 +89,16 @@ type Proxy struct {
 	ExcludeOutboundPorts string                      `json:"excludeOutboundPorts"`
 	StatusPort           int32                       `json:"statusPort"`
 	RewriteProbes        bool                        `json:"rewriteAppHTTPProbe"`
+	// StopDelaySeconds is how long after a pod began to end its programs get SIGTERM: until then others may not have heard
+	// of it, and call. It is for containers without a preStop hook beside a native sidecar; 0: at once.
+	StopDelaySeconds int64 `json:"stopDelaySeconds"`
 }
 
 // DefaultValues are the chart's.
 func DefaultValues() Values {
 	var v Values
 	v.Global = Global{Hub: "weft", Tag: "latest", ImagePullPolicy: corev1.PullIfNotPresent}
-	v.Proxy = Proxy{LogLevel: "warning", NativeSidecars: true, IncludeIPRanges: "*", IncludeInboundPorts: "*", StatusPort: 15020, RewriteProbes: true}
+	v.Proxy = Proxy{LogLevel: "warning", NativeSidecars: true, IncludeIPRanges: "*", IncludeInboundPorts: "*", StatusPort: 15020, RewriteProbes: true, StopDelaySeconds: defaultStopDelay}
 	return v
 }
 
@@ -105,6 +114,9 @@ func ParseValues(text string) (Values, error) {
 func (v *Values) check() error {
 	if v.Proxy.StatusPort < 1 || v.Proxy.StatusPort > 65535 {
 		return fmt.Errorf("injection values: proxy.statusPort %d: want 1 to 65535", v.Proxy.StatusPort)
+	}
+	if d := v.Proxy.StopDelaySeconds; d < 0 || d > maxStopDelay {
+		return fmt.Errorf("injection values: proxy.stopDelaySeconds %d: want 0 to %d", d, maxStopDelay)
 	}
 	if err := checkLevel(v.Proxy.LogLevel); err != nil {
 		return fmt.Errorf("injection values: proxy.logLevel: %w", err)

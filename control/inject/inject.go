@@ -237,6 +237,11 @@ func (r *request) part(name string) ([]byte, error) {
 	if len(p.Spec.Containers) == 0 {
 		delete(d.object("spec"), "containers") // null would remove the application
 	}
+	for _, c := range d.containers("containers") {
+		if c["name"] != ContainerProxy {
+			delete(c, "resources") // always there in JSON, and not ours to say
+		}
+	}
 	return d.encode()
 }
 

@@ -302,6 +302,7 @@ func TestValuesAreChecked(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
 		{"proxy: {colour: red}", "unknown field"},
 		{"proxy: {statusPort: 0}", "statusPort 0"},
+		{"proxy: {stopDelaySeconds: -1}", "stopDelaySeconds -1"},
 		{"proxy: {logLevel: loud}", "logLevel"},
 		{"neverInjectSelector: [{matchExpressions: [{key: a, operator: Is}]}]", "selector"},
 		{"templates: {a: '{{ if }}'}", "templates.a"},

@@ -37,6 +37,7 @@ func (r *request) overlay() (*corev1.Pod, error) {
 		p.Annotations[k] = v
 	}
 	r.defaultContainer(p)
+	r.stopDelay(p)
 	resources, err := r.resources()
 	if err != nil {
 		return nil, err
