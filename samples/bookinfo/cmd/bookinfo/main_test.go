@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"weft.mesh/weft/samples/bookinfo/internal/call"
@@ -258,5 +259,32 @@ func (l logLines) wait(t *testing.T, prefix string) string {
 		case <-timeout:
 			t.Fatalf("no %q in the log", prefix)
 		}
+	}
+}
+
+// In a cluster a service goes on for a moment after it was told to stop; elsewhere it stops.
+func TestAServiceInAClusterLingers(t *testing.T) {
+	for _, inCluster := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			e := env{getenv: func(string) string {
+				if inCluster {
+					return "10.96.0.1"
+				}
+				return ""
+			}}
+			told, tell := context.WithCancel(t.Context())
+			ctx, stop := e.linger(told)
+			defer stop()
+			tell()
+			time.Sleep(lingerTime - time.Millisecond)
+			if serving := ctx.Err() == nil; serving != inCluster {
+				t.Errorf("in a cluster %v: serving %v just before the end", inCluster, serving)
+			}
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			if ctx.Err() == nil {
+				t.Error("still serving")
+			}
+		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"time"
 
 	"weft.mesh/weft/samples/bookinfo/internal/call"
 	"weft.mesh/weft/samples/bookinfo/internal/details"
@@ -48,7 +49,23 @@ func runService(ctx context.Context, e env, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	ctx, stop := e.linger(ctx)
+	defer stop()
 	return serve.Run(ctx, l, h, log)
+}
+
+// lingerTime is how long a pod's callers may take to learn that it goes.
+const lingerTime = 3 * time.Second
+
+// linger is the context that a service in a cluster serves for: Kubernetes tells a program to stop at the same
+// time as it tells its callers not to call it, so the program takes requests for a moment longer.
+func (e env) linger(ctx context.Context) (context.Context, context.CancelFunc) {
+	if e.getenv("KUBERNETES_SERVICE_HOST") == "" {
+		return ctx, func() {}
+	}
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(lingerTime, cancel) })
+	return later, func() { stop(); cancel() }
 }
 
 // handler builds the service from the environment.
