@@ -99,7 +99,8 @@ func isLabelKey(k string) bool {
 
 // knownAnnotations are those of Istio's domains that have their effect, or none at all.
 var knownAnnotations = map[string]bool{
-	annotationExportTo: true,
+	annotationExportTo:                 true,
+	"networking.istio.io/service-type": true, // of a Gateway's Service; local mode deploys none
 	// Written by istioctl and operators for their own use.
 	"install.operator.istio.io/owning-resource": true,
 }
