@@ -304,7 +304,7 @@ func TestRedirects(t *testing.T) {
 
 func TestHashPolicies(t *testing.T) {
 	hashOf := func(s *fakeServer, ps ...route.HashPolicy) (uint64, bool, []byte) {
-		x := &exchange{req: &s.req, conn: &connection{info: &stream.ConnInfo{Remote: netip.MustParseAddrPort("10.0.0.1:4000")}}}
+		x := &exchange{message: message{req: &s.req, conn: &connection{info: &stream.ConnInfo{Remote: netip.MustParseAddrPort("10.0.0.1:4000")}}}}
 		h, ok := x.hash(ps)
 		return h, ok, x.up.cookie
 	}

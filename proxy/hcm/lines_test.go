@@ -17,7 +17,7 @@ func TestANewcomerGetsWhatOthersGetOneByOne(t *testing.T) {
 			var heads [2][]string
 			for i := range heads {
 				m := &Manager{cfg: &config.HTTPManager{GenerateRequestID: true, Tracing: &config.Tracing{RandomSampling: share, OverallSampling: 100}}}
-				x := &exchange{m: m, conn: &connection{m: m, info: &stream.ConnInfo{TLS: secure}}, req: &stream.Request{}}
+				x := &exchange{message: message{m: m, conn: &connection{m: m, info: &stream.ConnInfo{TLS: secure}}, req: &stream.Request{}}}
 				x.req.Fields.Add("accept", "*/*")
 				x.h.scan(&x.req.Fields)
 				if !x.isNewcomer(m.cfg) {
@@ -72,7 +72,7 @@ func masked(t *testing.T, x *exchange) []string {
 
 func TestOurLinesLeaveInOnePiece(t *testing.T) {
 	m := &Manager{cfg: &config.HTTPManager{GenerateRequestID: true, Tracing: &config.Tracing{}}}
-	x := &exchange{m: m, conn: &connection{m: m, info: &stream.ConnInfo{}}, req: &stream.Request{}, buf: make([]byte, 0, 1024)}
+	x := &exchange{message: message{m: m, conn: &connection{m: m, info: &stream.ConnInfo{}}, req: &stream.Request{}}, buf: make([]byte, 0, 1024)}
 	x.welcome(m.cfg.Tracing)
 	f := &x.req.Fields
 	x.addLine(f, "x-a", []byte("b"))

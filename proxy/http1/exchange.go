@@ -13,11 +13,26 @@ import (
 
 // exchange is the server's side of one request and response. It implements [stream.Server].
 type exchange struct {
-	sc   *serverConn
+	message
+
 	req  stream.Request
-	ctl  control
 	body body
 	w    writer
+
+	read    atomic.Bool // the request's body has been read to its end
+	expect  atomic.Bool // the client still waits for 100-continue
+	cut     atomic.Bool
+	closing atomic.Bool // CloseAfter
+	woken   atomic.Bool // WakeRead
+	known   atomic.Bool // decided is closed
+}
+
+// message is what is forgotten at once at the end of an exchange.
+type message struct {
+	sc      *serverConn
+	ctl     control
+	decided chan struct{} // of a request that asks for an upgrade: closed when it is known, or cut
+	readErr error
 
 	// writer only
 	resp     framing
@@ -28,15 +43,6 @@ type exchange struct {
 	close    bool // the connection ends after this exchange
 	raw      bool // after 101, or 2xx to CONNECT
 	long     bool // the body is longer than what may be drained
-
-	read    atomic.Bool // the request's body has been read to its end
-	expect  atomic.Bool // the client still waits for 100-continue
-	cut     atomic.Bool
-	closing atomic.Bool   // CloseAfter
-	woken   atomic.Bool   // WakeRead
-	decided chan struct{} // of a request that asks for an upgrade: closed when it is known, or cut
-	known   atomic.Bool   // decided is closed
-	readErr error
 }
 
 var (
@@ -57,15 +63,13 @@ func (x *exchange) clear() {
 	if x.body.framing != framedNone || x.body.started {
 		x.body.reset(framedNone, 0, 0)
 	}
-	x.sc, x.ctl = nil, control{}
-	x.resp, x.respLeft, x.bodyless, x.headSent, x.ended, x.close, x.raw, x.long = 0, 0, false, false, false, false, false, false
+	x.message = message{}
 	lower(&x.expect)
 	lower(&x.cut)
 	lower(&x.closing)
 	lower(&x.woken)
 	lower(&x.read)
 	lower(&x.known)
-	x.decided, x.readErr = nil, nil
 }
 
 // accept prepares the exchange after the head was parsed.
