@@ -137,7 +137,9 @@ func TestAnAPIServerTakesEverything(t *testing.T) {
 func TestTheSidecarsUserIsReserved(t *testing.T) {
 	c := start(t)
 	in := &install.Installer{Cluster: c}
-	run(t, in, func(ctx context.Context) error { return in.Install(ctx, plan(t, "minimal", "injection.failurePolicy=Ignore")) })
+	run(t, in, func(ctx context.Context) error {
+		return in.Install(ctx, plan(t, "minimal", "injection.failurePolicy=Ignore"))
+	})
 	account := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": "default"}}}
 	if _, err := c.Dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}).Namespace("default").Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
