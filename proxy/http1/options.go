@@ -53,7 +53,7 @@ type ServerOptions struct {
 	// Park, if set, takes over the wait for the next request once a connection has idled for ParkAfter, so that
 	// no goroutine waits: see [netio.Lot.Park]. Only [Serve] parks.
 	Park func(c *netio.Conn, due time.Time, wake func()) bool
-	// ParkAfter 0: DefaultParkAfter.
+	// ParkAfter 0: DefaultParkAfter. Where the idle time-out is much longer, or there is none, it is between half of it and all of it.
 	ParkAfter time.Duration
 	// OnProtocolError is told of a request that the codec itself has refused:
 	// the status it answered and why, in the words of Envoy's response code details.
