@@ -10,7 +10,7 @@ import (
 
 // turnFrames is how many frames of a connection are handled at once before the other connections have their turn: some
 // cost their sender nine bytes.
-const turnFrames = 64
+const turnFrames = 128
 
 // loop is the frame loop of whoever has the turn. It returns when the connection has ended or
 // the turn was passed on (errPassed), never with nil. Between two looks at the socket it handles all
