@@ -503,6 +503,9 @@ type ClientTLS struct {
 	SystemRoots               bool   // the roots of the operating system
 	// VerifyHost is the name that the certificate must have where SANs is empty (BackendTLSPolicy's hostname). SANs with "://" are URIs.
 	VerifyHost string
+	// Credential is the Secret ([OwnCredential]) with the client certificate (mode MUTUAL) and the roots, in place of files. Gateways
+	// alone get Secrets; a sidecar makes no connection (503).
+	Credential string
 	// Refuse lets no connection be made (503): what to verify with cannot be had.
 	Refuse bool
 }

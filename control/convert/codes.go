@@ -35,6 +35,7 @@ const (
 	CodeEmptyRules       = "policy-without-rules"
 	CodeTLSVersions      = "tls-versions-crossed"
 	CodePortOpenHost     = "host-without-port"
+	CodeGatewaySecret    = "secret-for-gateways-only"
 	CodePrefixBits       = "prefix-host-bits"
 	CodeNoOutlier        = "failover-without-outlier"
 	// Reported by sources.
@@ -81,6 +82,7 @@ func Codes() []CodeInfo {
 		{CodeEmptyRules, "A DENY policy has no rules and so never denies anything.", "Add a rule ([{}] denies everything), or remove the policy."},
 		{CodeTLSVersions, "The minimum TLS version is above the maximum: no client can connect.", "Lower minProtocolVersion or raise maxProtocolVersion."},
 		{CodePortOpenHost, "A host in a policy has no port: `Host: name:80` is another string and passes by it.", "Add the same host with \":*\"."},
+		{CodeGatewaySecret, "A DestinationRule names a Secret, which gateways alone get; sidecars make no connection to the host (503).", "Send the traffic through a gateway, or use files for sidecars."},
 		{CodeNoOutlier, "Failover between localities is set without outlierDetection, and so never happens.", "Add outlierDetection; {} is enough."},
 		{CodePrefixBits, "An address range has bits set after its prefix length; they do not count.", "Write the range that the hint names, or a single address without a length."},
 		{CodeUnreadableFile, "A file or directory that is watched cannot be read; what was read of it before stays in force.", "Make it readable."},

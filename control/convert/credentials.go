@@ -53,6 +53,18 @@ func (c *conv) credentials(p string, t *networking.ServerTLSSettings, out *model
 	}
 }
 
+// clientCredential reads the Secret of TLS to servers, which gateways alone have.
+func (c *conv) clientCredential(path string, t *networking.ClientTLSSettings, out *model.ClientTLS) {
+	switch {
+	case t.CredentialName == "":
+	case out.Mode == model.TLSDisable || out.Mode == model.TLSIstioMutual:
+		c.fail(CodeExclusive, path, t.CredentialName, "mode "+out.Mode+" takes no Secret", "remove it, or use mode SIMPLE or MUTUAL")
+	case c.secretName(path, t.CredentialName):
+		out.Credential = model.OwnCredential(t.CredentialName)
+		c.warn(CodeGatewaySecret, path, t.CredentialName, "gateways alone get Secrets: sidecars make no connection to this host (503)", "send the traffic through a gateway, or use files (clientCertificate, privateKey, caCertificates) for sidecars")
+	}
+}
+
 // secretName takes the plain name of a Secret: other namespaces, ConfigMaps and other providers are refused.
 func (c *conv) secretName(path, name string) bool {
 	switch {

@@ -41,6 +41,28 @@ func TestCredentialsOfServers(t *testing.T) {
 	}
 }
 
+func TestCredentialsOfClients(t *testing.T) {
+	const rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a, namespace: default}\nspec: {host: a.test, trafficPolicy: {tls: "
+	for text, want := range map[string]string{
+		"{mode: SIMPLE, credentialName: a}":                        "warning secret-for-gateways-only",
+		"{mode: MUTUAL, credentialName: a, sni: b}":                "warning secret-for-gateways-only",
+		"{mode: MUTUAL, credentialName: a, clientCertificate: /c}": "error exclusive-fields",
+		"{mode: SIMPLE, credentialName: a, caCertificates: /c}":    "error exclusive-fields",
+		"{mode: ISTIO_MUTUAL, credentialName: a}":                  "error exclusive-fields",
+		"{mode: DISABLE, credentialName: a}":                       "error exclusive-fields",
+		"{mode: SIMPLE, credentialName: 'configmap://a'}":          "error unsupported-field",
+		"{mode: MUTUAL}": "error missing-field",
+	} {
+		ms, diags := models(rule + text + "}}\n")
+		if !slices.ContainsFunc(diags, func(d diagnostic) bool { return string(d.Severity)+" "+d.Code == want }) {
+			t.Errorf("%s: no %q in %+v", text, want, diags)
+		}
+		if strings.HasPrefix(want, "warning") && (len(ms) != 1 || ms[0].(*model.DestinationRule).Policy.TLS.Credential != "kubernetes://a") {
+			t.Errorf("%s: %+v", text, ms)
+		}
+	}
+}
+
 func TestCredentialsThatCannotBeMeant(t *testing.T) {
 	for text, want := range map[string]string{
 		"{mode: SIMPLE}": "credentialName",

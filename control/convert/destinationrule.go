@@ -296,8 +296,10 @@ func (c *conv) clientTLS(path string, t *networking.ClientTLSSettings) *model.Cl
 	for i, f := range files {
 		p := path + "." + f.name
 		switch {
-		case out.Mode == model.TLSMutual && f.val == "" && i < 2:
-			c.missing(p, "mode MUTUAL needs clientCertificate and privateKey")
+		case t.CredentialName != "" && f.val != "":
+			c.fail(CodeExclusive, p, f.val, f.name+" and a Secret for the same", "keep one of them")
+		case out.Mode == model.TLSMutual && f.val == "" && i < 2 && t.CredentialName == "":
+			c.missing(p, "mode MUTUAL needs clientCertificate and privateKey, or credentialName")
 		case f.val == "":
 		case out.Mode == model.TLSDisable || out.Mode == model.TLSIstioMutual:
 			c.fail(CodeExclusive, p, f.val, "mode "+out.Mode+" takes no "+f.name, "remove it, or use mode MUTUAL")
@@ -305,6 +307,7 @@ func (c *conv) clientTLS(path string, t *networking.ClientTLSSettings) *model.Cl
 			c.fail(CodeExclusive, p, f.val, "mode SIMPLE presents no certificate", "use mode MUTUAL")
 		}
 	}
+	c.clientCredential(path+".credentialName", t, out)
 	if out.Insecure && (out.Mode == model.TLSIstioMutual || out.Mode == model.TLSDisable) {
 		c.fail(CodeExclusive, path+".insecureSkipVerify", "true", "mode "+out.Mode+" takes no insecureSkipVerify", "remove it")
 	}

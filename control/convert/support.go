@@ -193,9 +193,8 @@ func destinationRuleSupport(name string) (support, bool) {
 			hint("outlierDetectionHttpErrorCodes", "own error codes are not implemented yet; use consecutive5xxErrors or consecutiveGatewayErrors").
 			deprecated("consecutiveErrors", "use consecutive5xxErrors or consecutiveGatewayErrors"), true
 	case "ClientTLSSettings":
-		return allow("mode clientCertificate privateKey caCertificates subjectAltNames sni insecureSkipVerify").
-			hint("credentialName", "Secrets are for the servers of Gateways only: use clientCertificate, privateKey and caCertificates with files",
-				"caCrl", "revocation lists are not implemented yet"), true
+		return allow("mode clientCertificate privateKey caCertificates subjectAltNames sni insecureSkipVerify credentialName").
+			hint("caCrl", "revocation lists are not implemented yet"), true
 	}
 	return support{}, false
 }

@@ -12,9 +12,7 @@ import (
 func backendTLS(c *clusterv3.Cluster, t *target, weft bool) {
 	b := t.backend
 	if b.Refuse {
-		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
-		c.LbPolicy, c.EdsClusterConfig, c.LoadAssignment = clusterv3.Cluster_LEAST_REQUEST, nil, nil
-		c.LbConfig, c.DnsRefreshRate = nil, nil
+		unreachable(c)
 		return
 	}
 	sans := b.SANs
@@ -27,6 +25,39 @@ func backendTLS(c *clusterv3.Cluster, t *target, weft bool) {
 		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{sds(t.credential)}
 	}
 	c.TransportSocket = tlsSocket(&tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: b.SNI})
+}
+
+// unreachable takes the endpoints away.
+func unreachable(c *clusterv3.Cluster) {
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+	c.LbPolicy, c.EdsClusterConfig, c.LoadAssignment = clusterv3.Cluster_LEAST_REQUEST, nil, nil
+	c.LbConfig, c.DnsRefreshRate = nil, nil
+}
+
+// credentialTLS opens TLS with a Secret's certificate and roots (a DestinationRule's credentialName). Without
+// them, and at sidecars, which get no Secrets, nothing goes out.
+func (s *Snapshot) credentialTLS(c *clusterv3.Cluster, t *target, k outboundKey, tls *model.ClientTLS) {
+	if tls.Mode == model.TLSMutual && t.credential == "" || t.roots == "" && !tls.Insecure {
+		unreachable(c)
+		return
+	}
+	proto := portProtocol(t.port)
+	common := &tlsv3.CommonTlsContext{AlpnProtocols: appALPN(proto)}
+	if t.credential != "" {
+		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{sds(t.credential)}
+	}
+	if !tls.Insecure {
+		common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
+			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext:         &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: sanMatchers(serverNames(t, k, tls))},
+				ValidationContextSdsSecretConfig: sds(t.roots),
+			},
+		}
+	}
+	c.TransportSocket = tlsSocket(&tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: tls.SNI})
+	if tls.SNI == "" && (proto.IsHTTP() || proto == model.ProtocolAuto) {
+		autoSNI(c)
+	}
 }
 
 // appALPN is what is offered to a server outside the mesh.

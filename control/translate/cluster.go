@@ -32,9 +32,10 @@ type target struct {
 	rule    *snapshot.Rule
 	name    string
 	kind    clusterv3.Cluster_DiscoveryType
-	// Of gateways only: what a BackendTLSPolicy says, in place of the rule and automatic mTLS, and the certificate to present.
-	backend    *model.ClientTLS
-	credential string
+	// Of gateways only: what a BackendTLSPolicy says, in place of the rule and automatic mTLS, and Secrets by their names in SDS: the
+	// certificate to present and the roots; "" where there is none that can be used.
+	backend           *model.ClientTLS
+	credential, roots string
 }
 
 func newTarget(s *snapshot.Service, p model.Port, subset string, r *snapshot.Rule) *target {
@@ -63,13 +64,14 @@ type outboundKey struct {
 	weft       bool
 	backend    *model.ClientTLS
 	credential string
+	roots      string
 	kind       clusterv3.Cluster_DiscoveryType
 }
 
 // outboundCluster makes (or finds) the cluster of a target.
 func (s *Snapshot) outboundCluster(t *target, weft bool) *xds.Resource {
 	k := outboundKey{service: t.service, port: t.port.Number, subset: t.subset, rule: t.rule, ids: s.world.Identities(t.service.Key), weft: weft,
-		backend: t.backend, credential: t.credential, kind: t.kind}
+		backend: t.backend, credential: t.credential, roots: t.roots, kind: t.kind}
 	switch t.discovery() {
 	case clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
 		k.eps = s.world.Endpoints(t.service.Key)
@@ -130,10 +132,13 @@ func (s *Snapshot) buildOutbound(t *target, k outboundKey) *clusterv3.Cluster {
 		c.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
 			LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{}}
 	}
-	if t.backend == nil {
-		s.applyTLS(c, t, k, p)
-	} else {
+	switch {
+	case t.backend != nil:
 		backendTLS(c, t, k.weft)
+	case p.TLS != nil && p.TLS.Credential != "":
+		s.credentialTLS(c, t, k, p.TLS)
+	default:
+		s.applyTLS(c, t, k, p)
 	}
 	applyProxyProtocol(c, p.ProxyProtocol)
 	return c

@@ -74,9 +74,19 @@ func exchangeMetadata(c *clusterv3.Cluster, p model.Protocol, weft bool) {
 	}
 }
 
-// originateTLS is TLS or mutual TLS with files. Names are checked: those of the
-// rule, of the ServiceEntry, else the server name, else the host itself.
+// originateTLS is TLS or mutual TLS with files.
 func (s *Snapshot) originateTLS(c *clusterv3.Cluster, t *target, k outboundKey, tls *model.ClientTLS) {
+	sans := serverNames(t, k, tls)
+	proto := portProtocol(t.port)
+	c.TransportSocket = originate(tls, sans, appALPN(proto), k.weft)
+	if tls.SNI == "" && (proto.IsHTTP() || proto == model.ProtocolAuto) {
+		autoSNI(c)
+	}
+}
+
+// serverNames are the names of which a server's certificate must have one: those of the
+// rule, of the ServiceEntry, else the server name, else the host itself.
+func serverNames(t *target, k outboundKey, tls *model.ClientTLS) []string {
 	sans := tls.SANs
 	if len(sans) == 0 {
 		sans = k.ids.SANs
@@ -89,11 +99,7 @@ func (s *Snapshot) originateTLS(c *clusterv3.Cluster, t *target, k outboundKey, 
 			sans = []string{t.service.Host}
 		}
 	}
-	proto := portProtocol(t.port)
-	c.TransportSocket = originate(tls, sans, appALPN(proto), k.weft)
-	if tls.SNI == "" && (proto.IsHTTP() || proto == model.ProtocolAuto) {
-		autoSNI(c)
-	}
+	return sans
 }
 
 // autoSNI takes the server name from the request's authority.

@@ -302,6 +302,11 @@ func (b *gatewayBuilder) addTarget(r *router, d *model.Destination) {
 	if t.backend = b.world.BackendTLS(svc.Key, n); t.backend != nil && !t.backend.Refuse {
 		t.credential = b.backendCredential(r)
 	}
+	if tls := t.policy().TLS; t.backend == nil && tls != nil && tls.Credential != "" {
+		if t.roots = b.secrets.roots(tls.Credential); tls.Mode == model.TLSMutual && b.secrets.certificate(tls.Credential) {
+			t.credential = tls.Credential
+		}
+	}
 	b.targets[name] = t
 }
 

@@ -40,6 +40,22 @@ func TestBackendTLSPoliciesProtectWhatGatewaysOpen(t *testing.T) {
 		routes.HTTP = append(routes.HTTP, model.Route{Matches: []model.HTTPMatch{{PathPrefix: "/" + name}}, Forward: []model.Destination{{Host: host, Port: 80, Weight: 1}}})
 		objects = append(objects, svc, &model.DestinationRule{Meta: meta(model.KindDestinationRule, "default", name+"~backend-tls"), Host: host, Backend: true, Policy: model.TrafficPolicy{TLS: &p}})
 	}
+	// DestinationRules with Secrets: the certificate and roots of one Secret, roots alone, neither.
+	mutual, rootsOnly := secretOf(t, clients, "default", "mutual", "the rule"), &model.Secret{Meta: meta(model.KindSecret, "default", "plain-cacert"), CA: roots}
+	mutual.CA = roots
+	objects = append(objects, mutual, rootsOnly)
+	for name, tls := range map[string]*model.ClientTLS{
+		"rule-mutual":   {Mode: model.TLSMutual, Credential: model.OwnCredential("mutual"), SNI: "real.example.com"},
+		"rule-simple":   {Mode: model.TLSSimple, Credential: model.OwnCredential("plain"), SNI: "real.example.com"},
+		"rule-name":     {Mode: model.TLSSimple, Credential: model.OwnCredential("plain"), SNI: "other.example.com"},
+		"rule-rootless": {Mode: model.TLSSimple, Credential: model.OwnCredential("own"), SNI: "real.example.com"},
+		"rule-keyless":  {Mode: model.TLSMutual, Credential: model.OwnCredential("plain"), SNI: "real.example.com"},
+		"rule-missing":  {Mode: model.TLSMutual, Credential: model.OwnCredential("nothing"), SNI: "real.example.com"},
+	} {
+		host := name + ".default.svc.cluster.local"
+		routes.HTTP = append(routes.HTTP, model.Route{Matches: []model.HTTPMatch{{PathPrefix: "/" + name}}, Forward: []model.Destination{{Host: host, Port: 80, Weight: 1}}})
+		objects = append(objects, appService(host, app), &model.DestinationRule{Meta: meta(model.KindDestinationRule, "default", name), Host: host, Policy: model.TrafficPolicy{TLS: tls}})
+	}
 	e := newEdge(t, mesh, objects...)
 	for address := range e.ads {
 		ask := func(path string) string {
@@ -48,7 +64,8 @@ func TestBackendTLSPoliciesProtectWhatGatewaysOpen(t *testing.T) {
 		proxytest.Until(t, address+" to serve", func() bool { return ask("/good") != "refused" })
 		for path, want := range map[string]string{
 			"/good": "200 app asked for real.example.com by the gateway", "/san": "200 app asked for other.example.com by the gateway",
-			"/uri": "503", "/name": "503", "/root": "503", "/system": "503", "/refused": "503",
+			"/rule-mutual": "200 app asked for real.example.com by the rule", "/rule-simple": "200 app asked for real.example.com by nobody",
+			"/rule-name": "503", "/rule-rootless": "503", "/rule-keyless": "503", "/rule-missing": "503", "/uri": "503", "/name": "503", "/root": "503", "/system": "503", "/refused": "503",
 		} {
 			if got := ask(path); !strings.HasPrefix(got, want) {
 				t.Errorf("%s: %s: %q, want %q", address, path, got, want)

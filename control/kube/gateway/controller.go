@@ -29,7 +29,7 @@ const (
 	writeBurst = 50
 	retryAfter = 5 * time.Second
 	keepRead   = 15 * time.Second // how long an annotation of a Gateway, or its parameters, may change unseen
-	resync     = 5 * time.Minute // everything is applied again, so that what others changed comes back
+	resync     = 5 * time.Minute  // everything is applied again, so that what others changed comes back
 )
 
 // manager is the field manager of what is applied.
