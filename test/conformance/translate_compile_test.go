@@ -88,7 +88,7 @@ func TestTheProxyAsksForWhatTranslateHas(t *testing.T) {
 					rs, _ := snap.Resources(n.Node, typ, nil)
 					k.Apply(compile.Update{TypeURL: typ, Set: rs, Replace: true}, time.Unix(0, 0))
 				}
-				for _, typ := range []string{xds.RouteType, xds.EndpointType} {
+				for _, typ := range []string{xds.RouteType, xds.EndpointType, xds.SecretType} {
 					names := k.Wanted(typ)
 					rs, err := snap.Resources(n.Node, typ, names)
 					if err != nil {
