@@ -81,7 +81,7 @@ func (s *state) parent(r *route, ref gw.ParentReference) *parent {
 		}
 		s.bind(r, p, x.listeners)
 	case "/Service":
-		p.controller = s.controllers[0]
+		p.controller, p.ofMesh = s.controllers[0], true
 		s.bindService(r, p, name)
 	default:
 		return nil

@@ -6,8 +6,12 @@ import (
 	gw "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// referrer is who refers to an object.
-type referrer struct{ kind, namespace string }
+// referrer is who refers to an object. A route of the mesh is free to lead to any Service: it changes the way to
+// what its callers reach anyhow, and opens nothing (GEP-1294).
+type referrer struct {
+	kind, namespace string
+	free            bool
+}
 
 // target is a group and kind that is referred to.
 type target struct{ group, kind string }
@@ -20,7 +24,7 @@ var (
 
 // granted tells whether an object may be referred to: in the own namespace always, else by a ReferenceGrant in its namespace.
 func (s *state) granted(from referrer, to target, ns, name string) bool {
-	if from.namespace == ns {
+	if from.namespace == ns || from.free {
 		return true
 	}
 	for _, g := range s.grants[ns] {

@@ -66,9 +66,9 @@ func (l *listener) owner() metav1.Object {
 
 func (l *listener) from() referrer {
 	if l.set != nil {
-		return referrer{"ListenerSet", l.set.Namespace}
+		return referrer{kind: "ListenerSet", namespace: l.set.Namespace}
 	}
-	return referrer{"Gateway", l.gateway.Namespace}
+	return referrer{kind: "Gateway", namespace: l.gateway.Namespace}
 }
 
 // id is the name of the listener's model.Gateway. A "~" is in no object's name, so that nobody else's can be the same.
@@ -203,7 +203,7 @@ func (s *state) judgeGateway(g *gateway) {
 	}
 	if t := g.Spec.TLS; t != nil && t.Backend != nil && t.Backend.ClientCertificateRef != nil {
 		r := t.Backend.ClientCertificateRef
-		sec, v := s.secret(referrer{"Gateway", g.Namespace}, r, gw.GatewayReasonInvalidClientCertificateRef, gw.GatewayReasonRefNotPermitted)
+		sec, v := s.secret(referrer{kind: "Gateway", namespace: g.Namespace}, r, gw.GatewayReasonInvalidClientCertificateRef, gw.GatewayReasonRefNotPermitted)
 		g.clientCert = v
 		if sec != nil {
 			g.credential = model.Credential(sec.Namespace, sec.Name)
@@ -360,7 +360,7 @@ func (s *state) judgeRoots(l *listener, v *gw.FrontendTLSValidation) {
 	if v.Mode == gw.AllowInsecureFallback {
 		l.server.Mode = model.TLSInsecureFallback
 	}
-	from := referrer{"Gateway", l.gateway.Namespace}
+	from := referrer{kind: "Gateway", namespace: l.gateway.Namespace}
 	for _, r := range v.CACertificateRefs {
 		pem, bad := s.roots(from, string(r.Group), string(r.Kind), namespaceOr(r.Namespace, from.namespace), string(r.Name),
 			string(gw.ListenerReasonInvalidCACertificateRef), string(gw.ListenerReasonInvalidCACertificateKind), string(gw.ListenerReasonRefNotPermitted))

@@ -26,8 +26,9 @@ func (s *state) mesh(routes []*route) {
 			if r.GetNamespace() != p.service.Namespace {
 				k.consumer = r.GetNamespace()
 			}
-			if !slices.Contains(byService[k], r) {
-				byService[k] = append(byService[k], r)
+			r.mesh.parents = r.parents
+			if !slices.Contains(byService[k], r.mesh) {
+				byService[k] = append(byService[k], r.mesh)
 			}
 		}
 	}

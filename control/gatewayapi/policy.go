@@ -94,7 +94,7 @@ func (s *state) readPolicy(p *policy) {
 			p.tls.SANs = append(p.tls.SANs, string(n.Hostname))
 		}
 	}
-	from := referrer{"BackendTLSPolicy", p.Namespace}
+	from := referrer{kind: "BackendTLSPolicy", namespace: p.Namespace}
 	for _, r := range v.CACertificateRefs {
 		pem, bad := s.roots(from, string(r.Group), string(r.Kind), p.Namespace, string(r.Name),
 			string(gw.BackendTLSPolicyReasonInvalidCACertificateRef), string(gw.BackendTLSPolicyReasonInvalidKind), string(gw.BackendTLSPolicyReasonInvalidCACertificateRef))

@@ -25,6 +25,9 @@ type route struct {
 	l4       []model.Destination
 	services []nn // that its backendRefs lead to
 
+	free bool   // reads references as the mesh does, without ReferenceGrants
+	mesh *route // the same, as it is in the mesh; nil if no parent is a Service
+
 	problem  verdict // Accepted, wherever it is attached
 	resolved verdict
 	partly   verdict // PartiallyInvalid
@@ -33,7 +36,7 @@ type route struct {
 
 func (r *route) generation() int64 { return r.GetGeneration() }
 
-func (r *route) from() referrer { return referrer{string(r.kind), r.GetNamespace()} }
+func (r *route) from() referrer { return referrer{string(r.kind), r.GetNamespace(), r.free} }
 
 // parent is one parentRef of ours.
 type parent struct {
@@ -41,6 +44,7 @@ type parent struct {
 	controller string
 	accepted   verdict
 	gateway    *gateway // Gateway or ListenerSet
+	ofMesh     bool
 	service    *model.Service
 	listeners  []*listener
 }
@@ -58,31 +62,39 @@ func parentText(p *gw.ParentReference) string {
 // readRoutes reads all routes, oldest first.
 func (s *state) readRoutes() []*route {
 	var out []*route
-	add := func(kind model.Kind, o metav1.Object, spec *gw.CommonRouteSpec, hosts []gw.Hostname) *route {
+	add := func(kind model.Kind, o metav1.Object, spec *gw.CommonRouteSpec, hosts []gw.Hostname, fill func(*route)) {
 		r := &route{Object: o, kind: kind, key: keyOf(kind, o), refs: spec.ParentRefs}
 		for _, h := range hosts {
 			r.hosts = append(r.hosts, string(h))
 		}
+		if slices.ContainsFunc(spec.ParentRefs, func(p gw.ParentReference) bool { return or(p.Kind, "Gateway") == "Service" }) {
+			m := *r
+			m.free = true
+			r.mesh = &m
+			fill(r.mesh)
+		}
+		fill(r)
 		out = append(out, r)
-		return r
 	}
 	for _, o := range s.in.HTTPRoutes {
-		s.httpRules(add(model.KindHTTPRoute, o, &o.Spec.CommonRouteSpec, o.Spec.Hostnames), o)
+		add(model.KindHTTPRoute, o, &o.Spec.CommonRouteSpec, o.Spec.Hostnames, func(r *route) { s.httpRules(r, o) })
 	}
 	for _, o := range s.in.GRPCRoutes {
-		s.grpcRules(add(model.KindGRPCRoute, o, &o.Spec.CommonRouteSpec, o.Spec.Hostnames), o)
+		add(model.KindGRPCRoute, o, &o.Spec.CommonRouteSpec, o.Spec.Hostnames, func(r *route) { s.grpcRules(r, o) })
 	}
 	for _, o := range s.in.TLSRoutes {
-		r := add(model.KindTLSRoute, o, &o.Spec.CommonRouteSpec, o.Spec.Hostnames)
-		for _, x := range o.Spec.Rules {
-			s.l4Rule(r, o, x.BackendRefs)
-		}
+		add(model.KindTLSRoute, o, &o.Spec.CommonRouteSpec, o.Spec.Hostnames, func(r *route) {
+			for _, x := range o.Spec.Rules {
+				s.l4Rule(r, o, x.BackendRefs)
+			}
+		})
 	}
 	for _, o := range s.in.TCPRoutes {
-		r := add(model.KindTCPRoute, o, &o.Spec.CommonRouteSpec, nil)
-		for _, x := range o.Spec.Rules {
-			s.l4Rule(r, o, x.BackendRefs)
-		}
+		add(model.KindTCPRoute, o, &o.Spec.CommonRouteSpec, nil, func(r *route) {
+			for _, x := range o.Spec.Rules {
+				s.l4Rule(r, o, x.BackendRefs)
+			}
+		})
 	}
 	slices.SortFunc(out, func(a, b *route) int {
 		return cmp.Or(olderObject(a, b), strings.Compare(string(a.kind), string(b.kind)))

@@ -171,9 +171,13 @@ func (l *listener) conditions(generation int64, programmed verdict) []metav1.Con
 func (s *state) routeStatus(r *route) {
 	st := &gw.RouteStatus{Parents: []gw.RouteParentStatus{}}
 	for _, p := range r.parents {
+		resolved := r.resolved
+		if p.ofMesh {
+			resolved = r.mesh.resolved
+		}
 		conds := []metav1.Condition{
 			condition(gw.RouteConditionAccepted, p.accepted, gw.RouteReasonAccepted, "the route is accepted", r.generation()),
-			condition(gw.RouteConditionResolvedRefs, r.resolved, gw.RouteReasonResolvedRefs, "all references are resolved", r.generation()),
+			condition(gw.RouteConditionResolvedRefs, resolved, gw.RouteReasonResolvedRefs, "all references are resolved", r.generation()),
 		}
 		if r.partly.bad && !p.accepted.bad {
 			c := condition(gw.RouteConditionPartiallyInvalid, verdict{}, gw.RouteConditionReason(r.partly.reason), r.partly.message, r.generation())
