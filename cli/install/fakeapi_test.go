@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -144,12 +145,18 @@ func (f *fakeAPI) list(w http.ResponseWriter, r *http.Request, a apiPath) {
 	items := []any{}
 	for _, k := range slices.Sorted(maps.Keys(f.objects)) {
 		o := unstructured.Unstructured{Object: f.objects[k]}
-		if strings.HasPrefix(k, "/"+a.prefix+"/"+a.resource+"/") && sel.Matches(labels.Set(o.GetLabels())) {
+		at := k
+		if !strings.Contains(a.prefix, "/namespaces/") { // of all namespaces
+			at = inNamespace.ReplaceAllString(k, "/")
+		}
+		if strings.HasPrefix(at, "/"+a.prefix+"/"+a.resource+"/") && sel.Matches(labels.Set(o.GetLabels())) {
 			items = append(items, o.Object)
 		}
 	}
 	reply(w, 200, map[string]any{"apiVersion": "v1", "kind": "List", "metadata": map[string]any{"resourceVersion": "1"}, "items": items})
 }
+
+var inNamespace = regexp.MustCompile("/namespaces/[^/]+/")
 
 func (f *fakeAPI) patch(w http.ResponseWriter, r *http.Request, key string, a apiPath, dry bool) {
 	b, _ := io.ReadAll(r.Body)

@@ -165,8 +165,21 @@ func TestUninstallKeepsDefinitions(t *testing.T) {
 	if err := in.Install(t.Context(), plan(t, "demo")); err != nil {
 		t.Fatal(err)
 	}
+	// What the control plane made elsewhere.
+	f.put("/api/v1/namespaces/shop/configmaps/istio-ca-root-cert", "{metadata: {name: istio-ca-root-cert, namespace: shop, labels: {app.kubernetes.io/managed-by: weft, istio.io/config: \"true\"}}}")
+	f.put("/api/v1/namespaces/other/configmaps/istio-ca-root-cert", "{metadata: {name: istio-ca-root-cert, namespace: other, labels: {istio.io/config: \"true\"}}}")
+	f.put("/api/v1/namespaces/shop/pods/web", "{metadata: {name: web, namespace: shop, labels: {security.istio.io/tlsMode: istio}}}")
 	if err := in.Uninstall(t.Context(), Removal{}); err != nil {
 		t.Fatal(err)
+	}
+	if place(*lines, "1 pods with a sidecar go on with what they have") < 0 {
+		t.Errorf("nothing is said of pods in %q", *lines)
+	}
+	for _, k := range []string{"/api/v1/namespaces/other/configmaps/istio-ca-root-cert", "/api/v1/namespaces/shop/pods/web"} {
+		if f.objects[k] == nil {
+			t.Errorf("%s was deleted", k)
+		}
+		delete(f.objects, k)
 	}
 	for k := range f.objects {
 		if !strings.Contains(k, "customresourcedefinitions") {

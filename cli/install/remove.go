@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // own lists objects that weft install made and that match more labels, last kinds first.
@@ -153,8 +154,48 @@ func (in *Installer) otherRevisions(ctx context.Context, r Removal) ([]string, e
 	return out, nil
 }
 
+// Labels of what the control plane made in all namespaces.
+var (
+	rootCerts    = labels.Set{labelManagedBy: manager, "istio.io/config": "true"}.AsSelector().String()
+	ownGateways  = labels.Set{"gateway.istio.io/managed": "weft.mesh-gateway-controller"}.AsSelector().String()
+	sidecarLabel = labels.Set{"security.istio.io/tlsMode": "istio"}.AsSelector().String()
+)
+
+// removeSpread removes the root certificates from all namespaces, and says what goes on without a control plane.
+func (in *Installer) removeSpread(ctx context.Context) error {
+	list, err := in.Cluster.Dynamic.Resource(configMaps).List(ctx, metav1.ListOptions{LabelSelector: rootCerts})
+	if err != nil {
+		return in.Cluster.Explain("list", "configmaps", err)
+	}
+	for i := range list.Items {
+		o := named(&list.Items[i], "ConfigMap", "v1")
+		if err := in.delete(ctx, o); err != nil {
+			return err
+		}
+	}
+	for _, x := range []struct {
+		gvr                  schema.GroupVersionResource
+		selector, what, then string
+	}{
+		{deployments, ownGateways, "Deployments of gateways", "they go with their Gateways"},
+		{pods, sidecarLabel, "pods with a sidecar", "remove the labels of their namespaces and restart them"},
+	} {
+		list, err := in.Cluster.Dynamic.Resource(x.gvr).List(ctx, metav1.ListOptions{LabelSelector: x.selector})
+		if err != nil {
+			return in.Cluster.Explain("list", x.gvr.Resource, err)
+		}
+		if n := len(list.Items); n > 0 {
+			in.Progress(fmt.Sprintf("%d %s go on with what they have: %s", n, x.what, x.then))
+		}
+	}
+	return nil
+}
+
 // removeRest removes the namespace, and with Purge the definitions.
 func (in *Installer) removeRest(ctx context.Context, r Removal) error {
+	if err := in.removeSpread(ctx); err != nil {
+		return err
+	}
 	ns, err := in.Cluster.Dynamic.Resource(namespaces).Get(ctx, r.Namespace, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return in.Cluster.Explain("get", "namespace/"+r.Namespace, err)
