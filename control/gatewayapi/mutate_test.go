@@ -88,3 +88,16 @@ func BenchmarkCompute(b *testing.B) {
 		c.Update()
 	}
 }
+
+// The API wants the features of a class in order, each once, and not more than 64.
+func TestFeaturesAreInOrder(t *testing.T) {
+	fs := gatewayapi.Features()
+	if len(fs) == 0 || len(fs) > 64 {
+		t.Fatalf("%d features", len(fs))
+	}
+	for i := 1; i < len(fs); i++ {
+		if fs[i-1].Name >= fs[i].Name {
+			t.Errorf("%s before %s", fs[i-1].Name, fs[i].Name)
+		}
+	}
+}
