@@ -120,16 +120,23 @@ func (s *Status) round(ctx context.Context, limit *rate.Limiter) {
 		}
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(want), compareKeys) {
-		if s.wrote[k] == want[k].Text {
+		text := s.uid(k) + want[k].Text // an object that was made again has no status yet
+		if s.wrote[k] == text {
 			continue
 		}
 		if limit.Wait(ctx) != nil {
 			return
 		}
 		if s.write(ctx, k, want[k]) {
-			s.wrote[k] = want[k].Text
+			s.wrote[k] = text
 		}
 	}
+}
+
+// uid is that of the object as it was read last.
+func (s *Status) uid(k model.Key) string {
+	v, _ := s.set.Source.Version(k)
+	return v.UID
 }
 
 func compareKeys(a, b model.Key) int { return strings.Compare(a.String(), b.String()) }

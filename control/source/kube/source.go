@@ -56,6 +56,7 @@ type Source struct {
 type Version struct {
 	Generation int64
 	APIVersion string
+	UID        string // another one is another object, though it has the name of one that is gone
 }
 
 var _ source.Source = (*Source)(nil)
