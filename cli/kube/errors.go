@@ -49,6 +49,9 @@ func (c *Cluster) Explain(verb, object string, err error) error {
 	case apierrors.IsInvalid(err):
 		e.Message = "refused: " + err.Error()
 	case errors.As(err, &netErr), errors.As(err, &urlErr):
+		if errors.As(err, &urlErr) { // its URL says no more than the verb and object
+			err = urlErr.Err
+		}
 		e.Message = fmt.Sprintf("the API server of context %q does not answer: %v", c.Context, err)
 		e.Fix = "is it running, and is it the right --context?"
 	}
