@@ -91,7 +91,7 @@ var rules = []rule{
 	{"control/source/merge", "api/... control/convert control/source model", ""},
 	{"control/source/kube", "api/... control/convert control/kube/kubeclient control/source model", kubeAPI + "k8s.io/client-go k8s.io/klog/v2 github.com/go-logr/logr"},
 	{"control/kube", "api/... control/ca control/convert control/gatewayapi control/kube/kubeclient control/source/kube control/status model spiffe", kubeAPI + "sigs.k8s.io/gateway-api/apis k8s.io/client-go k8s.io/klog/v2 github.com/go-logr/logr golang.org/x/time/rate"},
-	{"control/kube/gateway", "control/gatewayapi control/inject control/kube/kubeclient model", kubeAPI + "k8s.io/client-go golang.org/x/time/rate sigs.k8s.io/yaml"},
+	{"control/kube/gateway", "control/gatewayapi control/inject control/kube/kubeclient model", kubeAPI + "k8s.io/client-go k8s.io/klog/v2 github.com/go-logr/logr golang.org/x/time/rate sigs.k8s.io/yaml"},
 	{"control/kube/kubeclient", "", kubeAPI + "k8s.io/client-go"},
 	{"control/kube/kubetest", "", "k8s.io/client-go"}, // for tests only
 	{"control/source/sourcetest", "api/... control/convert control/source model", ""},
