@@ -129,7 +129,7 @@ func talk2(port int, c *testCase, wait time.Duration) seen {
 			return seen{err: err}
 		}
 		out.Reset()
-		time.Sleep(stepPause)
+		time.Sleep(5 * stepPause) // also a busy machine has answered by then
 	}
 	send2(w, c)
 	if _, err := conn.Write(out.Bytes()); err != nil {
