@@ -221,10 +221,10 @@ func TestTheStoreIsThereAfterARestart(t *testing.T) {
 	if got := p.names(t); got != "Deployment/web Service/web" {
 		t.Errorf("after a restart: %q", got)
 	}
-	st, err := p.Status(t.Context())
-	if err != nil || st.Objects != 2 || st.Services != 1 {
-		t.Errorf("status %+v, %v", st, err)
-	}
+	until(t, "the World has the objects", func() bool { // which is published after the store was read
+		st, err := p.Status(t.Context())
+		return err == nil && st.Objects == 2 && st.Services == 1
+	})
 }
 
 func TestDiffChangesNothing(t *testing.T) {

@@ -163,6 +163,9 @@ func (c *Controller) say(k model.Key, problem string) {
 // deploy brings one gateway up to date. keys are the objects that it has, whether or not that worked.
 func (c *Controller) deploy(ctx context.Context, d gatewayapi.Deployment) (gatewayapi.Infrastructure, []objectKey, error) {
 	infra := c.infrastructure(d)
+	if d.Hold {
+		return infra, c.keysOf(d), nil // what runs, goes on; nothing is made for a Gateway that is not accepted
+	}
 	r, err := c.look(ctx, d)
 	if apierrors.IsNotFound(err) {
 		return infra, c.keysOf(d), nil // it is gone, and we are about to be told

@@ -155,3 +155,14 @@ func TestAddresses(t *testing.T) {
 		}
 	}
 }
+
+// A Gateway that is not accepted, or not any more, keeps what it has; nothing is made or read for it.
+func TestAGatewayOnHoldKeepsWhatItHas(t *testing.T) {
+	c := New(Settings{}) // without a client: whoever asked the API server would fail
+	c.seen = newStores()
+	d := gatewayapi.Deployment{Gateway: model.Key{Kind: model.KindK8sGateway, Namespace: "ns", Name: "g"}, Namespace: "ns", Name: "g-weft", Hold: true}
+	_, keys, err := c.deploy(t.Context(), d)
+	if err != nil || len(keys) != len(owned) {
+		t.Errorf("%d of %d kinds of object are kept, %v", len(keys), len(owned), err)
+	}
+}
