@@ -235,6 +235,10 @@ func sameAs(c *testCase, a, b string) bool {
 	if slices.Contains(c.upstream, "incomplete") {
 		return strings.Contains(a, `"`) == strings.Contains(b, `"`)
 	}
+	if a != b && (c.http2() || c.answer != nil) {
+		// In which order a peer's two connections are seen is a race; what counts is whether it is stricter than we know.
+		return b != "" && passes(c, a) >= min(passes(c, b), ours(c))
+	}
 	return a == b
 }
 
