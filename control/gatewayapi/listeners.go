@@ -173,8 +173,8 @@ func (s *state) judge(g *gateway) {
 			}
 		case g.problem.bad && g.problem.reason != string(gw.GatewayReasonListenersNotValid):
 			x.problem = no(gw.ListenerSetReasonParentNotAccepted, "Gateway "+nameOf(g).String()+" is not accepted: "+g.problem.message)
-		case !slices.ContainsFunc(x.listeners, func(l *listener) bool { return !l.accepted.bad }):
-			x.problem = no(gw.ListenerSetReasonListenersNotValid, "none of its listeners is accepted")
+		case !slices.ContainsFunc(x.listeners, func(l *listener) bool { return l.serves && !l.accepted.bad }):
+			x.problem = no(gw.ListenerSetReasonListenersNotValid, "none of its listeners can serve, see their conditions")
 		}
 	}
 	if !g.problem.bad && !slices.ContainsFunc(g.listeners, func(l *listener) bool { return !l.accepted.bad }) {
