@@ -87,12 +87,13 @@ func (c *connection) speaksHTTP2(nc *netio.Conn, drain <-chan struct{}) (bool, e
 // No HTTP/1 request is shorter than the beginning of the preface, and none begins so.
 func (c *connection) peek(nc *netio.Conn, drain <-chan struct{}) ([]byte, error) {
 	w := &waiting{nc: nc}
+	begin := time.Now()
 	if idle := c.m.cfg.IdleTimeout; idle > 0 {
 		w.until(time.Now().Add(idle))
 	}
 	defer stream.AfterFunc(c.ctx, func() { w.until(past) })()
 	if drain != nil {
-		defer netio.OnClose(drain, func() { w.until(time.Now().Add(c.m.drainIdle())) })()
+		defer netio.OnClose(drain, func() { w.until(time.Now().Add(max(c.m.drainIdle(), http1.FirstRequestGrace-time.Since(begin)))) })()
 	}
 	p, err := nc.Peek(len(prefaceStart))
 	if err == nil {

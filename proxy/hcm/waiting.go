@@ -32,7 +32,7 @@ func (w *waiting) over() error {
 	return w.nc.SetReadDeadline(time.Time{})
 }
 
-// drainIdle is how long a draining connection may wait for a request.
+// drainIdle is how long a draining connection may wait for a request, but see [http1.FirstRequestGrace].
 func (m *Manager) drainIdle() time.Duration {
 	idle := http1.DefaultDrainIdle
 	if m.deps.DrainIdle != nil {

@@ -16,6 +16,9 @@ const (
 	// DefaultParkAfter: parking and coming back costs a few microseconds, and a stack that has to grow again.
 	DefaultParkAfter = 3 * time.Second
 	DefaultDrainIdle = 2 * time.Second
+	// FirstRequestGrace is how old a draining connection may get that has asked nothing yet: its first request is on
+	// its way, and a client that has just connected does not expect to be turned away.
+	FirstRequestGrace = time.Second
 )
 
 // ServerOptions bound what a client may do. The zero value has the defaults and no timeouts.
@@ -43,7 +46,8 @@ type ServerOptions struct {
 	Drain <-chan struct{}
 	// DrainIdle is how long a draining connection waits for a request that may be on its way: closing
 	// at once would lose it, and only a client knows whether it may be sent again. It is asked when Drain is
-	// closed; nil: DefaultDrainIdle. 0 ends the connection at once: what it belongs to must serve nothing more.
+	// closed; nil: DefaultDrainIdle. 0 ends the connection at once, because what it belongs to should serve nothing
+	// more, unless it has asked nothing yet and is younger than FirstRequestGrace.
 	DrainIdle func() time.Duration
 	// H2C, if set, is asked about a request that may become the first of an HTTP/2 connection ("Upgrade: h2c", RFC
 	// 7540 section 3.2): on plain TCP, over HTTP/1.1, without a body, with one HTTP2-Settings, and Connection names

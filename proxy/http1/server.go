@@ -254,6 +254,9 @@ func (sc *serverConn) park() bool {
 // that came at the last moment is still served.
 func (sc *serverConn) drained(by int64) bool {
 	now, end := time.Now(), time.Unix(0, by)
+	if first := sc.born.Add(FirstRequestGrace); sc.served == 0 && end.Before(first) {
+		end = first
+	}
 	if !now.Before(end) {
 		if sc.c.Quiet() {
 			return true

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	nethttp "net/http"
 	"strings"
 	"sync"
@@ -312,19 +313,61 @@ func TestDrain(t *testing.T) {
 			_ = a.Close()
 		})
 	})
-	t.Run("an idle connection whose configuration was replaced ends at once", func(t *testing.T) {
+	replaced := func(t *testing.T, age time.Duration) (drain chan struct{}, a net.Conn, done chan error) {
+		drain, done = make(chan struct{}), make(chan error, 1)
+		a, b := memnet.Pipe(memnet.Link{})
+		go func() {
+			o := ServerOptions{Drain: drain, DrainIdle: func() time.Duration { return 0 }, IdleTimeout: time.Hour}
+			done <- ServeConn(t.Context(), netio.New(b), o, echo)
+		}()
+		time.Sleep(age)
+		synctest.Wait()
+		return drain, a, done
+	}
+	for name, asked := range map[string]string{
+		"an idle connection whose configuration was replaced ends at once": "",
+		"and so does one that was used a moment ago":                       "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				age := FirstRequestGrace + time.Millisecond
+				if asked != "" {
+					age = 0
+				}
+				drain, a, done := replaced(t, age)
+				if asked != "" {
+					_, _ = a.Write([]byte(asked))
+					if _, err := io.ReadAtLeast(a, make([]byte, 1000), 10); err != nil {
+						t.Fatal(err)
+					}
+				}
+				start := time.Now()
+				close(drain)
+				if err := <-done; err != nil || time.Since(start) > 10*time.Millisecond {
+					t.Errorf("%v after %v", err, time.Since(start))
+				}
+				_ = a.Close()
+			})
+		})
+	}
+	t.Run("a new connection whose configuration was replaced has a second for its first request", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			drain := make(chan struct{})
-			a, b := memnet.Pipe(memnet.Link{})
-			done := make(chan error, 1)
-			go func() {
-				o := ServerOptions{Drain: drain, DrainIdle: func() time.Duration { return 0 }, IdleTimeout: time.Hour}
-				done <- ServeConn(t.Context(), netio.New(b), o, echo)
-			}()
-			synctest.Wait()
+			drain, a, done := replaced(t, 0)
+			close(drain)
+			time.Sleep(FirstRequestGrace - time.Millisecond)
+			_, _ = a.Write([]byte("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"))
+			out, _ := io.ReadAll(a)
+			if err := <-done; err != nil || !strings.HasSuffix(string(out), "connection: close\r\n\r\nabc") {
+				t.Errorf("%v, %q", err, out)
+			}
+		})
+	})
+	t.Run("and no more than that", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			drain, a, done := replaced(t, 10*time.Millisecond)
 			start := time.Now()
 			close(drain)
-			if err := <-done; err != nil || time.Since(start) > 10*time.Millisecond {
+			if err := <-done; err != nil || time.Since(start) < FirstRequestGrace-10*time.Millisecond || time.Since(start) > FirstRequestGrace {
 				t.Errorf("%v after %v", err, time.Since(start))
 			}
 			_ = a.Close()
