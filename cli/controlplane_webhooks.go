@@ -43,7 +43,6 @@ func (r *replica) makeWebhooks(ctx context.Context) error {
 		Check: func(ctx context.Context, changed []convert.Object) ([]admin.Diagnostic, error) {
 			return r.server.Validate(ctx, changed)
 		},
-		Changed: func() <-chan struct{} { return r.server.Changed() },
 	})
 	r.webhooks, r.set.Webhooks = w, w.handler
 	return nil

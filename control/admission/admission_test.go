@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -221,7 +220,6 @@ func validator(t *testing.T) *Handler {
 	t.Helper()
 	there := objects(t, samples+"platform/bookinfo.yaml", samples+"platform/ingress.yaml", samples+"platform/sleep.yaml", samples+"networking/bookinfo-gateway.yaml", samples+"networking/destination-rule-all.yaml")
 	return New(Settings{
-		Changed: func() <-chan struct{} { return nil },
 		Check: func(_ context.Context, changed []convert.Object) ([]admin.Diagnostic, error) {
 			return analyze.Check(there, changed, nil, analyze.Options{}), nil
 		},
@@ -248,16 +246,17 @@ func TestObjectsAreValidated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := validator(t)
 		good, bad := fmt.Sprintf(route, "", "v1"), fmt.Sprintf(route, "", "v9")
+		worse := strings.Replace(good, "subset", "subsett", 1)
 		for _, tt := range []struct {
 			name string
 			req  *admissionv1.AdmissionRequest
 			want string
 		}{
 			{"a good one", write(t, admissionv1.Create, "", good), ""},
-			{"a subset that is not there", write(t, admissionv1.Create, "", bad), "v9"},
+			{"a subset that is not there, which may come later", write(t, admissionv1.Create, "", bad), ""},
 			{"a field that is not there", write(t, admissionv1.Create, "", strings.Replace(good, "subset", "subsett", 1)), "subsett"},
-			{"a change to the worse", write(t, admissionv1.Update, good, bad), "unknown-subset"},
-			{"a change of labels of one that was bad before", write(t, admissionv1.Update, bad, fmt.Sprintf(route, ", labels: {a: b}", "v9")), ""},
+			{"a change to the worse", write(t, admissionv1.Update, good, strings.Replace(good, "subset", "subsett", 1)), "unknown-field"},
+			{"a change of labels of one that was bad before", write(t, admissionv1.Update, worse, strings.Replace(worse, "name: reviews", "name: reviews, labels: {a: b}", 1)), ""},
 			{"one that is about to go", write(t, admissionv1.Update, good, fmt.Sprintf(route, `, deletionTimestamp: "2026-01-01T00:00:00Z"`, "v9")), ""},
 			{"a deletion", write(t, admissionv1.Delete, bad, ""), ""},
 		} {
@@ -266,38 +265,25 @@ func TestObjectsAreValidated(t *testing.T) {
 				t.Errorf("%s: %+v %+v", tt.name, r, r.Result)
 			}
 		}
+		if r := ask(t, h, "/validate", write(t, admissionv1.Create, "", bad)); len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "v9") || !strings.Contains(r.Warnings[0], "unknown-subset") {
+			t.Errorf("warnings %q", r.Warnings)
+		}
 	})
 }
 
-// An object that refers to one that was written a moment ago is not refused because we are late.
-func TestValidationWaitsForWhatIsOnItsWay(t *testing.T) {
+// Who knows nothing yet lets nothing pass.
+func TestValidationNeedsTheConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		changed := make(chan struct{})
-		var asked atomic.Int32
-		h := New(Settings{
-			Changed: func() <-chan struct{} { return changed },
-			Check: func(context.Context, []convert.Object) ([]admin.Diagnostic, error) {
-				if asked.Add(1) == 1 {
-					close(changed)
-					return []admin.Diagnostic{{Severity: admin.SeverityError, Code: analyze.CodeUnknownSubset, Message: "not yet"}}, nil
-				}
-				return nil, nil
-			},
-		})
-		if r := ask(t, h, "/validate", write(t, admissionv1.Create, "", fmt.Sprintf(route, "", "v1"))); !r.Allowed || asked.Load() != 2 {
-			t.Errorf("after %d questions: %+v", asked.Load(), r)
-		}
-		h = New(Settings{Changed: func() <-chan struct{} { return nil },
-			Check: func(context.Context, []convert.Object) ([]admin.Diagnostic, error) {
-				return nil, errors.New("not known yet")
-			}})
+		h := New(Settings{Check: func(context.Context, []convert.Object) ([]admin.Diagnostic, error) {
+			return nil, errors.New("not known yet")
+		}})
 		if r := ask(t, h, "/validate", write(t, admissionv1.Create, "", fmt.Sprintf(route, "", "v1"))); r.Allowed || r.Result.Code != http.StatusServiceUnavailable {
 			t.Errorf("without configuration: %+v", r)
 		}
 	})
 }
 
-// What weft apply refuses in a single object, the webhook refuses with the same text.
+// What weft apply refuses in a single object, the webhook refuses with the same text, but for references.
 func TestBadInputsAreRefusedAsByApply(t *testing.T) {
 	files, err := filepath.Glob("../analyze/testdata/bad/*.yaml")
 	check(t, err)
@@ -333,6 +319,9 @@ func TestBadInputsAreRefusedAsByApply(t *testing.T) {
 			}
 			for i := range ds {
 				ds[i].File, ds[i].Line, ds[i].Column = "", 0, 0
+				if references[ds[i].Code] { // a warning in a cluster
+					ds[i].Severity = admin.SeverityWarning
+				}
 			}
 			r := ask(t, h, "/validate", &admissionv1.AdmissionRequest{Operation: admissionv1.Create, Namespace: ns, Object: runtime.RawExtension{Raw: js}})
 			if convert.HasErrors(ds) == r.Allowed {

@@ -10,7 +10,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -23,9 +22,6 @@ import (
 const (
 	maxBody   = 8 << 20 // bytes of a review: an object and the one before, 3 MB each at most in Kubernetes
 	maxAtOnce = 64      // reviews that are worked on; more wait
-	// settleTime is how long a reference that leads nowhere may take to lead somewhere: an object that was
-	// written a moment ago reaches us a moment later.
-	settleTime = 2 * time.Second
 )
 
 // Settings of a [Handler]. Functions are called on request goroutines.
@@ -39,9 +35,7 @@ type Settings struct {
 	Revision inject.Revision
 	// Check is the check of weft apply over everything that is there and these objects.
 	Check func(ctx context.Context, changed []convert.Object) ([]admin.Diagnostic, error)
-	// Changed is closed at the next change of what Check knows.
-	Changed func() <-chan struct{}
-	Log     *slog.Logger
+	Log   *slog.Logger
 }
 
 // Handler serves the webhooks. Make it with [New].

@@ -16,7 +16,8 @@ import (
 	"weft.mesh/weft/control/convert"
 )
 
-// references are errors about something that may just not have reached us yet.
+// references are errors about something else that is not there. In a cluster objects come one by one and in any
+// order, so they are warnings here; weft apply, which sees all of them together, refuses.
 var references = map[string]bool{
 	analyze.CodeUnknownHost: true, analyze.CodeUnknownSubset: true, analyze.CodeUnknownPort: true, analyze.CodeAmbiguousPort: true,
 	analyze.CodeUnknownGateway: true, analyze.CodeGatewayHost: true, analyze.CodeHostNoService: true, analyze.CodeUnknownPrincipal: true,
@@ -30,15 +31,19 @@ func (h *Handler) validate(ctx context.Context, req *admissionv1.AdmissionReques
 	}
 	obj, ds := convert.DecodeStored(req.Object.Raw, "", convert.Options{Namespace: req.Namespace})
 	if !convert.HasErrors(ds) {
-		found, err := h.check(ctx, obj)
+		found, err := h.set.Check(ctx, []convert.Object{obj})
 		if err != nil {
 			return denied(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "validation: "+err.Error())
 		}
 		ds = append(ds, found...)
 	}
 	var warnings []string
-	for _, d := range ds {
-		if d.Severity != admin.SeverityError {
+	for i := range ds {
+		d := &ds[i]
+		if references[d.Code] {
+			d.Severity = admin.SeverityWarning
+		}
+		if d.Severity != admin.SeverityError && d.Code != convert.CodeServerField { // which the API server writes
 			warnings = append(warnings, strings.TrimSpace(d.Field+": "+d.Message+" ["+d.Code+"]"))
 		}
 	}
@@ -65,38 +70,6 @@ func unchanged(req *admissionv1.AdmissionRequest) bool {
 		return false
 	}
 	return now.Metadata.DeletionTimestamp != nil || old.APIVersion == now.APIVersion && bytes.Equal(old.Spec, now.Spec)
-}
-
-// check waits a moment for what the object refers to, see [settleTime].
-func (h *Handler) check(ctx context.Context, obj convert.Object) ([]admin.Diagnostic, error) {
-	wait, cancel := context.WithTimeout(ctx, settleTime)
-	defer cancel()
-	for {
-		changed := h.set.Changed()
-		ds, err := h.set.Check(ctx, []convert.Object{obj})
-		if err != nil || !onlyReferences(ds) {
-			return ds, err
-		}
-		select {
-		case <-changed:
-		case <-wait.Done():
-			return ds, nil
-		}
-	}
-}
-
-// onlyReferences tells whether there are errors, and all may go by themselves.
-func onlyReferences(ds []admin.Diagnostic) bool {
-	found := false
-	for _, d := range ds {
-		if d.Severity == admin.SeverityError {
-			if !references[d.Code] {
-				return false
-			}
-			found = true
-		}
-	}
-	return found
 }
 
 // Text is what is said about errors, in the words and the form of weft apply.
