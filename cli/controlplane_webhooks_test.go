@@ -37,6 +37,8 @@ func TestReplicaAnswersWebhooks(t *testing.T) {
 		Allowed bool
 		Patch   []byte
 		Status  struct{ Message string }
+
+		Warnings []string
 	}
 	ask := func(path string, request obj) answer {
 		t.Helper()
@@ -75,15 +77,18 @@ func TestReplicaAnswersWebhooks(t *testing.T) {
 	if a := pod(); !a.Allowed || !strings.Contains(string(a.Patch), "istio-init") {
 		t.Errorf("after a bad change: %+v", a)
 	}
-	vs := func(subset string) answer {
+	vs := func(subset, timeout string) answer {
 		return ask("/validate", obj{"uid": "2", "operation": "CREATE", "namespace": "shop", "kind": obj{"group": "networking.istio.io", "version": "v1", "kind": "VirtualService"},
 			"object": obj{"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": obj{"name": "web", "namespace": "shop"},
-				"spec": obj{"hosts": []any{"web"}, "http": []any{obj{"route": []any{obj{"destination": obj{"host": "web", "subset": subset}}}}}}}})
+				"spec": obj{"hosts": []any{"web"}, "http": []any{obj{"timeout": timeout, "route": []any{obj{"destination": obj{"host": "web", "subset": subset}}}}}}}})
 	}
-	if a := vs("v1"); a.Allowed || !strings.Contains(a.Status.Message, "[unknown-subset]") {
+	if a := vs("", "soon"); a.Allowed || !strings.Contains(a.Status.Message, "soon") {
+		t.Errorf("a timeout that is none: %+v", a)
+	}
+	if a := vs("v1", "1s"); !a.Allowed || !strings.Contains(strings.Join(a.Warnings, " "), "[unknown-subset]") {
 		t.Errorf("a subset that is not there: %+v", a)
 	}
-	if a := vs(""); !a.Allowed {
+	if a := vs("", "1s"); !a.Allowed || len(a.Warnings) > 0 {
 		t.Errorf("a good one: %+v", a)
 	}
 }
