@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft.mesh/weft/cli/install"
+	"weft.mesh/weft/internal/version"
+)
+
+func (a *app) verifyCommand() *cobra.Command {
+	var o installOptions
+	cmd := &cobra.Command{
+		Use:     "verify",
+		Short:   "Check that everything of an install is there, served and ready; exit code 1 if not",
+		Example: "  weft verify\n  weft verify --revision canary -o json",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			in, err := a.installer(time.Minute)
+			if err != nil {
+				return err
+			}
+			was, err := in.Recorded(cmd.Context(), o.namespace, o.revision)
+			if err != nil {
+				return kubeError(err)
+			}
+			if was == nil {
+				return withHint(fmt.Errorf("no revision %s was installed in %s by weft install", orDefault(o.revision), o.namespace), "weft install")
+			}
+			p, err := o.plan("", was)
+			if err != nil {
+				return err
+			}
+			checks, err := in.Verify(cmd.Context(), p)
+			if err != nil {
+				return kubeError(err)
+			}
+			return a.showChecks(checks, was.Version)
+		},
+	}
+	o.flags(cmd)
+	a.clusterFlags(cmd)
+	a.outputFlag(cmd)
+	return cmd
+}
+
+func (a *app) showChecks(checks []install.Check, installed string) error {
+	bad := 0
+	for _, c := range checks {
+		if !c.OK {
+			bad++
+		}
+	}
+	err := a.data(checks, func() error {
+		c := a.colors(a.env.Stdout)
+		for _, x := range checks {
+			if x.OK {
+				a.printf("%s %s\n", c.green("ok  "), x.What)
+			} else {
+				a.printf("%s %s: %s\n", c.red("FAIL"), x.What, x.Note)
+			}
+		}
+		if installed != version.Version {
+			a.printf("%s installed is weft %s, this is %s: weft upgrade\n", c.yellow("note"), installed, version.Version)
+		}
+		return nil
+	})
+	if err == nil && bad > 0 {
+		return &exitError{exitFailed, fmt.Errorf("%s of %d failed", plural(bad, "check"), len(checks))}
+	}
+	return err
+}
