@@ -36,6 +36,7 @@ type target struct {
 	// certificate to present and the roots; "" where there is none that can be used.
 	backend           *model.ClientTLS
 	credential, roots string
+	gateway           bool
 }
 
 func newTarget(s *snapshot.Service, p model.Port, subset string, r *snapshot.Rule) *target {
@@ -44,8 +45,10 @@ func newTarget(s *snapshot.Service, p model.Port, subset string, r *snapshot.Rul
 	return t
 }
 
-// atGateway balances over the endpoints of what a sidecar forwards to where its client was going: a gateway's client was going to the gateway.
+// atGateway balances over the endpoints of what a sidecar forwards to where its client was going: a gateway's client was going to the gateway. Nor
+// does what such a client speaks tell what the application understands.
 func (t *target) atGateway() {
+	t.gateway = true
 	s := t.service
 	if t.kind == clusterv3.Cluster_ORIGINAL_DST && s.Resolution != model.ResolveNone && !s.Wildcard() {
 		t.kind = clusterv3.Cluster_EDS
@@ -66,12 +69,13 @@ type outboundKey struct {
 	credential string
 	roots      string
 	kind       clusterv3.Cluster_DiscoveryType
+	gateway    bool
 }
 
 // outboundCluster makes (or finds) the cluster of a target.
 func (s *Snapshot) outboundCluster(t *target, weft bool) *xds.Resource {
 	k := outboundKey{service: t.service, port: t.port.Number, subset: t.subset, rule: t.rule, ids: s.world.Identities(t.service.Key), weft: weft,
-		backend: t.backend, credential: t.credential, roots: t.roots, kind: t.kind}
+		backend: t.backend, credential: t.credential, roots: t.roots, kind: t.kind, gateway: t.gateway}
 	switch t.discovery() {
 	case clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
 		k.eps = s.world.Endpoints(t.service.Key)
@@ -126,7 +130,11 @@ func (s *Snapshot) buildOutbound(t *target, k outboundKey) *clusterv3.Cluster {
 	} else {
 		applyLB(c, p.LB)
 	}
-	applyPool(c, p, portProtocol(t.port))
+	proto := portProtocol(t.port)
+	if t.gateway && proto == model.ProtocolAuto {
+		proto = model.ProtocolHTTP // browsers speak HTTP/2 to gateways; an application that is not known to, does not (as Istio's gateways)
+	}
+	applyPool(c, p, proto)
 	applyOutlier(c, p.Outlier)
 	if set := s.localitySetting(t); set != nil && len(set.Distribute) > 0 && t.isEDS() {
 		c.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
