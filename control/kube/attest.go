@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -11,8 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/client-go/util/flowcontrol"
 
 	"weft.mesh/weft/control/kube/kubeclient"
 	"weft.mesh/weft/spiffe"
@@ -115,37 +116,36 @@ func (a *Attestor) review(ctx context.Context, token string) (id spiffe.ID, answ
 	if err := a.limit.Wait(ctx); err != nil {
 		return id, false, errors.New("token: too many to review; try again")
 	}
-	out, err := a.client.Dynamic.Resource(reviews).Create(ctx, &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
-		"spec": map[string]any{"token": token, "audiences": toAny(a.audiences)},
-	}}, metav1.CreateOptions{})
+	// Its own limit alone: a herd of proxies in the line that all requests of a client share would
+	// keep the lease from being renewed.
+	api, err := a.client.Typed(authenticationv1.SchemeGroupVersion)
+	if err != nil {
+		return id, false, err
+	}
+	out := &authenticationv1.TokenReview{}
+	err = api.Post().Resource("tokenreviews").Throttle(flowcontrol.NewFakeAlwaysRateLimiter()).
+		Body(&authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: a.audiences}}).Do(ctx).Into(out)
 	if err != nil {
 		return id, false, fmt.Errorf("token: the API server cannot review it: %w", err)
 	}
-	id, err = a.identity(out.Object)
+	id, err = a.identity(&out.Status)
 	return id, true, err
 }
 
 // identity reads a TokenReview's status.
-func (a *Attestor) identity(review map[string]any) (spiffe.ID, error) {
-	if ok, _, _ := unstructured.NestedBool(review, "status", "authenticated"); !ok {
-		why, _, _ := unstructured.NestedString(review, "status", "error")
-		if why == "" {
-			why = "it is none of this cluster's"
-		}
-		return spiffe.ID{}, fmt.Errorf("token: not authenticated: %s", why)
+func (a *Attestor) identity(st *authenticationv1.TokenReviewStatus) (spiffe.ID, error) {
+	if !st.Authenticated {
+		return spiffe.ID{}, fmt.Errorf("token: not authenticated: %s", cmp.Or(st.Error, "it is none of this cluster's"))
 	}
-	got, _, _ := unstructured.NestedStringSlice(review, "status", "audiences")
-	if !slices.ContainsFunc(got, func(s string) bool { return slices.Contains(a.audiences, s) }) {
-		return spiffe.ID{}, fmt.Errorf("token: it is for %s, want the audience %s", strings.Join(got, ", "), strings.Join(a.audiences, " or "))
+	if !slices.ContainsFunc(st.Audiences, func(s string) bool { return slices.Contains(a.audiences, s) }) {
+		return spiffe.ID{}, fmt.Errorf("token: it is for %s, want the audience %s", strings.Join(st.Audiences, ", "), strings.Join(a.audiences, " or "))
 	}
-	user, _, _ := unstructured.NestedString(review, "status", "user", "username")
-	account, ok := strings.CutPrefix(user, "system:serviceaccount:")
+	account, ok := strings.CutPrefix(st.User.Username, "system:serviceaccount:")
 	ns, sa, two := strings.Cut(account, ":")
 	if !ok || !two {
-		return spiffe.ID{}, fmt.Errorf("token: it is of %q, want a service account", user)
+		return spiffe.ID{}, fmt.Errorf("token: it is of %q, want a service account", st.User.Username)
 	}
-	if pod, _, _ := unstructured.NestedStringSlice(review, "status", "user", "extra", "authentication.kubernetes.io/pod-name"); len(pod) != 1 || pod[0] == "" {
+	if pod := st.User.Extra["authentication.kubernetes.io/pod-name"]; len(pod) != 1 || pod[0] == "" {
 		return spiffe.ID{}, fmt.Errorf("token: %s/%s: it is bound to no pod; mount a projected token", ns, sa)
 	}
 	id, err := spiffe.New(a.trustDomain, ns, sa)
@@ -153,12 +153,4 @@ func (a *Attestor) identity(review map[string]any) (spiffe.ID, error) {
 		return spiffe.ID{}, fmt.Errorf("token: %w", err)
 	}
 	return id, nil
-}
-
-func toAny(list []string) []any {
-	out := make([]any, len(list))
-	for i, s := range list {
-		out[i] = s
-	}
-	return out
 }

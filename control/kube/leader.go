@@ -62,12 +62,18 @@ func (e *Elector) lead(ctx context.Context, s *leaseState, lead func(context.Con
 	part, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { lead(part) })
-	last := time.Now()
-	for ctx.Err() == nil && time.Since(last) < e.renew {
-		sleep(ctx, e.every)
-		if ctx.Err() == nil && s.try(ctx) {
-			last = time.Now()
-		} else if s.lost {
+	// The end counts from before a request, and a request does not last beyond it: others wait for
+	// the lease's duration from when it was written, and must not find this replica still writing.
+	for end := time.Now().Add(e.renew); ctx.Err() == nil && time.Now().Before(end); {
+		sleep(ctx, min(e.every, time.Until(end)))
+		asked := time.Now()
+		if ctx.Err() != nil || !asked.Before(end) {
+			break
+		}
+		if renewal, stop := context.WithDeadline(ctx, end); s.try(renewal) {
+			stop()
+			end = asked.Add(e.renew)
+		} else if stop(); s.lost {
 			break
 		}
 	}
