@@ -517,6 +517,8 @@ type Gateway struct {
 	Servers  []Server
 	// OwnNamespace limits Selector to workloads of the gateway's namespace (Gateway API).
 	OwnNamespace bool
+	// WorkloadNamespace limits Selector to workloads of another namespace, that of the Service which was deployed by hand (Gateway API); "" does not.
+	WorkloadNamespace string
 	// BackendCredential is the Secret ([Credential]) whose certificate its workloads present to Services with a Backend rule; "" none.
 	BackendCredential string
 	// Origin is the object of the Gateway API that the gateway is made from; nil for Istio's.

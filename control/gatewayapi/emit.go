@@ -67,14 +67,17 @@ func (e entry) model(port uint16, scheme string) model.Route {
 	return out
 }
 
-func (g *gateway) selector(s *state) (selector map[string]string, ownNamespace bool) {
+// choose says which workloads serve the gateway. Those of a Service are in its namespace: the same labels elsewhere
+// must not bring keys.
+func (g *gateway) choose(s *state, out *model.Gateway) {
 	switch {
 	case len(s.in.Settings.Selector) > 0:
-		return s.in.Settings.Selector, false
+		out.Selector = s.in.Settings.Selector
 	case g.service != nil:
-		return g.service.Selector, false
+		out.Selector, out.WorkloadNamespace = g.service.Selector, g.service.Namespace
+	default:
+		out.Selector, out.OwnNamespace = map[string]string{model.GatewayNameLabel: g.Name}, true
 	}
-	return map[string]string{model.GatewayNameLabel: g.Name}, true
 }
 
 // emit makes the values of a Gateway's listeners and asks for its deployment. A Gateway that is not accepted (any more) goes on with the listeners
@@ -134,7 +137,7 @@ func (s *state) putGateway(l *listener, id string, server model.Server) {
 	server.Name, server.PortName, server.Port = l.name, l.name, l.port
 	out := &model.Gateway{Meta: model.Meta{Key: model.Key{Kind: model.KindGateway, Namespace: g.Namespace, Name: id}, Created: created, Source: origin.String()},
 		Servers: []model.Server{server}, BackendCredential: g.credential, Origin: &origin}
-	out.Selector, out.OwnNamespace = g.selector(s)
+	g.choose(s, out)
 	s.put(model.KindGateway, g.Namespace, id, out)
 }
 

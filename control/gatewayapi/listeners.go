@@ -187,7 +187,7 @@ func (s *state) judgeGateway(g *gateway) {
 	for _, a := range g.Spec.Addresses {
 		if t := or(a.Type, gw.IPAddressType); t != gw.IPAddressType && t != gw.HostnameAddressType {
 			g.problem = no(gw.GatewayReasonUnsupportedAddress, fmt.Sprintf("an address of type %s is not supported: use IPAddress or Hostname", t))
-		} else if svc := s.hosts[a.Value]; t == gw.HostnameAddressType && svc != nil && len(svc.Selector) > 0 {
+		} else if svc := s.hosts[a.Value]; t == gw.HostnameAddressType && svc != nil && svc.Kind == model.KindService && len(svc.Selector) > 0 {
 			g.service = svc
 		}
 	}

@@ -18,7 +18,7 @@ type state struct {
 	controllers []string                        // ours
 	classes     map[string]string               // controller of each class that is served
 	services    map[nn]*model.Service           // Kubernetes Services
-	hosts       map[string]*model.Service       // every host
+	hosts       map[string]*model.Service       // every host; a Service's is never a ServiceEntry's
 	grants      map[string][]*gw.ReferenceGrant // by namespace
 	secrets     map[nn]*model.Secret
 	configMaps  map[nn]*model.ConfigMap
@@ -72,7 +72,7 @@ func (s *state) index() {
 		if svc.Kind == model.KindService {
 			s.services[nn{svc.Namespace, svc.Name}] = svc
 		}
-		if s.hosts[svc.Host] == nil {
+		if first := s.hosts[svc.Host]; first == nil || first.Kind != model.KindService && svc.Kind == model.KindService {
 			s.hosts[svc.Host] = svc
 		}
 	}

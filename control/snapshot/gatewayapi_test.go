@@ -21,6 +21,7 @@ func TestGatewayAPIValues(t *testing.T) {
 		&model.RouteSet{Meta: aged(model.KindVirtualService, "shop", "producer", 9), Hosts: []string{host}, Gateways: []string{GatewayMesh}},
 		&model.RouteSet{Meta: aged(model.KindVirtualService, "web", "consumer", 1), Hosts: []string{host}, Gateways: []string{GatewayMesh}, ExportTo: []string{"."}, Consumer: true},
 		&model.Gateway{Meta: aged(model.KindGateway, "edge", "gw~http", 0), Selector: map[string]string{"a": "b"}, OwnNamespace: true},
+		&model.Gateway{Meta: aged(model.KindGateway, "edge", "hand~http", 0), Selector: map[string]string{"c": "d"}, WorkloadNamespace: "hand"},
 		&model.DestinationRule{Meta: aged(model.KindDestinationRule, "shop", "echo~tls", 0), Host: host, Backend: true,
 			Policy: model.TrafficPolicy{TLS: tls, Ports: map[uint16]model.TrafficPolicy{443: {TLS: byPort}}}},
 	)
@@ -34,6 +35,12 @@ func TestGatewayAPIValues(t *testing.T) {
 	}
 	if got := w.Gateways("other", map[string]string{"a": "b"}); len(got) != 0 {
 		t.Errorf("pods of another namespace have %d gateways, want none", len(got))
+	}
+	if got := w.Gateways("hand", map[string]string{"c": "d"}); len(got) != 1 {
+		t.Errorf("pods of the namespace of a Service deployed by hand have %d gateways, want 1", len(got))
+	}
+	if got := w.Gateways("other", map[string]string{"c": "d"}); len(got) != 0 {
+		t.Errorf("pods elsewhere with the labels of a gateway deployed by hand have %d gateways, want none", len(got))
 	}
 	k := ServiceKey{host, "shop"}
 	if got := w.BackendTLS(k, 80); got != tls {

@@ -109,11 +109,22 @@ func (w *World) AllRoutes() []*model.RouteSet { return w.routes.all }
 // HostCovers tells whether a host or wildcard ("*", "*.suffix") covers a host, which may be a wildcard itself.
 func HostCovers(pattern, host string) bool { return hostCovers(pattern, host) }
 
+// servedIn tells whether workloads of a namespace may serve a gateway, and so have its keys.
+func servedIn(g *model.Gateway, namespace string) bool {
+	switch {
+	case g.OwnNamespace:
+		return g.Namespace == namespace
+	case g.WorkloadNamespace != "":
+		return g.WorkloadNamespace == namespace
+	}
+	return true
+}
+
 // Gateways returns the gateways that select a gateway workload by its namespace and labels, oldest first.
 func (w *World) Gateways(namespace string, labels map[string]string) []*model.Gateway {
 	var out []*model.Gateway
 	for _, g := range w.gateways {
-		if (!g.OwnNamespace || g.Namespace == namespace) && Matches(g.Selector, labels) {
+		if servedIn(g, namespace) && Matches(g.Selector, labels) {
 			out = append(out, g)
 		}
 	}
