@@ -24,6 +24,9 @@ func (s *state) backend(from referrer, r *gw.BackendObjectReference) (model.Dest
 		if svc == nil {
 			return unresolved, no(gw.RouteReasonBackendNotFound, fmt.Sprintf("no service has the host %s", r.Name))
 		}
+		if svc.Kind == model.KindService && !s.granted(from, toService, svc.Namespace, svc.Name) { // however it is written
+			return unresolved, no(gw.RouteReasonRefNotPermitted, notGranted(toService, svc.Namespace, svc.Name, from))
+		}
 	case group == "" && kind == "Service":
 		if !s.granted(from, toService, ns, string(r.Name)) {
 			return unresolved, no(gw.RouteReasonRefNotPermitted, notGranted(toService, ns, string(r.Name), from))
