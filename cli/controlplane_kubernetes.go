@@ -264,9 +264,10 @@ func (r *replica) run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 	elector := &kube.Elector{Client: r.client, Namespace: r.o.namespace, Name: r.o.name("weft-leader"), Identity: r.id, Log: r.log}
+	values := r.webhooks.valuesText // as it was read: remesh does not run yet
 	wg.Go(func() { r.key.Follow(part, r.signs, r.rekey) })
 	wg.Go(func() { r.mesh.Follow(part, r.text, r.remesh) })
-	wg.Go(func() { r.webhooks.follow(part) })
+	wg.Go(func() { r.webhooks.follow(part, values) })
 	wg.Go(func() { elector.Run(part, r.lead) })
 	wg.Go(func() {
 		<-ctx.Done()

@@ -52,6 +52,11 @@ func (r *replica) makeWebhooks(ctx context.Context) error {
 func (w *webhooks) use(values, mesh string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.make(values, mesh)
+}
+
+// make is use for who holds mu.
+func (w *webhooks) make(values, mesh string) error {
 	c, _, err := inject.ParseConfig(values, mesh)
 	if err != nil {
 		return err
@@ -66,9 +71,13 @@ func (w *webhooks) use(values, mesh string) error {
 	return nil
 }
 
-// revalue takes other values, remesh another MeshConfig.
+// revalue takes other values, remesh another MeshConfig. Both come at once when an
+// upgrade changes both keys of the ConfigMap: neither may bring back the other's old text.
 func (w *webhooks) revalue(text string) error {
-	if err := w.use(text, w.mesh()); err != nil {
+	w.mu.Lock()
+	err := w.make(text, w.meshText)
+	w.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	w.r.log.Info("injection: values changed", "configmap", w.r.o.namespace+"/"+w.r.mesh.Name)
@@ -77,16 +86,9 @@ func (w *webhooks) revalue(text string) error {
 
 func (w *webhooks) remesh(text string) error {
 	w.mu.Lock()
-	values := w.valuesText
-	w.mu.Unlock()
-	return w.use(values, text)
-}
-
-func (w *webhooks) mesh() string {
-	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.meshText
+	return w.make(w.valuesText, text)
 }
 
-// follow takes changes of the values until ctx ends.
-func (w *webhooks) follow(ctx context.Context) { w.values.Follow(ctx, w.valuesText, w.revalue) }
+// follow takes changes of the values until ctx ends. first are those at the start.
+func (w *webhooks) follow(ctx context.Context, first string) { w.values.Follow(ctx, first, w.revalue) }

@@ -5,10 +5,14 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"weft.mesh/weft/model"
 )
 
 // The webhooks answer on 15017 with the mesh's own certificate, and follow the ConfigMap.
@@ -90,5 +94,27 @@ func TestReplicaAnswersWebhooks(t *testing.T) {
 	}
 	if a := vs("", "1s"); !a.Allowed || len(a.Warnings) > 0 {
 		t.Errorf("a good one: %+v", a)
+	}
+}
+
+// An upgrade changes both keys of the ConfigMap, and each is followed on its own.
+func TestValuesAndMeshThatChangeAtOnceBothCount(t *testing.T) {
+	for range 200 {
+		w := &webhooks{r: &replica{o: &kubernetesOptions{}, log: slog.New(slog.DiscardHandler), base: model.Mesh{Domain: "cluster.local"}}}
+		if err := w.use("", ""); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		take := func(use func(string) error, text string) {
+			if err := use(text); err != nil {
+				t.Error(err)
+			}
+		}
+		wg.Go(func() { take(w.revalue, "global: {tag: v9}\n") })
+		wg.Go(func() { take(w.remesh, "defaultConfig: {concurrency: 7}\n") })
+		wg.Wait()
+		if w.valuesText == "" || w.meshText == "" {
+			t.Fatalf("lost: values %q, mesh %q", w.valuesText, w.meshText)
+		}
 	}
 }
