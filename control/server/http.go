@@ -55,11 +55,13 @@ func isLoopback(addr string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
+// isLocalHost tells whether a Host header is localhost or a loopback address, and no name that only begins like one.
 func isLocalHost(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	return strings.EqualFold(host, "localhost") || host == "::1" || strings.HasPrefix(host, "127.")
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // serveHTTP serves until ctx ends and waits for handlers to return.

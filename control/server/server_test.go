@@ -405,8 +405,12 @@ func TestDebugPagesAreJSONAndForThisMachine(t *testing.T) {
 			t.Errorf("%s: %d %.200s", page, code, body)
 		}
 	}
-	if code, _ := get("evil.example.com", "/debug/configz"); code == 200 {
-		t.Error("a page that a name of elsewhere leads to is answered")
+	for _, host := range []string{"evil.example.com", "127.evil.example.com", "127.0.0.1.evil.example.com:15014"} {
+		for _, page := range []string{"/debug/configz", "/v1/status", "/v1/objects"} {
+			if code, _ := get(host, page); code == 200 {
+				t.Errorf("%s is answered to %s, a name of elsewhere", page, host)
+			}
+		}
 	}
 	if code, body := get("", "/metrics"); code != 200 || !strings.Contains(body, "pilot_") {
 		t.Errorf("metrics: %d %.200s", code, body)
