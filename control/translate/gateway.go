@@ -114,7 +114,7 @@ func (s *Snapshot) makeGateway(v *view) *gatewaySet {
 	b := &gatewayBuilder{
 		s: s, v: v, authz: s.authorization(s.world.AuthorizationPolicies(v.namespace, v.labels)),
 		targets: map[string]*target{}, routes: map[string]*xds.Resource{}, world: s.world,
-		secrets: &secrets{s: s, namespace: v.namespace, made: map[string]*xds.Resource{}},
+		secrets: &secrets{s: s, namespace: v.namespace, made: map[string]*xds.Resource{}, rooted: map[string]bool{}},
 	}
 	set := &gatewaySet{targets: b.targets}
 	for _, p := range b.ports() {

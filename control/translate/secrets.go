@@ -16,6 +16,7 @@ type secrets struct {
 	s         *Snapshot
 	namespace string // of the workload
 	made      map[string]*xds.Resource
+	rooted    map[string]bool // which of made are roots: a name in SDS is one or the other, and the first counts
 }
 
 // mayHaveKeys tells whether a node gets Secrets: it is a gateway that is known in the World, and its stream
@@ -40,7 +41,7 @@ func (x *secrets) certificates(names []string) []*tlsv3.SdsSecretConfig {
 // certificate makes a credential's certificate and key; false if there are none that fit each other.
 func (x *secrets) certificate(name string) bool {
 	if x.made[name] != nil {
-		return true
+		return !x.rooted[name]
 	}
 	ns, object, ok := model.ParseCredential(name, x.namespace)
 	if !ok {
@@ -65,8 +66,11 @@ func (x *secrets) roots(name string) string {
 		return ""
 	}
 	name += model.CredentialCASuffix
-	if x.made[name] != nil {
+	if x.rooted[name] {
 		return name
+	}
+	if x.made[name] != nil {
+		return ""
 	}
 	s := x.s.world.Secret(ns, object+model.CredentialCASuffix)
 	if s == nil {
@@ -78,6 +82,7 @@ func (x *secrets) roots(name string) string {
 	x.made[name] = x.s.resource(xds.SecretType, name, &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{
 		ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline(s.CA)},
 	}})
+	x.rooted[name] = true
 	return name
 }
 
