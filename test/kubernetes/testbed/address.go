@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 	"slices"
 )
@@ -18,6 +19,7 @@ const (
 	apiServiceIP = "10.96.0.1"
 	bridge       = "weftk0"
 	apiPort      = 6443
+	maxNodes     = 8
 )
 
 // Node is a node's number, from 1. Its name is nodeN, its zone zN.
@@ -33,8 +35,11 @@ func (n Node) Pods() string { return fmt.Sprintf("10.244.%d.0/24", int(n)) }
 
 func (n Node) veth() string { return fmt.Sprintf("weftk%d", int(n)) }
 
-// Cgroup is the name of the node's group in every hierarchy.
-func (n Node) cgroup() string { return "weft-" + n.String() }
+// cgroup is the name of a node's group in every hierarchy. It tells checkouts apart: the clusters of two of
+// them can run at once, each in a network namespace of its own.
+func (b *Bed) cgroup(n Node) string {
+	return fmt.Sprintf("weft-%s-%08x", n, crc32.ChecksumIEEE([]byte(b.Dir)))
+}
 
 // apiURL is where the API server is, from everywhere.
 func apiURL() string { return fmt.Sprintf("https://%s:%d", Node(1).IP(), apiPort) }

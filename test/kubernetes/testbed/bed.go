@@ -9,7 +9,8 @@
 // removed by [Bed.Down], also after a crash.
 //
 // It needs root, and refuses without. Addresses are fixed (see [Node]), so one
-// cluster runs at a time. It changes no setting of the machine itself
+// cluster runs at a time in a network namespace; a second checkout can have one beside it
+// (`unshare --net`, with lo up). It changes no setting of the machine itself
 // but a bridge, its routes and cgroups of its own, and opens no
 // connection to other machines but those of go build and apt-get.
 package testbed

@@ -31,9 +31,9 @@ func hierarchies() []string {
 // enterCgroups makes the node's groups and moves the calling process into
 // them, so that all it starts lies below. With version 2 a group with
 // children has no processes of its own: the node's are in "daemons".
-func enterCgroups(n Node) error {
+func (b *Bed) enterCgroups(n Node) error {
 	for _, h := range hierarchies() {
-		dir := filepath.Join(h, n.cgroup())
+		dir := filepath.Join(h, b.cgroup(n))
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -104,10 +104,10 @@ func copyValue(from, to string) error {
 }
 
 // removeCgroups removes the groups of all nodes, which must have no processes any more.
-func removeCgroups() error {
+func (b *Bed) removeCgroups() error {
 	var last error
 	for range 50 {
-		if last = tryRemoveCgroups(); last == nil {
+		if last = b.tryRemoveCgroups(); last == nil {
 			return nil
 		}
 		time.Sleep(100 * time.Millisecond) // the kernel lets go of the last process a moment after it ended
@@ -115,11 +115,15 @@ func removeCgroups() error {
 	return last
 }
 
-func tryRemoveCgroups() error {
+func (b *Bed) tryRemoveCgroups() error {
 	var errs []error
 	// Also where the node did not enter itself: runc makes groups in every tree that is mounted.
-	for _, pattern := range []string{"weft-node*", "*/weft-node*"} {
-		tops, _ := filepath.Glob(filepath.Join(cgroupRoot, pattern))
+	for _, tree := range []string{"", "*"} {
+		var tops []string
+		for n := Node(1); n <= maxNodes; n++ {
+			here, _ := filepath.Glob(filepath.Join(cgroupRoot, tree, b.cgroup(n)))
+			tops = append(tops, here...)
+		}
 		for _, top := range tops {
 			var dirs []string
 			filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {

@@ -42,7 +42,7 @@ func networkConfig(n Node) string {
 `, n.Pods())
 }
 
-func kubeletConfig(n Node, pki, dir string) string {
+func kubeletConfig(bed *Bed, n Node, pki, dir string) string {
 	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: %[1]s/ca.crt}}
@@ -70,7 +70,7 @@ serializeImagePulls: false
 registryPullQPS: 0
 kubeAPIQPS: 100
 kubeAPIBurst: 200
-`, pki, n, n.cgroup(), DNSServiceIP, containerdSocket, openFiles(), dir)
+`, pki, n, bed.cgroup(n), DNSServiceIP, containerdSocket, openFiles(), dir)
 }
 
 // openFiles is the hard limit of descriptors: the kubelet's default is above what an unprivileged root may set.

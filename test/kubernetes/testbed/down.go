@@ -30,7 +30,7 @@ func (b *Bed) Down() error {
 			return fmt.Errorf("node processes %v do not end", b.nodeProcesses())
 		}
 	}
-	err := errors.Join(removeLinks(), removeCgroups(), os.RemoveAll(b.Run()))
+	err := errors.Join(removeLinks(), b.removeCgroups(), os.RemoveAll(b.Run()))
 	os.Remove("/etc/cni") // made as a mount point; stays if it has something of others
 	return err
 }
@@ -68,7 +68,7 @@ func (b *Bed) NodeProcess(n Node) (int, error) {
 // Nodes are the running nodes.
 func (b *Bed) Nodes() []Node {
 	var all []Node
-	for n := Node(1); n <= 8; n++ {
+	for n := Node(1); n <= maxNodes; n++ {
 		if _, err := b.NodeProcess(n); err == nil {
 			all = append(all, n)
 		}

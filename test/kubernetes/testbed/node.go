@@ -34,7 +34,7 @@ func (b *Bed) RunNode(ctx context.Context, s NodeSettings) error {
 		name string
 		do   func(context.Context) error
 	}{
-		{"mounts", n.mounts}, {"network", n.network}, {"cgroups", func(context.Context) error { return enterCgroups(s.Node) }},
+		{"mounts", n.mounts}, {"network", n.network}, {"cgroups", func(context.Context) error { return b.enterCgroups(s.Node) }},
 		{"files", n.files}, {"control plane", n.controlPlane}, {"containerd", n.containerd},
 		{"controllers", n.controllers}, {"kubelet", n.kubelet}, {"kube-proxy", n.kubeProxy},
 	} {
@@ -148,7 +148,7 @@ func (n *node) files(context.Context) error {
 		"/run/resolv.conf":                  "nameserver 127.0.0.1\n",
 		"/run/containerd.toml":              containerdConfig(n.dir),
 		"/etc/cni/net.d/10-bridge.conflist": networkConfig(n.Node),
-		"/run/kubelet.yaml":                 kubeletConfig(n.Node, n.pki, n.dir),
+		"/run/kubelet.yaml":                 kubeletConfig(n.Bed, n.Node, n.pki, n.dir),
 		"/run/kube-proxy.yaml":              proxyConfig(n.Node, n.pki, n.ProxyMode),
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {

@@ -51,7 +51,7 @@ func (b *Bed) mayStart(s *UpSettings) error {
 	if s.ProxyMode == "" {
 		s.ProxyMode = "nftables"
 	}
-	if s.Nodes < 1 || s.Nodes > 8 {
+	if s.Nodes < 1 || s.Nodes > maxNodes {
 		return fmt.Errorf("nodes: %d: want 1 to 8", s.Nodes)
 	}
 	if s.ProxyMode != "nftables" && s.ProxyMode != "iptables" {
