@@ -169,10 +169,16 @@ func (s *session) blocked(now time.Time) bool {
 	return false
 }
 
-// settled returns the snapshot that the client has all of, if no round runs.
+// settled returns the snapshot that the client has all of: no round runs, and the newest response of each type is
+// answered, also of those that a round did not wait for or gave up waiting for.
 func (s *session) settled() (version string, ok bool) {
 	if s.snap == nil || s.snap != s.next || len(s.steps) > 0 || s.wait != (waiting{}) {
 		return "", false
+	}
+	for _, w := range s.watches {
+		if _, open := w.outstanding[w.nonce]; open {
+			return "", false
+		}
 	}
 	return s.snap.Version(), true
 }

@@ -198,6 +198,46 @@ func TestASilentClientHoldsARoundUpForTheAckTimeoutOnly(t *testing.T) {
 	}
 }
 
+// A client has a snapshot when it has answered everything, not when the server has stopped waiting.
+func TestSettledMeansAnswered(t *testing.T) {
+	c := newClient(t, true, xds.ClusterType, xds.RouteType)
+	c.s.publish(snap("1", "CDS a=1", "RDS r=1"))
+	c.run()
+	if v, ok := c.s.settled(); !ok || v != "1" {
+		t.Fatalf("settled %q %v", v, ok)
+	}
+	c.s.publish(snap("2", "CDS a=2", "RDS r=2"))
+	ms, _ := c.s.advance(c.now)
+	// A change of the subscription is answered from the snapshot of the round, past its order.
+	routes := c.s.watches[xds.RouteType]
+	early, err := c.s.answer(routes)
+	if err != nil || early == nil {
+		t.Fatalf("answer: %v %v", early, err)
+	}
+	c.s.acknowledge(c.s.watches[xds.ClusterType], ms[0].nonce, c.now, false)
+	if more, _ := c.s.advance(c.now); len(more) != 0 {
+		t.Fatalf("routes are sent twice: %d messages", len(more))
+	}
+	if v, ok := c.s.settled(); ok {
+		t.Errorf("settled on %s while routes are not acknowledged", v)
+	}
+	c.s.acknowledge(routes, early.nonce, c.now, false)
+	if _, ok := c.s.settled(); !ok {
+		t.Error("not settled when everything is acknowledged")
+	}
+	// Nor when the time for an acknowledgement is over.
+	c.s.publish(snap("3", "CDS a=3", "RDS r=2"))
+	if ms, _ := c.s.advance(c.now); len(ms) != 1 {
+		t.Fatalf("%d messages", len(ms))
+	}
+	if ms, _ := c.s.advance(c.now.Add(time.Minute)); len(ms) != 0 {
+		t.Fatalf("%d messages more", len(ms))
+	}
+	if v, ok := c.s.settled(); ok {
+		t.Errorf("settled on %s by silence", v)
+	}
+}
+
 func TestARefusedVersionIsNotSentAgain(t *testing.T) {
 	c := newClient(t, true, xds.ClusterType)
 	c.s.publish(snap("1", "CDS a=1"))
