@@ -13,6 +13,11 @@ func (r *replica) deployGateways(ctx context.Context) {
 		Client: r.client, Log: r.log, Inject: r.webhooks.conf.Load,
 		Wanted:  func() []gatewayapi.Deployment { return r.server.GatewayAPI().Deployments },
 		Changed: r.server.GatewayAPIChanged,
-		Report:  r.server.SetGatewayInfrastructure,
+		Mine: func(d gatewayapi.Deployment) bool {
+			v, _ := r.source.Version(d.Gateway)
+			return r.revisions.Mine(d.Namespace, v.Revision)
+		},
+		Moved:  r.revisions.Moved(),
+		Report: r.server.SetGatewayInfrastructure,
 	}).Run(ctx)
 }

@@ -93,6 +93,8 @@ type replica struct {
 	bundle chan struct{}
 	status *kube.Status
 	id     string
+	// revisions are those beside this one: each writes what is its own.
+	revisions *kube.Revisions
 
 	webhooks *webhooks
 }
@@ -231,12 +233,13 @@ func (r *replica) sources(mesh model.Mesh) error {
 		}
 		selectors = append(selectors, s)
 	}
+	r.revisions = &kube.Revisions{Client: r.client, Own: r.o.revision, Log: r.log}
 	r.source = kubesource.New(kubesource.Settings{Client: r.client, Selectors: selectors, Log: r.log, OnProblems: func() { r.status.Wake() }})
 	r.set.Sources = append(r.set.Sources, merge.Named{Name: "kubernetes", Source: r.source})
 	r.status = kube.NewStatus(kube.StatusSettings{Client: r.client, Source: r.source, Log: r.log,
 		Mesh: func() kube.MeshView {
 			return kube.MeshView{Proxies: r.server.Proxies(), World: r.server.World().Version()}
-		}, Wanted: r.wanted})
+		}, Wanted: r.wanted, Mine: r.revisions.Mine})
 	return nil
 }
 
@@ -316,6 +319,7 @@ func (r *replica) lead(ctx context.Context) {
 	wg.Go(func() {
 		(&kube.CABundles{Client: r.client, Namespace: r.o.namespace, Service: r.o.name("weft"), Roots: r.ca.Roots, Changed: r.bundle, Log: r.log}).Run(ctx)
 	})
+	wg.Go(func() { r.revisions.Run(ctx) })
 	// What is judged by all that there is waits for all that there is: to a
 	// replica that has just begun every gateway looks like one that nobody wants.
 	if r.server.Synced(ctx) != nil {

@@ -4,7 +4,8 @@
 // certificate authority ([CASecret]), the mesh's settings ([MeshConfig]).
 // Every replica asks. Written, by the replica that holds the lease alone
 // ([Elector]): the root certificate in every namespace ([RootCerts]), the CA of
-// our webhooks ([CABundles]), the status of objects ([Status]).
+// our webhooks ([CABundles]), the status of objects ([Status]). Where several
+// revisions are installed each has a leader: [Revisions] tells whose an object is.
 //
 // Writers compare before they write, write at a bounded rate, and begin
 // again where somebody else was faster: what they want is worked out anew from

@@ -33,6 +33,21 @@ func (s *objects) list() (all []*unstructured.Unstructured, ok bool) {
 	return all, s.synced
 }
 
+// get returns one object, by "namespace/name".
+func (s *objects) get(key string) (*unstructured.Unstructured, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u, ok := s.all[key]
+	return u, ok
+}
+
+// ready tells that all there is was read once.
+func (s *objects) ready() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.synced
+}
+
 func (s *objects) signal() {
 	select {
 	case s.wake <- struct{}{}:

@@ -44,7 +44,9 @@ type StatusSettings struct {
 	// Wanted is the status of further objects, with a text that differs where it
 	// does: those of the Gateway API. nil: none.
 	Wanted func() map[model.Key]Wanted
-	Log    *slog.Logger
+	// Mine tells whether an object, which has this label istio.io/rev, is this revision's to write; nil: all are.
+	Mine func(namespace, revision string) bool
+	Log  *slog.Logger
 
 	every time.Duration // tests
 }
@@ -114,6 +116,7 @@ func (s *Status) round(ctx context.Context, limit *rate.Limiter) {
 	if s.set.Wanted != nil {
 		maps.Copy(want, s.set.Wanted())
 	}
+	maps.DeleteFunc(want, func(k model.Key, _ Wanted) bool { return !s.mine(k) })
 	for k := range s.wrote {
 		if _, ok := want[k]; !ok {
 			delete(s.wrote, k)
@@ -131,6 +134,12 @@ func (s *Status) round(ctx context.Context, limit *rate.Limiter) {
 			s.wrote[k] = text
 		}
 	}
+}
+
+// mine tells whether the object is this revision's to write. What another writes meanwhile is compared anew when it is.
+func (s *Status) mine(k model.Key) bool {
+	v, _ := s.set.Source.Version(k)
+	return s.set.Mine == nil || s.set.Mine(k.Namespace, v.Revision)
 }
 
 // uid is that of the object as it was read last.

@@ -35,12 +35,16 @@ const (
 // manager is the field manager of what is applied.
 const manager = "weft-gateway"
 
-// Settings of a Controller. All but Log must be set.
+// Settings of a Controller. Client, Wanted, Changed, Inject and Report must be set.
 type Settings struct {
 	Client *kubeclient.Client
 	// Wanted are the deployments of the moment; Changed is closed when they are others.
 	Wanted  func() []gatewayapi.Deployment
 	Changed func() <-chan struct{}
+	// Mine tells whether this revision runs what serves a Gateway; what another runs is left alone. nil: all are.
+	Mine func(gatewayapi.Deployment) bool
+	// Moved is signalled when Mine answers something else; nil: never.
+	Moved <-chan struct{}
 	// Inject makes the proxy's container, as for pods of the template gateway.
 	Inject func() *inject.Config
 	// Report takes what became of all Gateways, by their keys.
@@ -88,6 +92,9 @@ func New(set Settings) *Controller {
 	if set.Log == nil {
 		set.Log = slog.New(slog.DiscardHandler)
 	}
+	if set.Mine == nil {
+		set.Mine = func(gatewayapi.Deployment) bool { return true }
+	}
 	return &Controller{set: set, limit: rate.NewLimiter(writeRate, writeBurst)}
 }
 
@@ -112,6 +119,7 @@ func (c *Controller) Run(ctx context.Context) {
 			return
 		case <-changed:
 			clear(c.read)
+		case <-c.set.Moved:
 		case <-c.seen.wake:
 		case <-tick.C:
 		case <-retry:
@@ -127,6 +135,13 @@ func (c *Controller) round(ctx context.Context) (again bool) {
 	keep := map[objectKey]bool{}
 	report := map[model.Key]gatewayapi.Infrastructure{}
 	for _, d := range c.set.Wanted() {
+		if !c.set.Mine(d) {
+			for _, k := range c.keysOf(d) {
+				keep[k] = true
+				delete(c.applied, k) // should it come back, it is not what we made of it
+			}
+			continue
+		}
 		infra, keys, err := c.deploy(ctx, d)
 		for _, k := range keys {
 			keep[k] = true

@@ -23,10 +23,11 @@ import (
 type entry struct {
 	metav1.TypeMeta
 	metav1.ObjectMeta
-	object  convert.Object
-	diags   []admin.Diagnostic
-	refused bool // object has a key and nothing else
-	dropped bool // nothing that configuration can refer to
+	object   convert.Object
+	revision string // label istio.io/rev
+	diags    []admin.Diagnostic
+	refused  bool // object has a key and nothing else
+	dropped  bool // nothing that configuration can refer to
 }
 
 // DeepCopyObject implements runtime.Object. Entries are never changed.
@@ -111,6 +112,7 @@ func (k *kind) entry(o runtime.Object) *entry {
 	e := &entry{}
 	if m, ok := o.(metav1.Object); ok {
 		e.ObjectMeta = metav1.ObjectMeta{Namespace: m.GetNamespace(), Name: m.GetName(), ResourceVersion: m.GetResourceVersion(), Generation: m.GetGeneration(), UID: m.GetUID()}
+		e.revision = m.GetLabels()["istio.io/rev"]
 	}
 	if k.typed != nil {
 		var ok bool

@@ -57,6 +57,7 @@ type Version struct {
 	Generation int64
 	APIVersion string
 	UID        string // another one is another object, though it has the name of one that is gone
+	Revision   string // its label istio.io/rev
 }
 
 var _ source.Source = (*Source)(nil)

@@ -185,7 +185,7 @@ func (w *watched) take(e *entry) (put []convert.Object, gone []model.Key) {
 		return nil, w.forget(k)
 	}
 	if w.kind.typed == nil {
-		w.r.s.seen(k, &Version{Generation: e.Generation, APIVersion: e.object.APIVersion, UID: string(e.UID)})
+		w.r.s.seen(k, &Version{Generation: e.Generation, APIVersion: e.object.APIVersion, UID: string(e.UID), Revision: e.revision})
 		w.r.s.note(k, e.diags)
 	}
 	if e.refused {
