@@ -11,7 +11,7 @@ export WEFT_PGO ?= cmd/weft-proxy/release.pgo
 export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -trimpath
 
-.PHONY: help demo build test test-short test-e2e lint bench bench-gate pgo soak images test-kubernetes test-conformance console test-chart crds fuzz deps clean
+.PHONY: help demo build test test-short test-e2e lint bench bench-gate pgo soak images test-kubernetes test-chaos test-conformance console test-chart crds fuzz deps clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,7 +63,10 @@ images: ## OCI archives of weft/weft, weft/proxy and the sample in bin/images, w
 	$(GO) run ./deploy/image/build -version '$(VERSION)' -registry '$(REGISTRY)' -arch '$(or $(ARCH),amd64,arm64)' -o bin/images
 
 test-kubernetes: ## a two-node cluster on this machine (root; builds Kubernetes once), weft install, Bookinfo, restarts under load
-	$(GO) run ./test/kubernetes/cluster run -- $(GO) test -count=1 -v -timeout 30m ./test/kubernetes/...
+	$(GO) run ./test/kubernetes/cluster run -- $(GO) test -count=1 -p 1 -v -timeout 30m ./test/kubernetes/...
+
+test-chaos: ## the same cluster broken under traffic: API server, leader, webhook, node, etcd (root; about 15 minutes)
+	WEFT_CHAOS=1 $(GO) run ./test/kubernetes/cluster run -- $(GO) test -count=1 -v -timeout 40m ./test/kubernetes/chaos
 
 test-conformance: ## the Gateway API's conformance suite on such a cluster; writes docs/kubernetes/gateway-api-conformance.yaml
 	$(GO) run ./test/kubernetes/cluster run -- $(GO) run ./test/kubernetes/conformance $(CONFORMANCE)

@@ -145,7 +145,7 @@ func TestRestartsUnderLoadLoseNothing(t *testing.T) {
 				m.Kubectl(t, "-n", c.namespace, "rollout", "status", "deployment/"+d, "--timeout=120s")
 			}
 			time.Sleep(8 * time.Second) // those of before end, with what they still have
-			stop().Lossless(t, rate, time.Since(start))
+			kubetest.Lossless(t, "from outside through the gateway", stop(), rate, time.Since(start))
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,6 +54,26 @@ func (c *children) start(name string, argv ...string) (child, error) {
 		go c.reap() // as long as the process lives: pid 1 ends when it is killed
 	}
 	return k, nil
+}
+
+// keep starts a program again whenever it ends, as a machine's service manager does, but not while it is held (see [Bed.Hold]).
+func (c *children) keep(name string, held func() bool, argv ...string) error {
+	k, err := c.start(name, argv...)
+	if err != nil {
+		return err
+	}
+	go func() { // as long as the process lives: pid 1 ends when it is killed
+		for {
+			<-k.done
+			for time.Sleep(200 * time.Millisecond); held(); time.Sleep(100 * time.Millisecond) {
+			}
+			for k, err = c.start(name, argv...); err != nil; k, err = c.start(name, argv...) {
+				fmt.Fprintln(os.Stderr, err)
+				time.Sleep(time.Second)
+			}
+		}
+	}()
+	return nil
 }
 
 // run starts a program and waits for its end.

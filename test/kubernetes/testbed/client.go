@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -33,7 +34,7 @@ func NewClient(server, pki string) (*Client, error) {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca)
-	return &Client{server, &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	return &Client{server, &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}, ForceAttemptHTTP2: true,
 	}}}, nil
 }
@@ -46,8 +47,20 @@ type StatusError struct {
 
 func (e *StatusError) Error() string { return fmt.Sprintf("%d: %s", e.Code, e.Message) }
 
-// Do sends body as JSON (or as it is, if it is bytes) and decodes the answer into out, unless that is nil.
+// Do sends body as JSON (or as it is, if it is bytes) and decodes the answer into out, unless that is nil. Where the
+// server says that it is too early for it (429: a kind's storage is being prepared) it asks again.
 func (c *Client) Do(ctx context.Context, method, path, contentType string, body, out any) error {
+	for tries := 1; ; tries++ {
+		err := c.do(ctx, method, path, contentType, body, out)
+		var status *StatusError
+		if !errors.As(err, &status) || status.Code != http.StatusTooManyRequests || tries == 20 {
+			return err
+		}
+		wait(ctx, time.Second)
+	}
+}
+
+func (c *Client) do(ctx context.Context, method, path, contentType string, body, out any) error {
 	var r io.Reader
 	switch v := body.(type) {
 	case nil:

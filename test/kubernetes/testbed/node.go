@@ -178,12 +178,16 @@ func (n *node) controlPlane(context.Context) error {
 		return nil
 	}
 	const etcd = "http://127.0.0.1:2379"
-	if _, err := n.children.start("etcd", append([]string{n.Bin("etcd")}, etcdArgs(n.dir, etcd, "http://127.0.0.1:2380")...)...); err != nil {
+	if err := n.keep("etcd", append([]string{n.Bin("etcd")}, etcdArgs(n.dir, etcd, "http://127.0.0.1:2380")...)...); err != nil {
 		return err
 	}
 	s := apiServer{etcd: etcd, bind: "0.0.0.0", advertise: n.Node.IP(), pki: n.pki, dir: n.dir, port: apiPort}
-	_, err := n.children.start("kube-apiserver", append([]string{n.Bin("kube-apiserver")}, s.args()...)...)
-	return err
+	return n.keep("kube-apiserver", append([]string{n.Bin("kube-apiserver")}, s.args()...)...)
+}
+
+// keep runs a program of the control plane as long as the node lives, unless it is held.
+func (n *node) keep(name string, argv ...string) error {
+	return n.children.keep(name, func() bool { return n.held(n.Node, name) }, argv...)
 }
 
 // containerd starts it and imports the images.
@@ -237,11 +241,10 @@ func (n *node) controllers(ctx context.Context) error {
 		"--service-account-private-key-file=" + filepath.Join(n.pki, "sa.key"), "--root-ca-file=" + filepath.Join(n.pki, "ca.crt"),
 		"--cluster-signing-cert-file=" + filepath.Join(n.pki, "ca.crt"), "--cluster-signing-key-file=" + filepath.Join(n.pki, "ca.key"),
 		"--use-service-account-credentials", "--node-monitor-period=1s", "--node-monitor-grace-period=20s"}, as("manager")...)
-	if _, err := n.children.start("kube-controller-manager", manager...); err != nil {
+	if err := n.keep("kube-controller-manager", manager...); err != nil {
 		return err
 	}
-	_, err = n.children.start("kube-scheduler", append([]string{n.Bin("kube-scheduler")}, as("scheduler")...)...)
-	return err
+	return n.keep("kube-scheduler", append([]string{n.Bin("kube-scheduler")}, as("scheduler")...)...)
 }
 
 func (n *node) kubelet(context.Context) error {

@@ -1,0 +1,132 @@
+package kubernetes_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"weft.mesh/weft/test/kubernetes/kubetest"
+)
+
+// prometheusConfig is the job that most installations of Prometheus have for pods: annotations say
+// whether, where and which path. %s is a kubeconfig file, the other a namespace.
+const prometheusConfig = `
+global: {scrape_interval: 1s, scrape_timeout: 1s}
+scrape_configs:
+- job_name: kubernetes-pods
+  kubernetes_sd_configs: [{role: pod, kubeconfig_file: %q, namespaces: {names: [%s]}}]
+  relabel_configs:
+  - {action: keep, source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], regex: "true"}
+  - {action: replace, source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path], target_label: __metrics_path__, regex: (.+)}
+  - action: replace
+    source_labels: [__meta_kubernetes_pod_ip, __meta_kubernetes_pod_annotation_prometheus_io_port]
+    regex: (.+);(\d+)
+    replacement: $1:$2
+    target_label: __address__
+  - {source_labels: [__meta_kubernetes_pod_name], target_label: pod}
+  - {source_labels: [__meta_kubernetes_pod_label_app], target_label: app}
+`
+
+// The application's metrics and its sidecar's come from one target, which the pod's annotations name, also where
+// only peers with an identity may speak to the application.
+func TestPrometheusScrapesInjectedPods(t *testing.T) {
+	program, err := exec.LookPath("prometheus")
+	if err != nil {
+		t.Skip("SKIPPED: needs prometheus (Debian package prometheus): run make deps")
+	}
+	m := kubetest.Install(t)
+	ns := m.Namespace(t, "scraped", injected)
+	m.ApplyFiles(t, ns, "test/kubernetes/testdata/scraped.yaml")
+	m.Cluster.Ready(t, ns)
+	annotations := m.Field(t, ns, "pods", `{.items[?(@.metadata.labels.app=="annotated")].metadata.annotations}`)
+	for _, want := range []string{`"prometheus.io/scrape":"true"`, `"prometheus.io/port":"15020"`, `"prometheus.io/path":"/stats/prometheus"`} {
+		if !strings.Contains(annotations, want) {
+			t.Errorf("annotations have no %s: %s", want, annotations)
+		}
+	}
+	p := startPrometheus(t, program, fmt.Sprintf(prometheusConfig, m.Bed.Kubeconfig(), ns))
+	for _, query := range []string{
+		`up{app="annotated"} == 1`,
+		`testapp_requests_total{app="annotated"} > 0`, // the application's own, through the sidecar
+		`istio_requests_total{app="annotated", reporter="destination", response_code="200", connection_security_policy="mutual_tls"} > 0`,
+		`istio_requests_total{app="caller", reporter="source", destination_service_name="annotated", response_code="200"} > 0`,
+		`up{app="caller"} == 1`, // without annotations of its own: the sidecar's metrics
+	} {
+		m.Eventually(t, 60*time.Second, query, func(ctx context.Context) error { return p.has(ctx, query) })
+	}
+	// Who says no is not asked.
+	if err := p.has(t.Context(), `up{app="silent"}`); err == nil {
+		t.Error("a pod with prometheus.io/scrape: false is a target")
+	}
+}
+
+// prometheusServer is a Prometheus on loopback.
+type prometheusServer struct{ url string }
+
+func startPrometheus(t *testing.T, program, config string) *prometheusServer {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "prometheus.yml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	c := exec.Command(program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr)
+	c.Dir, c.Stdout, c.Stderr = dir, log, log
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Process.Kill()
+		c.Wait()
+		if t.Failed() {
+			text, _ := os.ReadFile(log.Name())
+			t.Logf("prometheus:\n%s", text[max(0, len(text)-3000):])
+		}
+	})
+	return &prometheusServer{"http://" + addr}
+}
+
+// has fails if a query finds nothing.
+func (p *prometheusServer) has(ctx context.Context, query string) error {
+	_, body, err := get(ctx, p.url+"/api/v1/query?query="+url.QueryEscape(query))
+	if err != nil {
+		return err
+	}
+	var answer struct {
+		Status, Error string
+		Data          struct{ Result []json.RawMessage }
+	}
+	if err := json.Unmarshal([]byte(body), &answer); err != nil {
+		return err
+	}
+	if answer.Status != "success" {
+		return errors.New(answer.Error)
+	}
+	if len(answer.Data.Result) == 0 {
+		_, targets, _ := get(ctx, p.url+"/api/v1/targets?state=active")
+		return fmt.Errorf("no result; targets: %.2000s", targets)
+	}
+	return nil
+}
