@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"runtime"
 	"strconv"
@@ -82,7 +81,7 @@ func (o *captureOptions) register(c *cobra.Command, env getenv) {
 
 // config is what the flags ask for in a pod with these addresses.
 func (o *captureOptions) config(addrs []netip.Addr) (c capture.Config, err error) {
-	if c.PodIP, err = podAddress(addrs); err != nil {
+	if c.PodIP, err = capture.PodAddress(addrs); err != nil {
 		return c, err
 	}
 	if c.Traffic, err = o.traffic(); err != nil {
@@ -138,7 +137,7 @@ func (o *captureOptions) run(cmd *cobra.Command) error {
 	default:
 		return fmt.Errorf("--istio-inbound-interception-mode %q: want REDIRECT or NONE (TPROXY is not supported)", o.mode)
 	}
-	addrs, err := addresses()
+	addrs, err := capture.Addresses()
 	if err != nil {
 		return err
 	}
@@ -178,43 +177,6 @@ func here(f func(*netns.Handle) error) error {
 		return fmt.Errorf("%w: CAP_NET_ADMIN is missing: give it to the container istio-init (securityContext.capabilities.add; the namespace's Pod Security must allow it)", err)
 	}
 	return err
-}
-
-// addresses are those of the links of this namespace that others can reach.
-func addresses() ([]netip.Addr, error) {
-	list, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, fmt.Errorf("list the pod's addresses: %w", err)
-	}
-	var out []netip.Addr
-	for _, a := range list {
-		n, ok := a.(*net.IPNet)
-		if !ok {
-			continue
-		}
-		if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap().IsGlobalUnicast() {
-			out = append(out, ip.Unmap())
-		}
-	}
-	return out, nil
-}
-
-// podAddress is the IPv4 address of a pod. A pod that others reach by IPv6 too is refused:
-// that traffic would pass by the proxy and its policies.
-func podAddress(addrs []netip.Addr) (netip.Addr, error) {
-	var v4 netip.Addr
-	for _, a := range addrs {
-		switch {
-		case !a.Is4():
-			return v4, fmt.Errorf("the pod has the IPv6 address %s: IPv6 is not captured and would pass by the proxy; use a Service and pods of one family, IPv4", a)
-		case !v4.IsValid():
-			v4 = a
-		}
-	}
-	if !v4.IsValid() {
-		return v4, errors.New("the pod has no address yet: is its network set up (a host network pod needs no capture)?")
-	}
-	return v4, nil
 }
 
 // ids reads comma-separated numbers of users or groups.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -63,6 +64,20 @@ func Remove(ns *netns.Handle, table string) error {
 		return fmt.Errorf("capture: remove table %s: %w", table, err)
 	}
 	return nil
+}
+
+// Present tells whether the namespace has the table named.
+func Present(ns *netns.Handle, table string) (bool, error) {
+	conn, done, err := open(ns)
+	if err != nil {
+		return false, fmt.Errorf("capture: open nftables: %w", err)
+	}
+	defer done()
+	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		return false, fmt.Errorf("capture: list tables: %w", err)
+	}
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == table }), nil
 }
 
 // open opens the namespace's rules; done must be called by the same goroutine after the

@@ -32,6 +32,14 @@ const (
 // maxInterfaceName is IFNAMSIZ without the closing zero.
 const maxInterfaceName = 15
 
+// Ports by which a pod finds out whether its traffic is captured: what it sends to
+// InboundSource:ProbePort comes back to ProbeAnswerPort of its own, and to nothing without the
+// rules. Neither is a port of the proxy, so that the question can be asked at any time.
+const (
+	ProbePort       = 15003
+	ProbeAnswerPort = 15002 // Istio's "port to detect failures"
+)
+
 // InboundSource is the address from which the proxy calls the application in
 // its own pod, so that this traffic is not taken for a new inbound connection.
 var InboundSource = netip.AddrFrom4([4]byte{127, 0, 0, 6})
@@ -50,6 +58,7 @@ type Config struct {
 	OutboundPort uint16         // 0 means DefaultOutboundPort
 	InboundPort  uint16         // 0 means DefaultInboundPort
 	DNS          netip.AddrPort // the pod's name server, which is left alone on TCP; may be zero
+	Probe        bool           // a pod can find out whether it is captured: ProbePort
 	Traffic      Traffic
 }
 

@@ -80,6 +80,9 @@ func outbound(c Config) []Rule {
 	notLoopback := Match{Kind: MatchDest, Not: true, Prefix: loopback}
 	notInbound := Match{Kind: MatchSource, Not: true, Prefix: single(InboundSource)}
 	var rules []Rule
+	if c.Probe {
+		rules = append(rules, when(tcp(), dest(single(InboundSource)), port(ProbePort)).redirect(ProbeAnswerPort))
+	}
 	for _, name := range c.Traffic.ExcludeInterfaces {
 		rules = append(rules, when(Match{Kind: MatchOutIf, Interface: name}).returns())
 	}

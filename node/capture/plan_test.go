@@ -76,6 +76,15 @@ func TestPlanByUser(t *testing.T) {
 	golden(t, "user", r.String())
 }
 
+// What the node agent writes has a way for the pod to find out.
+func TestPlanWithAProbe(t *testing.T) {
+	r, err := Plan(Config{PodIP: podIP, Users: []uint32{1337}, Groups: []uint32{1337}, Probe: true, Traffic: Traffic{InboundPorts: []uint16{}, ExcludeInterfaces: []string{"lo"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "probe", r.String())
+}
+
 func TestStarsMeanTheDefault(t *testing.T) {
 	if d := cmp.Diff(plan(t, nil).String(), plan(t, map[string]string{AnnotationIncludeInboundPorts: " * ", AnnotationIncludeOutboundRanges: "*"}).String()); d != "" {
 		t.Error(d)

@@ -33,14 +33,23 @@ type Handle struct {
 // must hold the thread with [runtime.LockOSThread] if it has left the
 // process's own namespace.
 func FromThread() (*Handle, error) {
-	f, err := os.Open(threadNS)
+	h, err := Open(threadNS)
 	if err != nil {
-		return nil, fmt.Errorf("netns: open the thread's namespace (is /proc mounted?): %w", err)
+		return nil, fmt.Errorf("%w (is /proc mounted?)", err)
+	}
+	return h, nil
+}
+
+// Open opens the network namespace that a file stands for: one of a process's in /proc/PID/ns, or one that is mounted somewhere.
+func Open(path string) (*Handle, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("netns: open namespace: %w", err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("netns: stat the thread's namespace: %w", err)
+		return nil, fmt.Errorf("netns: stat %s: %w", path, err)
 	}
 	return &Handle{file: f, inode: st.Ino}, nil
 }
