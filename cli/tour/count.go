@@ -135,9 +135,20 @@ func (r *Run) calls(ctx context.Context, namespace, url string, args ...string) 
 	var sum struct {
 		Statuses map[string]int `json:"statuses"`
 		Errors   map[string]int `json:"errors"`
+		Results  []struct {
+			Status int    `json:"status"`
+			Body   string `json:"body"`
+		} `json:"results"`
 	}
 	if err := json.Unmarshal([]byte(out.Stdout), &sum); err != nil {
 		return nil, fmt.Errorf("client in sleep.%s: exit code %d: %s", namespace, out.Code, strings.TrimSpace(out.Stderr))
+	}
+	r.bad = ""
+	for i, a := range sum.Results {
+		if a.Status >= 400 {
+			r.bad = fmt.Sprintf("call %d: %d %.120q", i+1, a.Status, strings.TrimSpace(a.Body))
+			break
+		}
 	}
 	c := counts{}
 	for s, n := range sum.Statuses {

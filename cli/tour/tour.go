@@ -76,6 +76,7 @@ type Run struct {
 	Report    Reporter
 	failed    int
 	checks    int
+	bad       string // the first answer of the newest calls that was an error, and its place among them
 }
 
 // Result of a whole tour.
@@ -162,7 +163,11 @@ func (r *Run) Expect(what, want, got string, ok bool) {
 	r.checks++
 	if !ok {
 		r.failed++
+		if r.bad != "" {
+			got += " (" + r.bad + ")"
+		}
 	}
+	r.bad = ""
 	r.Report.Expect(what, want, got, ok)
 }
 

@@ -17,6 +17,7 @@ import (
 type fakeMesh struct {
 	version string
 	applied []string
+	results string // more of what the client prints
 	err     error
 }
 
@@ -31,7 +32,7 @@ func (f *fakeMesh) Load(context.Context, string) (*Page, error) {
 	return &Page{Status: 200, Reviews: f.version, Took: time.Millisecond}, nil
 }
 func (f *fakeMesh) Exec(context.Context, string, string, ...string) (*Output, error) {
-	return &Output{Stdout: `{"statuses":{"200":5},"errors":{}}`}, nil
+	return &Output{Stdout: `{"statuses":{"200":5},"errors":{}` + f.results + `}`}, nil
 }
 func (f *fakeMesh) Metrics(context.Context, string, string) (Metrics, error) {
 	return ParseMetrics(strings.NewReader("istio_requests_total{reporter=\"destination\"} 3\n"))
@@ -39,11 +40,12 @@ func (f *fakeMesh) Metrics(context.Context, string, string) (Metrics, error) {
 func (f *fakeMesh) Ready(context.Context) error { return nil }
 
 // notes writes the tour down.
-type notes struct{ ok, bad, errs []string }
+type notes struct{ ok, bad, errs, seen []string }
 
 func (n *notes) Step(context.Context, int, int, *Step) error { return nil }
 func (n *notes) Applied(string, string)                      {}
-func (n *notes) Expect(what, _, _ string, ok bool) {
+func (n *notes) Expect(what, _, got string, ok bool) {
+	n.seen = append(n.seen, got)
 	if ok {
 		n.ok = append(n.ok, what)
 	} else {
@@ -74,6 +76,18 @@ func TestAMeshThatIgnoresItsRoutesFailsTheTour(t *testing.T) {
 	}
 	if res.Steps != 3 || res.Checks != 4 {
 		t.Errorf("%+v", res)
+	}
+}
+
+func TestAComparisonOfCallsThatFailsShowsTheBadAnswer(t *testing.T) {
+	m := &fakeMesh{results: `,"results":[{"status":200,"body":"fine"},{"status":503,"body":"no healthy upstream"}]`}
+	r := &Run{Mesh: m, Manifests: bookinfo.Manifests, Report: &notes{}}
+	if err := retries(context.Background(), r); err != nil {
+		t.Fatal(err)
+	}
+	seen := r.Report.(*notes).seen
+	if want := `200 ×5 (call 2: 503 "no healthy upstream")`; len(seen) != 2 || seen[0] != want || seen[1] != want {
+		t.Errorf("%q, want twice %q", seen, want)
 	}
 }
 
