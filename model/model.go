@@ -216,6 +216,9 @@ type RouteSet struct {
 	TCP      []L4Route
 	// Consumer sets are a client namespace's own word on a Service (GAMMA): they come before all others, whatever their age.
 	Consumer bool
+	// Frontend sets are of requests to the addresses of the Services that have the hosts, whatever host these requests name, and
+	// of no others (GAMMA, GEP-1324). A Service without an address is routed by host.
+	Frontend bool
 }
 
 // StringMatch compares a string. Exactly one field is set; none: presence.
@@ -237,6 +240,9 @@ type Route struct {
 	CORS     *CORS // runs before everything else of the route, Redirect and Direct included
 	Origin   *Key  // the object that the rule is written in, if it is not the RouteSet: "HTTPRoute default/web"
 }
+
+// IsGRPC tells whether the route is written in a GRPCRoute; false of nil.
+func (r *Route) IsGRPC() bool { return r != nil && r.Origin != nil && r.Origin.Kind == KindGRPCRoute }
 
 // HTTPMatch is conditions that must all hold.
 type HTTPMatch struct {

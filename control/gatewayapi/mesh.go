@@ -55,7 +55,7 @@ func (s *state) meshService(k meshKey, routes []*route) {
 func (s *state) putMesh(k meshKey, routes []*route) {
 	svc := s.services[k.service]
 	ns, name := k.service.namespace, k.service.name+"~mesh"
-	rs := &model.RouteSet{Hosts: []string{svc.Host}, Gateways: []string{"mesh"}}
+	rs := &model.RouteSet{Hosts: []string{svc.Host}, Gateways: []string{"mesh"}, Frontend: true}
 	if k.consumer != "" {
 		ns, name = k.consumer, k.service.namespace+"~"+k.service.name+"~mesh"
 		rs.Consumer, rs.ExportTo = true, []string{"."}

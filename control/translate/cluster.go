@@ -37,6 +37,8 @@ type target struct {
 	backend           *model.ClientTLS
 	credential, roots string
 	gateway           bool
+	// grpc tells that a GRPCRoute leads here: what does not say its protocol speaks gRPC.
+	grpc bool
 }
 
 func newTarget(s *snapshot.Service, p model.Port, subset string, r *snapshot.Rule) *target {
@@ -70,12 +72,13 @@ type outboundKey struct {
 	roots      string
 	kind       clusterv3.Cluster_DiscoveryType
 	gateway    bool
+	grpc       bool
 }
 
 // outboundCluster makes (or finds) the cluster of a target.
 func (s *Snapshot) outboundCluster(t *target, weft bool) *xds.Resource {
 	k := outboundKey{service: t.service, port: t.port.Number, subset: t.subset, rule: t.rule, ids: s.world.Identities(t.service.Key), weft: weft,
-		backend: t.backend, credential: t.credential, roots: t.roots, kind: t.kind, gateway: t.gateway}
+		backend: t.backend, credential: t.credential, roots: t.roots, kind: t.kind, gateway: t.gateway, grpc: t.grpc}
 	switch t.discovery() {
 	case clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
 		k.eps = s.world.Endpoints(t.service.Key)
@@ -130,11 +133,7 @@ func (s *Snapshot) buildOutbound(t *target, k outboundKey) *clusterv3.Cluster {
 	} else {
 		applyLB(c, p.LB)
 	}
-	proto := portProtocol(t.port)
-	if t.gateway && proto == model.ProtocolAuto {
-		proto = model.ProtocolHTTP // browsers speak HTTP/2 to gateways; an application that is not known to, does not (as Istio's gateways)
-	}
-	applyPool(c, p, proto)
+	applyPool(c, p, t.speaks())
 	applyOutlier(c, p.Outlier)
 	if set := s.localitySetting(t); set != nil && len(set.Distribute) > 0 && t.isEDS() {
 		c.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
@@ -150,6 +149,19 @@ func (s *Snapshot) buildOutbound(t *target, k outboundKey) *clusterv3.Cluster {
 	}
 	applyProxyProtocol(c, p.ProxyProtocol)
 	return c
+}
+
+// speaks is the protocol of HTTP towards the endpoints. Browsers speak HTTP/2 to gateways; an application that does not say
+// that it can is spoken to as HTTP/1.1 (as by Istio's gateways), unless a GRPCRoute says that it speaks gRPC (the Gateway API
+// lets the kind of a route tell the protocol of a port that has no appProtocol).
+func (t *target) speaks() model.Protocol {
+	switch proto := portProtocol(t.port); {
+	case !t.gateway || proto != model.ProtocolAuto:
+		return proto
+	case t.grpc:
+		return model.ProtocolGRPC
+	}
+	return model.ProtocolHTTP
 }
 
 // dnsCluster writes the names into the cluster; a service without any is its own name.

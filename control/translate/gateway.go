@@ -282,7 +282,7 @@ func (b *gatewayBuilder) manager(p *gatewayPort, table string) *listenerv3.Filte
 }
 
 // addTarget notes the cluster of a destination, if there is such a service and subset.
-func (b *gatewayBuilder) addTarget(r *router, d *model.Destination) {
+func (b *gatewayBuilder) addTarget(r *router, d *model.Destination, grpc bool) {
 	if d.Unresolved {
 		return
 	}
@@ -299,6 +299,9 @@ func (b *gatewayBuilder) addTarget(r *router, d *model.Destination) {
 	}
 	t := newTarget(svc, port, d.Subset, rule)
 	t.atGateway()
+	if was := b.targets[name]; grpc || was != nil && was.grpc {
+		t.grpc = true
+	}
 	if t.backend = b.world.BackendTLS(svc.Key, n); t.backend != nil && !t.backend.Refuse {
 		t.credential = b.backendCredential(r)
 	}

@@ -120,7 +120,7 @@ func (b *gatewayBuilder) tcpChains(sv serverRef) []*listenerv3.FilterChain {
 
 // forward ends a TCP chain, with the gateway's policies, and notes where it leads.
 func (b *gatewayBuilder) forward(r *router, rs *model.RouteSet, dests []model.Destination) []*listenerv3.Filter {
-	routeHosts(rs, func(d *model.Destination) { b.addTarget(r, d) })
+	routeHosts(rs, func(d *model.Destination, of *model.Route) { b.addTarget(r, d, of.IsGRPC()) })
 	deny, allow := b.authz.tcp()
 	return append(networkRBAC(deny, allow), b.s.forwardTCP(r, b.v.weft, dests)...)
 }

@@ -108,7 +108,7 @@ func (b *gatewayBuilder) addRoutes(h *gatewayHost, rs *model.RouteSet, sv server
 	h.sets = append(h.sets, rs)
 	r := b.router(sv.Port, sv.key())
 	h.routes = append(h.routes, r.httpRoutes(rs)...)
-	routeHosts(rs, func(d *model.Destination) { b.addTarget(r, d) })
+	routeHosts(rs, func(d *model.Destination, of *model.Route) { b.addTarget(r, d, of.IsGRPC()) })
 }
 
 func (r serverRef) redirects() bool { return r.TLS != nil && r.TLS.HTTPSRedirect && !r.terminates() }

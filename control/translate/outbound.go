@@ -61,7 +61,7 @@ func sortedPorts[V any](m map[uint16]V) []uint16 {
 	return out
 }
 
-// bindings sorts the services of a port into listeners: HTTP and what has no
+// bindings sorts the services of a port into listeners: HTTP that is routed by host and what has no
 // address of its own share 0.0.0.0, everything else has its addresses.
 func (c *scope) bindings(port uint16) []*binding {
 	byAddr := map[string]*binding{}
@@ -75,13 +75,17 @@ func (c *scope) bindings(port uint16) []*binding {
 	}
 	for _, p := range c.oldestFirst(port) {
 		proto := portProtocol(p.port)
-		if proto.IsHTTP() || proto == model.ProtocolAuto && len(p.vips) == 0 {
-			at(anyAddress).table = strconv.Itoa(int(port))
-		}
-		if proto == model.ProtocolGRPCWeb {
-			at(anyAddress).web = true
+		if p.wantsShared() {
+			b := at(anyAddress)
+			b.table, b.web = strconv.Itoa(int(port)), b.web || proto == model.ProtocolGRPCWeb
 		}
 		if proto.IsHTTP() {
+			if p.ownTable() {
+				for _, a := range p.vips {
+					b := at(a.String())
+					b.table, b.web = p.table(), proto == model.ProtocolGRPCWeb
+				}
+			}
 			continue
 		}
 		for _, a := range c.ownAddresses(p) {
@@ -151,7 +155,7 @@ func (c *scope) listener(r *router, b *binding) *listenerv3.Listener {
 	if len(l.ListenerFilters) > 0 {
 		l.ListenerFiltersTimeout, l.ContinueOnListenerFiltersTimeout = duration(0), true
 	}
-	if l.DefaultFilterChain == nil && b.addr == anyAddress {
+	if l.DefaultFilterChain == nil {
 		l.DefaultFilterChain = c.s.fallThrough(c.key.weft)
 	}
 	return l

@@ -18,10 +18,28 @@ func (p servicePort) routed() bool {
 	return proto.IsHTTP() || proto == model.ProtocolAuto
 }
 
-// ownTable tells whether a port has a route table of its own: sniffed, and
-// reached by addresses of the service alone.
+// ownTable tells whether a port has a route table of its own: reached by addresses of
+// the service alone, and sniffed or routed by these.
 func (p servicePort) ownTable() bool {
-	return portProtocol(p.port) == model.ProtocolAuto && len(p.vips) > 0
+	return p.routed() && len(p.vips) > 0 && (p.front || portProtocol(p.port) == model.ProtocolAuto)
+}
+
+// byHost tells whether the table of the port's number has the service: not where only its
+// addresses lead to it. An allocated address is not known to all clients.
+func (p servicePort) byHost() bool {
+	return p.routed() && !(p.front && len(p.service.VIPs) > 0)
+}
+
+// wantsShared tells whether the port is a reason to have a table of its number: others only appear in it.
+func (p servicePort) wantsShared() bool {
+	return p.byHost() && (p.front || !p.ownTable())
+}
+
+// isFrontend tells whether a route set is one of the addresses of its service, and routes requests to a port.
+func isFrontend(rs *model.RouteSet, port uint16) bool {
+	return rs != nil && rs.Frontend && slices.ContainsFunc(rs.HTTP, func(h model.Route) bool {
+		return len(h.Matches) == 0 || slices.ContainsFunc(h.Matches, func(m model.HTTPMatch) bool { return m.Port == 0 || m.Port == port })
+	})
 }
 
 func (p servicePort) table() string {
@@ -32,7 +50,7 @@ func (p servicePort) table() string {
 func (c *scope) tableNames() []string {
 	var out []string
 	for port, sps := range c.byPort {
-		if slices.ContainsFunc(sps, func(p servicePort) bool { return p.routed() && !p.ownTable() }) {
+		if slices.ContainsFunc(sps, servicePort.wantsShared) {
 			out = append(out, strconv.Itoa(int(port)))
 		}
 		for _, p := range sps {
@@ -72,7 +90,7 @@ func (c *scope) makeRoute(name string) *xds.Resource {
 	port := uint16(n)
 	var sps []servicePort
 	for _, p := range c.byPort[port] {
-		if p.routed() && (!own || p.service.Host == host) {
+		if own && p.ownTable() && p.service.Host == host || !own && p.byHost() {
 			sps = append(sps, p)
 		}
 	}
@@ -95,7 +113,7 @@ func (c *scope) tableInputs(sps []servicePort, port uint16) inputs {
 		if rs == nil {
 			continue
 		}
-		routeHosts(rs, func(d *model.Destination) { r.rule(r.service(d.Host)) })
+		routeHosts(rs, func(d *model.Destination, _ *model.Route) { r.rule(r.service(d.Host)) })
 	}
 	return append(in, r.used...)
 }
@@ -178,20 +196,20 @@ func newTable(name string) *routev3.RouteConfiguration {
 	}
 }
 
-// routeHosts tells which services a route set leads to.
-func routeHosts(rs *model.RouteSet, each func(*model.Destination)) {
+// routeHosts tells which services a route set leads to, and by which HTTP route (nil: TCP or TLS).
+func routeHosts(rs *model.RouteSet, each func(*model.Destination, *model.Route)) {
 	for i := range rs.HTTP {
 		h := &rs.HTTP[i]
 		for j := range h.Forward {
-			each(&h.Forward[j])
+			each(&h.Forward[j], h)
 		}
 		for j := range h.Mirrors {
-			each(&h.Mirrors[j].Destination)
+			each(&h.Mirrors[j].Destination, h)
 		}
 	}
 	for _, l4 := range slices.Concat(rs.TLS, rs.TCP) {
 		for j := range l4.Forward {
-			each(&l4.Forward[j])
+			each(&l4.Forward[j], nil)
 		}
 	}
 }

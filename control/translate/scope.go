@@ -49,6 +49,8 @@ type servicePort struct {
 	port    model.Port
 	// vips are the addresses that the scope's clients connect to: the service's own, or its allocated one.
 	vips []netip.Addr
+	// front: requests to vips are routed whatever host they name, see [model.RouteSet.Frontend].
+	front bool
 }
 
 // addresses are what a scope's clients connect to for a service.
@@ -125,11 +127,12 @@ func (s *Snapshot) newScope(k scopeKey, v *view) *scope {
 	}
 	for _, svc := range c.services {
 		rule, vips := s.world.Rule(k.namespace, v.labels, svc.Key), k.addresses(svc)
+		routes := s.world.Routes(k.namespace, svc.Host)
 		for _, p := range svc.Ports {
 			if p.Protocol == model.ProtocolUDP {
 				continue
 			}
-			c.byPort[p.Number] = append(c.byPort[p.Number], servicePort{svc, p, vips})
+			c.byPort[p.Number] = append(c.byPort[p.Number], servicePort{svc, p, vips, len(vips) > 0 && isFrontend(routes, p.Number)})
 			c.addTarget(newTarget(svc, p, "", rule))
 			if rule != nil {
 				for _, sub := range rule.Subsets {
