@@ -116,7 +116,7 @@ func (o *options) inPod(p *podSettings, env getenv, set func(string) bool, root 
 		return fmt.Errorf("ISTIO_META_INTERCEPTION_MODE %q: only REDIRECT is supported", mode)
 	}
 	if v := p.metadata["DNS_CAPTURE"]; v != "" && v != "false" {
-		return fmt.Errorf("ISTIO_META_DNS_CAPTURE %q: not supported in pods yet; remove it", v)
+		return fmt.Errorf("ISTIO_META_DNS_CAPTURE %q: not supported in pods, whose names the cluster's DNS resolves; remove it", v)
 	}
 	if p.labels, err = labelsFile(root + fileLabels); err != nil {
 		return err

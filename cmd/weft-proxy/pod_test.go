@@ -167,7 +167,7 @@ func TestAPodsEnvironmentIsChecked(t *testing.T) {
 		{"a page that is its own", `ISTIO_PROMETHEUS_ANNOTATIONS={"port":"15020"}`, "ask itself"},
 		{"a port of metrics", `ISTIO_PROMETHEUS_ANNOTATIONS={"port":"http"}`, `port "http"`},
 		{"interception", "ISTIO_META_INTERCEPTION_MODE=TPROXY", "only REDIRECT"},
-		{"names", "ISTIO_META_DNS_CAPTURE=true", "not supported in pods yet"},
+		{"names", "ISTIO_META_DNS_CAPTURE=true", "not supported in pods"},
 		{"a drain time", "TERMINATION_DRAIN_DURATION_SECONDS=-1", "want a number of seconds"},
 		{"a least drain time", "EXIT_ON_ZERO_ACTIVE_CONNECTIONS=perhaps", "want true or false"},
 	} {
@@ -209,7 +209,7 @@ func TestWaitEndsWhenTheProxyIsReady(t *testing.T) {
 	defer s.Close()
 	wait := func(args ...string) error {
 		c := rootCommand(io.Discard, io.Discard, func(string) string { return "" })
-		c.SetArgs(append([]string{"wait", "--url", s.URL, "--period", "5ms", "--request-timeout", "5s"}, args...))
+		c.SetArgs(append([]string{"wait", "--url", s.URL, "--period", "5ms", "--request-timeout", "1m"}, args...))
 		return c.ExecuteContext(t.Context())
 	}
 	if err := wait(); err != nil || asked.Load() != 3 {

@@ -131,7 +131,10 @@ func (s *Server) probeHTTP(ctx context.Context, w http.ResponseWriter, r *http.R
 	}
 	defer resp.Body.Close()
 	status := resp.StatusCode
-	if status >= 300 && status < 400 {
+	switch {
+	case status < 200 || status > 999: // net/http takes "000" from a server and panics when told to write it
+		return fmt.Errorf("the application answered with status %d, which ends no request", status)
+	case status >= 300 && status < 400:
 		status = http.StatusOK // a success to kubelet, which would miss the Location
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

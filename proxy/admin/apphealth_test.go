@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -67,26 +68,47 @@ func app(t *testing.T, https bool) int {
 	return portOf(s.Listener.Addr())
 }
 
-func TestHTTPProbesAreAnsweredAsTheApplicationDoes(t *testing.T) {
-	port, tls := app(t, false), app(t, true)
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
+// oddApp answers with a status that is none.
+func oddApp(t *testing.T) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	closed.Close()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				_, _ = io.WriteString(c, "HTTP/1.1 000 Nothing\r\nContent-Length: 0\r\n\r\n")
+			}
+			c.Close()
+		}
+	})
+	t.Cleanup(func() { ln.Close(); wg.Wait() })
+	return portOf(ln.Addr())
+}
+
+func TestHTTPProbesAreAnsweredAsTheApplicationDoes(t *testing.T) {
+	port, tls := app(t, false), app(t, true)
+	odd := oddApp(t)
 	probe := func(name, rest string, port int) string {
 		return fmt.Sprintf(`"/app-health/%s/livez":{"httpGet":{"port":%d,%s`, name, port, rest)
 	}
 	call := probes(t, "{"+strings.Join([]string{
-		probe("ok", `"path":"/ok?a=b","scheme":"HTTP","httpHeaders":[{"name":"Host","value":"shop"},{"name":"x-token","value":"1"},{"name":"x-token","value":"2"}]},"timeoutSeconds":5}`, port),
-		probe("https", `"path":"/ok","scheme":"HTTPS"},"timeoutSeconds":5}`, tls),
-		probe("sick", `"path":"/sick"},"timeoutSeconds":5}`, port),
-		probe("here", `"path":"/here"},"timeoutSeconds":5}`, port),
-		probe("loop", `"path":"/loop"},"timeoutSeconds":5}`, port),
-		probe("away", `"path":"/away"},"timeoutSeconds":5}`, port),
+		probe("ok", `"path":"/ok?a=b","scheme":"HTTP","httpHeaders":[{"name":"Host","value":"shop"},{"name":"x-token","value":"1"},{"name":"x-token","value":"2"}]},"timeoutSeconds":60}`, port),
+		probe("https", `"path":"/ok","scheme":"HTTPS"},"timeoutSeconds":60}`, tls),
+		probe("sick", `"path":"/sick"},"timeoutSeconds":60}`, port),
+		probe("here", `"path":"/here"},"timeoutSeconds":60}`, port),
+		probe("loop", `"path":"/loop"},"timeoutSeconds":60}`, port),
+		probe("away", `"path":"/away"},"timeoutSeconds":60}`, port),
 		probe("slow", `"path":"/slow"}}`, port),
-		probe("long", `"path":"/long"},"timeoutSeconds":5}`, port),
-		probe("closed", `"path":"/"},"timeoutSeconds":5}`, portOf(closed.Addr())),
+		probe("long", `"path":"/long"},"timeoutSeconds":60}`, port),
+		probe("odd", `"path":"/"},"timeoutSeconds":60}`, odd),
+		probe("closed", `"path":"/"},"timeoutSeconds":60}`, 1),
 		`"/app-lifecycle/ok/prestopz":{"httpGet":{"path":"/ok","port":"` + strconv.Itoa(port) + `","host":"localhost"}}`,
 	}, ",")+"}")
 	for _, tt := range []struct {
@@ -104,6 +126,7 @@ func TestHTTPProbesAreAnsweredAsTheApplicationDoes(t *testing.T) {
 		{"GET", "/app-health/away/livez", 200, ""},
 		{"GET", "/app-health/slow/livez", 503, "no answer within 1s"},
 		{"GET", "/app-health/long/livez", 200, "x"},
+		{"GET", "/app-health/odd/livez", 503, "status 0"},
 		{"GET", "/app-health/closed/livez", 503, "connection refused"},
 		{"POST", "/app-health/ok/livez", 405, "use GET"},
 		{"GET", "/app-health/ok/readyz", 404, ""},
@@ -129,11 +152,11 @@ func TestTCPAndGRPCProbes(t *testing.T) {
 	defer wg.Wait()
 	defer srv.Stop()
 	port := portOf(ln.Addr())
-	call := probes(t, fmt.Sprintf(`{"/app-health/tcp/readyz":{"tcpSocket":{"port":%d}},
-		"/app-health/grpc/readyz":{"grpc":{"port":%[1]d,"service":null},"timeoutSeconds":5},
-		"/app-health/sick/readyz":{"grpc":{"port":%[1]d,"service":"sick"},"timeoutSeconds":5},
-		"/app-health/none/readyz":{"grpc":{"port":%[1]d,"service":"none"},"timeoutSeconds":5},
-		"/app-health/gone/readyz":{"tcpSocket":{"port":1}}}`, port))
+	call := probes(t, fmt.Sprintf(`{"/app-health/tcp/readyz":{"tcpSocket":{"port":%d},"timeoutSeconds":60},
+		"/app-health/grpc/readyz":{"grpc":{"port":%[1]d,"service":null},"timeoutSeconds":60},
+		"/app-health/sick/readyz":{"grpc":{"port":%[1]d,"service":"sick"},"timeoutSeconds":60},
+		"/app-health/none/readyz":{"grpc":{"port":%[1]d,"service":"none"},"timeoutSeconds":60},
+		"/app-health/gone/readyz":{"tcpSocket":{"port":1},"timeoutSeconds":60}}`, port))
 	for path, want := range map[string]string{
 		"/app-health/tcp/readyz": "200 ", "/app-health/grpc/readyz": "200 ", "/app-health/sick/readyz": `503 service "sick" is NOT_SERVING`,
 		"/app-health/none/readyz": "503 rpc error: code = NotFound", "/app-health/gone/readyz": "503 dial tcp",

@@ -34,10 +34,14 @@ func (k *known) scan(f *stream.Fields) {
 			case 't':
 				if first(&k.traceparent, l, "traceparent") {
 					k.ownTrace = l.Private()
+				} else if k.ownTrace && stream.EqualFold(n, "traceparent") {
+					k.ownTrace = false // several lines become one
 				}
 			case 'x':
 				if first(&k.b3span, l, "x-b3-spanid") {
 					k.ownSpan = l.Private()
+				} else if k.ownSpan && stream.EqualFold(n, "x-b3-spanid") {
+					k.ownSpan = false
 				}
 			}
 		case 12:

@@ -100,3 +100,36 @@ func TestHex8(t *testing.T) {
 		}
 	}
 }
+
+// TestSeveralTraceHeadersBecomeOne: a caller's span that stood in a second line would pass for ours.
+func TestSeveralTraceHeadersBecomeOne(t *testing.T) {
+	const trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+	m := &Manager{cfg: &config.HTTPManager{Tracing: &config.Tracing{}}}
+	for lines := 1; lines <= 2; lines++ {
+		x := &exchange{message: message{m: m, conn: &connection{m: m, info: &stream.ConnInfo{}}, req: &stream.Request{}}}
+		f := &x.req.Fields
+		add := func(name, value string) { f.AppendLine([]byte(name+": "+value+"\r\n"), len(name), true) }
+		add("x-b3-traceid", trace)
+		for range lines {
+			add("traceparent", "00-"+trace+"-"+span+"-01")
+			add("X-B3-SpanId", span)
+		}
+		x.h.scan(f)
+		x.trace(m.cfg.Tracing)
+		parents, spans := 0, 0
+		for _, l := range f.All() {
+			if stream.EqualFold(l.Name, "traceparent") {
+				parents++
+			}
+			if stream.EqualFold(l.Name, "x-b3-spanid") {
+				spans++
+			}
+			if strings.Contains(string(l.Value), span) && !stream.EqualFold(l.Name, "x-b3-parentspanid") {
+				t.Errorf("%d lines: the caller's span is left in %s: %s", lines, l.Name, l.Value)
+			}
+		}
+		if parents != 1 || spans != 1 {
+			t.Errorf("%d lines of each became %d of traceparent and %d of x-b3-spanid, want 1", lines, parents, spans)
+		}
+	}
+}
