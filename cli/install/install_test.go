@@ -1,6 +1,10 @@
 package install
 
 import (
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -200,6 +204,7 @@ kind: MutatingWebhookConfiguration
 metadata: {name: istio-sidecar-injector}
 webhooks:
 - name: namespace.sidecar-injector.istio.io
+  clientConfig: {service: {name: istiod, namespace: istio-system}}
   namespaceSelector: {matchExpressions: [{key: istio-injection, operator: In, values: [enabled]}]}
 `
 
@@ -256,8 +261,60 @@ func TestBadClustersAreRefusedBeforeTheFirstWrite(t *testing.T) {
 func TestARevisionBesideIstioIsTaken(t *testing.T) {
 	f, in, _ := newFake(t)
 	f.put("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/istio-sidecar-injector", istioWebhook)
+	f.put(secretOf("istio-system", "istio-ca-secret"), caSecret("ca-cert.pem", "one"))
+	f.put(secretOf("weft-system", "cacerts"), caSecret("root-cert.pem", "new", "one"))
 	if err := in.Install(t.Context(), plan(t, "", "revision=weft")); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func secretOf(ns, name string) string { return "/api/v1/namespaces/" + ns + "/secrets/" + name }
+
+// bundle is PEM whose blocks hold what they are called: what is in them does not matter here.
+func pemBundle(names ...string) string {
+	var b strings.Builder
+	for _, n := range names {
+		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: []byte(n)})
+	}
+	return b.String()
+}
+
+func caSecret(key string, names ...string) string {
+	return fmt.Sprintf("{metadata: {name: x}, data: {%s: %s}}", key, base64.StdEncoding.EncodeToString([]byte(pemBundle(names...))))
+}
+
+// Istio and Weft write the same ConfigMap: with two roots each would cut off the other's sidecars.
+func TestAnIstioWithAnotherRootIsInTheWay(t *testing.T) {
+	for name, c := range map[string]struct {
+		setup    func(f *fakeAPI)
+		severity string
+		want     string
+	}{
+		"Weft would make one of its own": {func(f *fakeAPI) {
+			f.put(secretOf("istio-system", "istio-ca-secret"), caSecret("ca-cert.pem", "istio"))
+		}, SeverityError, "the Istio in istio-system has a root of trust, and weft-system has none yet"},
+		"it is another": {func(f *fakeAPI) {
+			f.put(secretOf("istio-system", "cacerts"), caSecret("root-cert.pem", "istio"))
+			f.put(secretOf("weft-system", "weft-ca-secret"), caSecret("root-cert.pem", "weft"))
+		}, SeverityError, "the Istio in istio-system and Weft in weft-system have different roots of trust"},
+		"only what Istio published is to be seen": {func(f *fakeAPI) {
+			m, _ := json.Marshal(map[string]any{"metadata": map[string]any{"name": "istio-ca-root-cert"}, "data": map[string]any{"root-cert.pem": pemBundle("istio")}})
+			f.put("/api/v1/namespaces/istio-system/configmaps/istio-ca-root-cert", string(m))
+			f.put(secretOf("weft-system", "cacerts"), caSecret("root-cert.pem", "weft"))
+		}, SeverityError, "have different roots of trust"},
+		"nothing is to be seen of it": {func(f *fakeAPI) {
+			f.put(secretOf("weft-system", "cacerts"), caSecret("root-cert.pem", "weft"))
+		}, SeverityWarning, "the root certificate of the Istio in istio-system is not to be found"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, in, _ := newFake(t)
+			f.put("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/istio-sidecar-injector", istioWebhook)
+			c.setup(f)
+			fs := in.Precheck(t.Context(), plan(t, "", "revision=weft"))
+			if len(fs) != 1 || fs[0].Severity != c.severity || !strings.Contains(fs[0].Message, c.want) || !strings.Contains(fs[0].Fix, "migrate-from-istio.md") {
+				t.Errorf("findings %v, want %q", fs, c.want)
+			}
+		})
 	}
 }
 

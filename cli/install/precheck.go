@@ -16,6 +16,9 @@ import (
 // native sidecars on by default).
 const minMajor, minMinor = 1, 30
 
+// injectorOfIstio is how the names of Istio's injection webhooks end.
+const injectorOfIstio = "sidecar-injector.istio.io"
+
 // Precheck looks for what would stand in the way. It writes nothing.
 func (in *Installer) Precheck(ctx context.Context, p *Plan) []*Finding {
 	in.withDefaults()
@@ -28,7 +31,7 @@ func (in *Installer) Precheck(ctx context.Context, p *Plan) []*Finding {
 		out = append(out, &Finding{SeverityError, fmt.Sprintf("Kubernetes %s is too old", v.GitVersion), fmt.Sprintf("Weft needs %d.%d or newer", minMajor, minMinor)})
 	}
 	for _, check := range []func(context.Context, *Plan) ([]*Finding, error){
-		in.checkRights, in.checkNamespace, in.checkCRDs, in.checkIstio, in.checkHelm, in.checkNodes,
+		in.checkRights, in.checkNamespace, in.checkCRDs, in.checkIstio, in.checkRoots, in.checkHelm, in.checkNodes,
 	} {
 		fs, err := check(ctx, p)
 		if err != nil {
@@ -155,7 +158,7 @@ func (p *Plan) collision(o *unstructured.Unstructured) string {
 	for _, h := range hooks {
 		m, _ := h.(map[string]any)
 		name, _ := m["name"].(string)
-		if !strings.HasSuffix(name, "sidecar-injector.istio.io") {
+		if !strings.HasSuffix(name, injectorOfIstio) {
 			continue
 		}
 		sel, _, _ := unstructured.NestedMap(m, "namespaceSelector")
