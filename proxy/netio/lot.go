@@ -27,7 +27,7 @@ type Lot struct {
 	// mu protects the following.
 	spots map[int32]*spot // by the connection's descriptor
 	next  time.Time       // when Run looks for spots whose time is over; zero: never
-	over  bool
+	over  bool            // Run is to end, or has
 }
 
 // spot is one parked connection.
@@ -110,8 +110,11 @@ func (l *Lot) add(s *spot, due time.Time) bool {
 	return true
 }
 
-// setNext makes Run look at t. mu is held.
+// setNext makes Run look at t, unless it is to end: it has been told so by the same deadline. mu is held.
 func (l *Lot) setNext(t time.Time) {
+	if l.over {
+		return
+	}
 	l.next = t
 	_ = l.file.SetReadDeadline(t) // fails only when it is closed
 }
@@ -145,7 +148,7 @@ func (s *spot) leave() {
 
 // Run waits until ctx ends, then wakes what is parked; nothing can be parked any more.
 func (l *Lot) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = l.file.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, l.stop)
 	defer stop()
 	defer l.end()
 	var events [128]unix.EpollEvent
@@ -168,6 +171,14 @@ func (l *Lot) Run(ctx context.Context) error {
 		l.expire(time.Now())
 	}
 	return nil
+}
+
+// stop has Run end. What is parked from now on, by whoever is late, must not move the deadline that says so.
+func (l *Lot) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	_ = l.file.SetReadDeadline(time.Unix(1, 0))
 }
 
 func (l *Lot) at(fd int32) *spot {
