@@ -49,6 +49,7 @@ sidecar keep it until they are restarted.`,
 	f.StringVar(&r.Revision, "revision", "", "revision to remove (default \"default\")")
 	f.BoolVar(&r.All, "all", false, "every revision, with what they share")
 	f.BoolVar(&r.Purge, "purge", false, "the definitions too, and with them all VirtualServices, Gateways …")
+	f.BoolVar(&r.Force, "force", false, "although namespaces use the revision, and others stay")
 	f.BoolVar(&dry, "dry-run", false, "only say what would be deleted")
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd

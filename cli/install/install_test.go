@@ -164,6 +164,33 @@ func TestRevisionsLiveSideBySide(t *testing.T) {
 	}
 }
 
+// With a revision go its tags: whoever names either would be outside of the mesh from the next pod on.
+func TestARevisionThatNamespacesUseStays(t *testing.T) {
+	f, in, _ := newFake(t)
+	for _, p := range []*Plan{plan(t, ""), plan(t, "", "revision=canary", "revisionTags={prod}")} {
+		if err := in.Install(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.put("/api/v1/namespaces/shop", "{metadata: {name: shop, labels: {istio.io/rev: prod}}}")
+	f.put("/api/v1/namespaces/old", "{metadata: {name: old, labels: {istio-injection: enabled}}}")
+	f.taken()
+	for revision, want := range map[string]string{"canary": "revision canary injects into namespaces shop (istio.io/rev=prod)", "default": "revision default injects into namespaces old"} {
+		if err := in.Uninstall(t.Context(), Removal{Revision: revision}); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "weft tag set") {
+			t.Errorf("%v, want %q with a fix", err, want)
+		}
+	}
+	if w := f.taken(); len(w) > 0 {
+		t.Errorf("wrote %v", w)
+	}
+	if err := in.Uninstall(t.Context(), Removal{Revision: "canary", Force: true}); err != nil {
+		t.Error(err)
+	}
+	if err := in.Uninstall(t.Context(), Removal{Revision: "default"}); err != nil {
+		t.Errorf("the last revision: %v", err)
+	}
+}
+
 func TestUninstallKeepsDefinitions(t *testing.T) {
 	f, in, lines := newFake(t)
 	if err := in.Install(t.Context(), plan(t, "demo")); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -87,6 +88,7 @@ type Removal struct {
 	Revision  string // default "default"
 	All       bool   // every revision
 	Purge     bool   // the definitions too, and with them every object of their kinds
+	Force     bool   // although namespaces get their sidecars from it, and other revisions stay
 }
 
 // Uninstall removes a revision: first the webhooks, so that pods go on
@@ -114,6 +116,11 @@ func (in *Installer) Uninstall(ctx context.Context, r Removal) error {
 	if len(own) == 0 && !r.All && !r.Purge {
 		return &Finding{SeverityError, fmt.Sprintf("revision %s is not installed in %s by weft install", r.Revision, r.Namespace), "weft status lists what is there; what Helm installed, helm uninstall removes"}
 	}
+	if len(others) > 0 && !r.Force {
+		if err := in.unused(ctx, r.Revision, own); err != nil {
+			return err
+		}
+	}
 	if len(others) > 0 {
 		own = slices.DeleteFunc(own, func(o *unstructured.Unstructured) bool { return o.GetLabels()[labelShared] != "" })
 		in.Progress(fmt.Sprintf("kept what all revisions share: %v is still installed", others))
@@ -133,6 +140,39 @@ func (in *Installer) Uninstall(ctx context.Context, r Removal) error {
 		return nil
 	}
 	return in.removeRest(ctx, r)
+}
+
+// unused is an error if namespaces name the revision, or one of its tags: with it
+// goes what injects there, and their next pods would be outside of the mesh.
+func (in *Installer) unused(ctx context.Context, revision string, own []*unstructured.Unstructured) error {
+	names := []string{revision}
+	for _, o := range own {
+		if tag := o.GetLabels()[labelTag]; tag != "" && !slices.Contains(names, tag) {
+			names = append(names, tag)
+		}
+	}
+	elsewhere := ""
+	if revision == "default" {
+		var err error
+		if elsewhere, err = in.DefaultElsewhere(ctx); err != nil {
+			return err
+		}
+	}
+	for _, name := range names {
+		if name == "default" && elsewhere != "" {
+			continue // the tag default has these namespaces
+		}
+		users, err := in.users(ctx, name)
+		if err != nil {
+			return err
+		}
+		if len(users) > 0 {
+			return &Finding{SeverityError,
+				fmt.Sprintf("revision %s injects into namespaces %s (istio.io/rev=%s): their next pods would start without a sidecar", revision, strings.Join(users, ", "), name),
+				"label them for another revision, or move the tag (weft tag set TAG --revision OTHER --overwrite); --force removes it all the same"}
+		}
+	}
+	return nil
 }
 
 // otherRevisions lists revisions that stay.
