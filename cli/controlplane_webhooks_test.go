@@ -76,8 +76,8 @@ func TestReplicaAnswersWebhooks(t *testing.T) {
 		return strings.Contains(string(a.Patch), "registry.test/weft/proxy:v9") && strings.Contains(string(a.Patch), `\"concurrency\":7`)
 	})
 	c.Put("v1/configmaps", obj{"apiVersion": "v1", "kind": "ConfigMap", "metadata": obj{"namespace": "weft-system", "name": "weft"},
-		"data": obj{"mesh": "defaultConfig: {concurrency: 7}\n", "values": "cni: {enabled: true}\n"}})
-	c.eventually("a bad change is not said", func() bool { return strings.Contains(c.log.String(), "there is no node agent yet") })
+		"data": obj{"mesh": "defaultConfig: {concurrency: 7}\n", "values": "proxy: {statusPort: 70000}\n"}})
+	c.eventually("a bad change is not said", func() bool { return strings.Contains(c.log.String(), "proxy.statusPort 70000") })
 	if a := pod(); !a.Allowed || !strings.Contains(string(a.Patch), "istio-init") {
 		t.Errorf("after a bad change: %+v", a)
 	}

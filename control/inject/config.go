@@ -13,8 +13,9 @@ import (
 
 // Names that an injected pod has, as Istio's.
 const (
-	ContainerProxy = "istio-proxy"
-	ContainerInit  = "istio-init"
+	ContainerProxy      = "istio-proxy"
+	ContainerInit       = "istio-init"
+	ContainerValidation = "istio-validation" // instead of istio-init where a node agent redirects
 )
 
 // The user and group that the proxy runs as: capture leaves its traffic alone.
@@ -46,7 +47,8 @@ type Config struct {
 type Values struct {
 	Revision string `json:"revision"`
 	Global   Global `json:"global"`
-	CNI      struct {
+	// CNI: a node agent redirects the traffic of pods, which need no privilege for it.
+	CNI struct {
 		Enabled bool `json:"enabled"`
 	} `json:"cni"`
 	Proxy Proxy `json:"proxy"`

@@ -108,7 +108,7 @@ func (r *request) run(pod []byte) (document, error) {
 		return nil, err
 	}
 	var users []map[string]any // containers by which the author changes ours
-	for _, name := range []string{ContainerProxy, ContainerInit} {
+	for _, name := range []string{ContainerProxy, ContainerInit, ContainerValidation} {
 		if u := d.take(name); u != nil {
 			users = append(users, u)
 		}
@@ -246,11 +246,12 @@ func (r *request) part(name string) ([]byte, error) {
 }
 
 // order puts the proxy where it belongs: a native one before everything that needs a network, the init container of a classic
-// one after the application's own, which still have theirs; the application's container stays kubectl's first.
+// one after the application's own, which still have theirs (with a node agent they have none, and the check comes first); the application's container stays kubectl's first.
 func (r *request) order(d document) {
 	d.move("containers", ContainerProxy, r.hold && !r.gateway)
 	d.move("initContainers", ContainerProxy, true)
 	d.move("initContainers", ContainerInit, r.native)
+	d.move("initContainers", ContainerValidation, true)
 }
 
 // status is the annotation by which an injected pod is known.
@@ -277,7 +278,7 @@ func (r *request) annotate(d document, prom map[string]string) error {
 		}
 	}
 	s := status{Revision: r.c.revision(), ImagePullSecrets: r.c.Global.ImagePullSecrets}
-	for _, name := range []string{ContainerInit, ContainerProxy} {
+	for _, name := range []string{ContainerInit, ContainerValidation, ContainerProxy} {
 		switch list, _ := d.find(name); list {
 		case "containers":
 			s.Containers = append(s.Containers, name)

@@ -330,7 +330,7 @@ func TestOnlyInitHasPrivilege(t *testing.T) {
 		check(t, d.Decode(&p))
 		for _, ct := range append(p.Spec.InitContainers, p.Spec.Containers...) {
 			s := ct.SecurityContext
-			if ct.Name != ContainerProxy && ct.Name != ContainerInit || s == nil {
+			if ct.Name != ContainerProxy && ct.Name != ContainerInit && ct.Name != ContainerValidation || s == nil {
 				continue
 			}
 			init := ct.Name == ContainerInit

@@ -2,7 +2,6 @@ package inject
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,9 +18,6 @@ func ParseConfig(values, meshConfig string) (c *Config, rest string, err error) 
 	c = &Config{}
 	if c.Values, err = ParseValues(values); err != nil {
 		return nil, "", err
-	}
-	if c.CNI.Enabled { // pods without capture would pass by the mesh and its policies
-		return nil, "", errors.New("injection values: cni.enabled: there is no node agent yet; leave it out")
 	}
 	b, err := yaml.YAMLToJSONStrict([]byte(meshConfig))
 	if err != nil {

@@ -3,7 +3,6 @@ package inject
 import (
 	"fmt"
 	"strconv"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -50,8 +49,8 @@ func (r *request) overlay() (*corev1.Pod, error) {
 	} else {
 		p.Spec.Containers = append(p.Spec.Containers, proxy)
 	}
-	if !r.gateway && !r.c.CNI.Enabled {
-		p.Spec.InitContainers = append([]corev1.Container{r.initContainer(resources)}, p.Spec.InitContainers...)
+	if !r.gateway {
+		p.Spec.InitContainers = append([]corev1.Container{r.captureContainer(resources, p.Annotations)}, p.Spec.InitContainers...)
 	}
 	p.Spec.Volumes = volumes()
 	users, err := userVolumes(r.pod.Annotations[annVolume])
@@ -120,35 +119,6 @@ func run(command ...string) *corev1.LifecycleHandler {
 
 func ready() corev1.ProbeHandler {
 	return corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz/ready", Port: intstr.FromInt32(readyPort)}}
-}
-
-// initContainer redirects the pod's traffic. It is the only one with a capability.
-func (r *request) initContainer(res corev1.ResourceRequirements) corev1.Container {
-	a, v := r.pod.Annotations, r.c.Proxy
-	pick := func(name, def string) string {
-		if s, ok := a[name]; ok {
-			return s
-		}
-		return def
-	}
-	exclude := []string{strconv.Itoa(metricsPort), strconv.Itoa(readyPort), strconv.Itoa(int(r.statusPort))}
-	if s := pick(annExcludeInbound, v.ExcludeInboundPorts); s != "" {
-		exclude = append(exclude, s)
-	}
-	c := corev1.Container{
-		Name: ContainerInit, Image: r.image(), ImagePullPolicy: r.c.Global.ImagePullPolicy, Resources: res, Command: []string{programNode},
-		Args: []string{"capture", "-p", "15001", "-z", "15006", "-u", strconv.Itoa(proxyID), "-m", "REDIRECT",
-			"-i", pick(annIncludeRanges, v.IncludeIPRanges), "-x", pick(annExcludeRanges, v.ExcludeIPRanges),
-			"-b", pick(annIncludeInbound, v.IncludeInboundPorts), "-d", strings.Join(exclude, ",")},
-		SecurityContext: restricted(0),
-	}
-	for _, x := range [][2]string{{"-q", pick(annIncludeOutbound, v.IncludeOutboundPorts)}, {"-o", pick(annExcludeOutbound, v.ExcludeOutboundPorts)}, {"-c", a[annExcludeInterfaces]}} {
-		if x[1] != "" {
-			c.Args = append(c.Args, x[0], x[1])
-		}
-	}
-	c.SecurityContext.Capabilities.Add = []corev1.Capability{"NET_ADMIN"}
-	return c
 }
 
 // restricted is a security context by the Pod Security Standard of that name, but for the user 0.
