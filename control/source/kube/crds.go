@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +38,7 @@ func (r *run) followCRDs() {
 	reflector := cache.NewReflectorWithOptions(lw, nil, x, cache.ReflectorOptions{Name: "weft", Logger: &quiet, TypeDescription: crds, Backoff: r.backoff()})
 	r.wg.Go(func() { reflector.RunWithContext(r.ctx) })
 	var retry <-chan time.Time
+	old := unserved{log: r.s.set.Log}
 	for {
 		select {
 		case <-r.ctx.Done():
@@ -49,15 +51,53 @@ func (r *run) followCRDs() {
 			continue
 		}
 		retry = nil
-		if !r.match(names) {
+		if ok := r.match(names, &old); !ok || old.look() {
 			retry = time.After(r.s.set.retry)
 		}
 	}
 }
 
+// unserved is the definitions of which the server serves no version that we read. One that was just made is
+// established a moment later; one that stays so is older or newer than we know, and is told once.
+type unserved struct {
+	log  *slog.Logger
+	now  map[string]bool // in this round, by resource
+	last map[string]bool // in the round before
+	told map[string]bool
+}
+
+// look ends a round, and tells whether there should be another one.
+func (u *unserved) look() (again bool) {
+	for resource := range u.now {
+		switch {
+		case u.told[resource]:
+		case u.last[resource]:
+			u.log.Error("kubernetes: the definition of a resource serves no version that this control plane reads: its objects do nothing; apply the definitions of this version (weft upgrade, or deploy/crds)", "resource", resource)
+			u.told[resource] = true
+		default:
+			again = true
+		}
+	}
+	u.last, u.now = u.now, nil
+	return again
+}
+
+func (u *unserved) add(resource string) {
+	if u.now == nil {
+		u.now = map[string]bool{}
+	}
+	if u.told == nil {
+		u.told = map[string]bool{}
+	}
+	u.now[resource] = true
+}
+
+// served forgets a resource: its objects are read.
+func (u *unserved) served(resource string) { delete(u.told, resource) }
+
 // match starts watches of what is installed and ends those of what no longer
 // is. It returns false if the server could not be asked; it is tried again.
-func (r *run) match(names map[string]bool) bool {
+func (r *run) match(names map[string]bool, old *unserved) bool {
 	ok := true
 	for _, k := range slices.Concat(credentials, custom) {
 		r.mu.Lock()
@@ -73,7 +113,12 @@ func (r *run) match(names map[string]bool) bool {
 			if err != nil || version != "" && r.watch(k, version) != nil {
 				ok = false
 			}
-			// Installed and not served: it is being established, which its next event tells.
+			// Installed and not served: it is being established, which its next event tells, or not one that we read.
+			if resource := k.plural + "." + group; version != "" {
+				old.served(resource)
+			} else if err == nil {
+				old.add(resource)
+			}
 		case !there && w != nil:
 			w.end()
 			r.s.set.Log.Warn("kubernetes: a custom resource is gone, and its objects with it", "resource", k.plural+"."+group)

@@ -213,6 +213,27 @@ func TestAResourceThatMayNotBeReadIsSaidOnce(t *testing.T) {
 	}
 }
 
+func TestADefinitionOfAnotherVersionIsSaidOnce(t *testing.T) {
+	s := kubetest.Start(t)
+	s.Install("networking.istio.io/v2alpha1", "virtualservices", "VirtualService", true)
+	var log syncBuffer
+	r, _ := sourcetest.Start(t, newSource(t, s, func(set *Settings) { set.Log = slog.New(slog.NewTextHandler(&log, nil)) }))
+	r.UntilSynced() // the others are served all the same
+	const said = "serves no version that this control plane reads"
+	eventually(t, "nothing in the log", func() bool { return strings.Contains(log.String(), said) })
+	if !strings.Contains(log.String(), "resource=virtualservices.networking.istio.io") {
+		t.Errorf("%s", log.String())
+	}
+	// What wakes it up again says nothing new; the version that it reads is read.
+	s.Install("networking.istio.io/v1", "destinationrules", "DestinationRule", true)
+	s.Install("networking.istio.io/v1", "virtualservices", "VirtualService", true)
+	s.Put(virtual, virtualService(t, "a", "web"))
+	r.Want("put VirtualService default/a")
+	if n := strings.Count(log.String(), said); n != 1 {
+		t.Errorf("%d lines:\n%s", n, log.String())
+	}
+}
+
 func TestDiscoverySelectorsChooseNamespaces(t *testing.T) {
 	s := kubetest.Start(t)
 	namespace := func(name, mesh string) {
