@@ -110,6 +110,7 @@ var rules = []rule{
 	{"node/netns", "", unix + "github.com/vishvananda/netlink"},
 	{"node/capture", "node/netns", unix + "github.com/google/nftables"},
 	{"node/cni", "node/capture node/netns", "github.com/containernetworking/cni"},
+	{"node/cni/chain", "", "github.com/fsnotify/fsnotify"},
 	{"node/dns", "", "golang.org/x/net/dns/dnsmessage"},
 
 	// Local runtime: a client of the control plane's socket, with processes of its own.

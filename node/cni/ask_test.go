@@ -19,7 +19,10 @@ func TestMessagesAreBounded(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(ctx, l, func(context.Context, Pod) Answer { t.Error("a question that is too long was answered"); return Answer{} })
+		done <- Serve(ctx, l, func(context.Context, Pod) Answer {
+			t.Error("a question that is too long was answered")
+			return Answer{}
+		})
 	}()
 	c, err := net.Dial("unix", socket)
 	if err != nil {
