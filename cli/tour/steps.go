@@ -58,14 +58,14 @@ func Steps() []*Step {
 			Title:   "Shift by weight: half and half",
 			Explain: "Half of the requests to v1 and half to v3, whatever the number of pods.",
 			Run: func(ctx context.Context, r *Run) error {
-				return shift(ctx, r, "networking/virtual-service-reviews-50-v3.yaml", "v3", 200, 35, 65)
+				return shift(ctx, r, "networking/virtual-service-reviews-50-v3.yaml", "v3", 400, 35, 65)
 			},
 		},
 		{
 			Title:   "Shift by weight: a canary",
 			Explain: "Nine of ten requests to v1, one of ten to v2: how a new version is tried on few users.",
 			Run: func(ctx context.Context, r *Run) error {
-				return shift(ctx, r, "networking/virtual-service-reviews-90-10.yaml", "v2", 300, 4, 18)
+				return shift(ctx, r, "networking/virtual-service-reviews-90-10.yaml", "v2", 600, 4, 18)
 			},
 		},
 		{
@@ -109,11 +109,11 @@ func allVersions(ctx context.Context, r *Run) error {
 	if err := r.Apply(ctx, rules); err != nil {
 		return err
 	}
-	c, err := r.versions(ctx, "", 30)
+	c, err := r.versions(ctx, "", 60)
 	if err != nil {
 		return err
 	}
-	r.Expect("reviews behind 30 loads of the page", "v1, v2 and v3", c.String(), c["v1"] > 0 && c["v2"] > 0 && c["v3"] > 0 && len(c) == 3)
+	r.Expect("reviews behind 60 loads of the page", "v1, v2 and v3", c.String(), c["v1"] > 0 && c["v2"] > 0 && c["v3"] > 0 && len(c) == 3)
 	return nil
 }
 
@@ -149,19 +149,30 @@ func delay(ctx context.Context, r *Run) error {
 	if err := r.Apply(ctx, "networking/virtual-service-ratings-test-delay.yaml"); err != nil {
 		return err
 	}
-	p, err := r.Mesh.Load(ctx, jason)
+	p, err := r.timed(ctx, jason, func(p *Page) bool { return p.Took > 5500*time.Millisecond && p.Took < 9*time.Second })
 	if err != nil {
 		return err
 	}
 	got := fmt.Sprintf("status %d after %.1f s, %s", p.Status, p.Took.Seconds(), has(p.Body, reviewsGone))
 	r.Expect("the page for jason", "about 6 s, then an error instead of reviews", got,
 		p.Status == 200 && p.Took > 5500*time.Millisecond && p.Took < 9*time.Second && strings.Contains(p.Body, reviewsGone))
-	if p, err = r.Mesh.Load(ctx, ""); err != nil {
+	if p, err = r.timed(ctx, "", func(p *Page) bool { return p.Took < time.Second }); err != nil {
 		return err
 	}
 	r.Expect("the page for anybody else", "at once, with reviews", fmt.Sprintf("status %d after %.2f s, reviews %s", p.Status, p.Took.Seconds(), p.Reviews),
 		p.Status == 200 && p.Took < time.Second && p.Reviews == "v1")
 	return nil
+}
+
+// timed loads the page, and up to twice more if that takes another time than expected: every load has an injected delay
+// or none has it, but one that the machine was too busy for tells nothing.
+func (r *Run) timed(ctx context.Context, user string, asExpected func(*Page) bool) (p *Page, err error) {
+	for range 3 {
+		if p, err = r.Mesh.Load(ctx, user); err != nil || asExpected(p) {
+			break
+		}
+	}
+	return p, err
 }
 
 func has(body, text string) string {
@@ -189,6 +200,8 @@ func abort(ctx context.Context, r *Run) error {
 	return nil
 }
 
+// shift looks at the share of one version. Requests are split by chance, so n is such that a sound mesh
+// is out of bounds less than once in 10^7 runs (binomial), and one that halves or doubles the share always.
 func shift(ctx context.Context, r *Run, file, version string, n int, low, high float64) error {
 	if err := r.Apply(ctx, file); err != nil {
 		return err
@@ -226,7 +239,7 @@ func mirror(ctx context.Context, r *Run) error {
 		return err
 	}
 	r.Expect("who answers the page", "only v1", c.String(), c["v1"] == n)
-	return r.eventually(ctx, "copies that reached v3", fmt.Sprintf("at least %d", n), 5*time.Second, func() (string, bool, error) {
+	return r.eventually(ctx, "copies that reached v3", fmt.Sprintf("at least %d", n), func() (string, bool, error) {
 		after, err := inboundRequests(ctx, r, "reviews-v3")
 		return fmt.Sprintf("%.0f", after-before), after-before >= n, err
 	})
@@ -246,7 +259,7 @@ func breaker(ctx context.Context, r *Run) error {
 		return err
 	}
 	r.Expect("200 calls, 20 at a time, with one connection allowed", "some 200, the rest 503", c.String(), c["200"] > 0 && c["503"] > 0 && c["200"]+c["503"] == 200)
-	return r.eventually(ctx, "requests with flag UO in the client's metrics", "as many as were refused", 5*time.Second, func() (string, bool, error) {
+	return r.eventually(ctx, "requests with flag UO in the client's metrics", "as many as were refused", func() (string, bool, error) {
 		m, err := r.Mesh.Metrics(ctx, "default", "sleep")
 		if err != nil {
 			return "", false, err
@@ -274,16 +287,17 @@ func strict(ctx context.Context, r *Run) error {
 		return err
 	}
 	r.Expect("a client with sidecar", "200 over mutual TLS", c.String(), c["200"] == 5)
-	m, err := r.Mesh.Metrics(ctx, "default", "details-v1")
-	if err != nil {
-		return err
-	}
-	n := m.Sum("istio_requests_total", map[string]string{
-		"reporter": "destination", "connection_security_policy": "mutual_tls",
-		"source_principal": "spiffe://cluster.local/ns/default/sa/sleep",
+	return r.eventually(ctx, "requests in details' metrics from spiffe://cluster.local/ns/default/sa/sleep over mutual TLS", "at least 5", func() (string, bool, error) {
+		m, err := r.Mesh.Metrics(ctx, "default", "details-v1")
+		if err != nil {
+			return "", false, err
+		}
+		n := m.Sum("istio_requests_total", map[string]string{
+			"reporter": "destination", "connection_security_policy": "mutual_tls",
+			"source_principal": "spiffe://cluster.local/ns/default/sa/sleep",
+		})
+		return fmt.Sprintf("%.0f", n), n >= 5, nil
 	})
-	r.Expect("requests in details' metrics from spiffe://cluster.local/ns/default/sa/sleep over mutual TLS", "at least 5", fmt.Sprintf("%.0f", n), n >= 5)
-	return nil
 }
 
 // answered tells whether any HTTP answer came.

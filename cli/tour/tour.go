@@ -171,10 +171,13 @@ func (r *Run) Expect(what, want, got string, ok bool) {
 	r.Report.Expect(what, want, got, ok)
 }
 
+// patience is how long eventually looks: it holds within a moment, unless the machine is very busy.
+const patience = 30 * time.Second
+
 // eventually looks until what is seen holds, for what needs a moment to be
-// noticed (ejection, a metric's flush), and reports the last look.
-func (r *Run) eventually(ctx context.Context, what, want string, within time.Duration, look func() (got string, ok bool, err error)) error {
-	deadline := time.Now().Add(within)
+// noticed (a metric is counted after its response), and reports the last look.
+func (r *Run) eventually(ctx context.Context, what, want string, look func() (got string, ok bool, err error)) error {
+	deadline := time.Now().Add(patience)
 	for {
 		got, ok, err := look()
 		if err != nil {

@@ -35,7 +35,8 @@ func (f *fakeMesh) Exec(context.Context, string, string, ...string) (*Output, er
 	return &Output{Stdout: `{"statuses":{"200":5},"errors":{}` + f.results + `}`}, nil
 }
 func (f *fakeMesh) Metrics(context.Context, string, string) (Metrics, error) {
-	return ParseMetrics(strings.NewReader("istio_requests_total{reporter=\"destination\"} 3\n"))
+	return ParseMetrics(strings.NewReader(`istio_requests_total{reporter="destination",connection_security_policy="mutual_tls",source_principal="spiffe://cluster.local/ns/default/sa/sleep"} 5
+`))
 }
 func (f *fakeMesh) Ready(context.Context) error { return nil }
 

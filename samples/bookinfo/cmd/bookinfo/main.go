@@ -42,7 +42,7 @@ const usage = `usage: bookinfo COMMAND [FLAGS]
 
 Services read from the environment
   SERVICE_VERSION        reviews: v1 (default), v2 or v3
-  FLAKY_PERCENT          reviews, ratings: answer so many percent of the requests with 503
+  FLAKY_PERCENT          reviews, ratings: answer so many percent of the requests with 503, evenly spread
   DETAILS_HOSTNAME, REVIEWS_HOSTNAME, RATINGS_HOSTNAME                 default: details, reviews, ratings
   DETAILS_SERVICE_PORT, REVIEWS_SERVICE_PORT, RATINGS_SERVICE_PORT     default: 9080
   SERVICES_DOMAIN        put after the host names of services

@@ -137,5 +137,5 @@ func (e env) flaky() (func(http.Handler) http.Handler, error) {
 			return nil, fmt.Errorf("FLAKY_PERCENT %q: want a number from 0 to 100", v)
 		}
 	}
-	return func(h http.Handler) http.Handler { return serve.Flaky(percent, nil, h) }, nil
+	return func(h http.Handler) http.Handler { return serve.Flaky(percent, h) }, nil
 }

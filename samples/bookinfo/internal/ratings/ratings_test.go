@@ -79,7 +79,7 @@ func TestTheStoreIsBounded(t *testing.T) {
 }
 
 func TestAFlakyServiceIsHealthy(t *testing.T) {
-	h := New().Handler(func(h http.Handler) http.Handler { return serve.Flaky(100, nil, h) })
+	h := New().Handler(func(h http.Handler) http.Handler { return serve.Flaky(100, h) })
 	if status, _ := do(t, h, "GET", "/ratings/0", ""); status != 503 {
 		t.Errorf("ratings: status %d, want 503", status)
 	}

@@ -10,11 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -99,17 +99,16 @@ func ProductID(s string) (int, error) {
 	return id, nil
 }
 
-// Flaky answers percent of the requests with 503 instead of h. random returns
-// numbers in [0,1); nil means math/rand/v2.
-func Flaky(percent int, random func() float64, h http.Handler) http.Handler {
+// Flaky answers percent of the requests with 503 instead of h, evenly spread:
+// 25 is every fourth one.
+func Flaky(percent int, h http.Handler) http.Handler {
 	if percent <= 0 {
 		return h
 	}
-	if random == nil {
-		random = rand.Float64
-	}
+	var asked atomic.Uint64
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if random()*100 < float64(percent) {
+		n, share := asked.Add(1), uint64(percent)
+		if n*share/100 != (n-1)*share/100 {
 			Fail(w, http.StatusServiceUnavailable, "the service has a bad moment (FLAKY_PERCENT)")
 			return
 		}

@@ -81,25 +81,26 @@ func TestRunFinishesRequestsUnderWay(t *testing.T) {
 
 func TestFlakyFailsAShareOfTheRequests(t *testing.T) {
 	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	tests := []struct {
-		name    string
-		percent int
-		random  float64
-		want    int
-	}{
-		{"never at 0", 0, 0, http.StatusNoContent},
-		{"below the share", 25, 0.2499, http.StatusServiceUnavailable},
-		{"at the share", 25, 0.25, http.StatusNoContent},
-		{"always at 100", 100, 0.9999, http.StatusServiceUnavailable},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
+	for _, tt := range []struct{ percent, failures, inARow int }{{0, 0, 0}, {1, 10, 1}, {25, 250, 1}, {50, 500, 1}, {67, 670, 3}, {100, 1000, 1000}} {
+		h := Flaky(tt.percent, ok)
+		failures, row, longest := 0, 0, 0
+		for range 1000 {
 			w := httptest.NewRecorder()
-			Flaky(tt.percent, func() float64 { return tt.random }, ok).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
-			if w.Code != tt.want {
-				t.Errorf("status %d, want %d", w.Code, tt.want)
+			h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+			switch w.Code {
+			case http.StatusServiceUnavailable:
+				failures++
+				row++
+				longest = max(longest, row)
+			case http.StatusNoContent:
+				row = 0
+			default:
+				t.Fatalf("status %d", w.Code)
 			}
-		})
+		}
+		if failures != tt.failures || longest > tt.inARow {
+			t.Errorf("%d %%: %d of 1000 failed, %d in a row; want %d and at most %d", tt.percent, failures, longest, tt.failures, tt.inARow)
+		}
 	}
 }
 
