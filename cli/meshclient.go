@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/api/admin/client"
 	"weft.mesh/weft/cli/tour"
 )
 
@@ -240,20 +241,12 @@ const readyTimeout = 90 * time.Second
 func (m *meshClient) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	// A rollout that was just asked for needs a moment to begin.
-	seen := 0
 	for {
-		pods, err := m.pods(ctx)
+		waiting, err := m.rolling(ctx)
 		if err != nil {
 			return err
 		}
-		waiting := unsettled(pods)
 		if len(waiting) == 0 {
-			seen++
-		} else {
-			seen = 0
-		}
-		if seen >= 5 {
 			st, err := m.app.mesh().Status(ctx)
 			if err != nil {
 				return err
@@ -266,6 +259,43 @@ func (m *meshClient) Ready(ctx context.Context) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// rolling lists the Deployments whose pods are not yet as the control plane's objects want them, and
+// pods that start or end.
+func (m *meshClient) rolling(ctx context.Context) ([]string, error) {
+	objects, err := m.app.mesh().Find(ctx, client.Find{Kind: "Deployment"})
+	if err != nil {
+		return nil, err
+	}
+	rollouts, err := m.app.mesh().Rollouts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pods, err := m.pods(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return append(behindObjects(objects, rollouts), unsettled(pods)...), nil
+}
+
+// behindObjects lists the Deployments whose rollout has not ended, or not begun.
+func behindObjects(objects []admin.Object, rollouts []admin.Rollout) []string {
+	known := map[admin.ObjectRef]admin.Rollout{}
+	for _, r := range rollouts {
+		known[admin.ObjectRef{Namespace: r.Namespace, Name: r.Deployment}] = r
+	}
+	var out []string
+	for _, o := range objects {
+		r := known[admin.ObjectRef{Namespace: o.Namespace, Name: o.Name}]
+		switch {
+		case r.Object != admin.Digest(o):
+			out = append(out, fmt.Sprintf("deployment %s/%s (not begun)", o.Namespace, o.Name))
+		case !r.Done:
+			out = append(out, strings.TrimSuffix(fmt.Sprintf("deployment %s/%s (rolling out %s", o.Namespace, o.Name, r.Message), " ")+")")
+		}
+	}
+	return out
 }
 
 // unsettled lists pods that start or end.

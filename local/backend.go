@@ -17,6 +17,8 @@ type backend struct {
 
 func (b backend) Pods() []*pod.Pod { return b.r.manager.list() }
 
+func (b backend) Rollouts() []admin.Rollout { return b.r.manager.rollouts() }
+
 func (b backend) Find(namespace, name string) (*pod.Pod, error) {
 	return b.r.manager.find(namespace, name)
 }

@@ -44,6 +44,7 @@ type manager struct {
 	mu         sync.Mutex // protects the following
 	specs      map[key]podspec.Spec
 	refused    map[key]string               // why a Deployment does not run as written
+	digests    map[key]string               // of the Deployments as written
 	namespaces map[string]map[string]string // labels
 	services   []services.Service
 	names      map[string][]string
@@ -69,13 +70,14 @@ func (m *manager) poke() {
 
 // setObjects takes over what the control plane holds.
 func (m *manager) setObjects(objects client.Objects) {
-	specs, refused := map[key]podspec.Spec{}, map[key]string{}
+	specs, refused, digests := map[key]podspec.Spec{}, map[key]string{}, map[key]string{}
 	namespaces := map[string]map[string]string{}
 	var svcs []services.Service
 	for ref, o := range objects {
 		switch ref.Kind {
 		case "Deployment":
 			k := key{ref.Namespace, ref.Name}
+			digests[k] = admin.Digest(o)
 			spec, err := parseDeployment(o)
 			if err != nil {
 				refused[k] = err.Error()
@@ -104,7 +106,7 @@ func (m *manager) setObjects(objects client.Objects) {
 			m.log.Error("deployment does not run as written", "namespace", k.namespace, "name", k.name, "error", why)
 		}
 	}
-	m.specs, m.refused, m.namespaces, m.services = specs, refused, namespaces, svcs
+	m.specs, m.refused, m.digests, m.namespaces, m.services = specs, refused, digests, namespaces, svcs
 	m.poke()
 }
 
@@ -190,14 +192,13 @@ func (m *manager) forget(p *pod.Pod) {
 func (m *manager) reconcile(start func(*pod.Pod)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	have := map[key][]rollout.Pod{}
-	for _, p := range m.pods {
-		d := key{p.Namespace(), p.Deployment()}
+	have := m.podsByDeployment()
+	for d, pods := range have {
 		if _, ok := m.specs[d]; !ok {
-			p.Stop()
-			continue
+			for _, p := range pods {
+				m.pods[key{d.namespace, p.Name}].Stop()
+			}
 		}
-		have[d] = append(have[d], rollout.Pod{Name: p.Name(), Hash: p.Hash(), Ready: p.Status().Ready, Ending: p.Ending(), Ordinal: p.Ordinal()})
 	}
 	for _, d := range slices.SortedFunc(maps.Keys(m.specs), compareKeys) {
 		spec := m.specs[d]
@@ -218,6 +219,31 @@ func (m *manager) reconcile(start func(*pod.Pod)) {
 			start(p)
 		}
 	}
+}
+
+// podsByDeployment is what a decision needs to know of all pods; mu is held.
+func (m *manager) podsByDeployment() map[key][]rollout.Pod {
+	have := map[key][]rollout.Pod{}
+	for _, p := range m.pods {
+		d := key{p.Namespace(), p.Deployment()}
+		have[d] = append(have[d], rollout.Pod{Name: p.Name(), Hash: p.Hash(), Ready: p.Status().Ready, Ending: p.Ending(), Ordinal: p.Ordinal()})
+	}
+	return have
+}
+
+// rollouts says of each Deployment whether its pods are as it wants them, sorted.
+func (m *manager) rollouts() []admin.Rollout {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	have := m.podsByDeployment()
+	var out []admin.Rollout
+	for _, d := range slices.SortedFunc(maps.Keys(m.digests), compareKeys) {
+		r := admin.Rollout{Namespace: d.namespace, Deployment: d.name, Object: m.digests[d], Message: m.refused[d]}
+		spec, ok := m.specs[d]
+		r.Done = ok && r.Message == "" && rollout.Done(m.hash(d, spec), spec.Replicas, have[d])
+		out = append(out, r)
+	}
+	return out
 }
 
 // hash names the pods of a template; a restart asked for makes another one.

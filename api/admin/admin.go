@@ -8,6 +8,8 @@
 package admin
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"time"
 )
@@ -298,9 +300,25 @@ type Retired struct {
 	Behind []string `json:"behind,omitempty"`
 }
 
+// Rollout is how far the pods of a Deployment are.
+type Rollout struct {
+	Namespace  string `json:"namespace"`
+	Deployment string `json:"deployment"`
+	Object     string `json:"object"` // Digest of the object that the runtime follows
+	Done       bool   `json:"done"`   // all pods are of it and ready, and no other is left
+	Message    string `json:"message,omitempty"`
+}
+
+// Digest identifies an object's content.
+func Digest(o Object) string {
+	sum := sha256.Sum256(o.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
 // PodList answers PathPods.
 type PodList struct {
-	Items []Pod `json:"items"`
+	Items    []Pod     `json:"items"`
+	Rollouts []Rollout `json:"rollouts,omitempty"`
 }
 
 // RestartRequest restarts a Deployment's pods one by one, or one container of one pod.

@@ -38,6 +38,7 @@ const (
 // Backend is the runtime.
 type Backend interface {
 	Pods() []*pod.Pod
+	Rollouts() []admin.Rollout
 	Find(namespace, name string) (*pod.Pod, error)
 	Log(namespace, pod, container string) (*logs.Log, error)
 	RestartDeployment(namespace, name string) error
@@ -80,7 +81,7 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 }
 
 func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {
-	out := admin.PodList{Items: []admin.Pod{}}
+	out := admin.PodList{Items: []admin.Pod{}, Rollouts: s.Backend.Rollouts()}
 	for _, p := range s.Backend.Pods() {
 		st := p.Status()
 		for i := range st.Containers {

@@ -35,8 +35,19 @@ type Steps struct {
 	End    []string // names of pods to end
 }
 
-// Done says that there is nothing to do.
+// Done says that there is nothing to do now.
 func (s Steps) Done() bool { return s.Create == 0 && len(s.End) == 0 }
+
+// Done tells whether a rollout has ended: there are as many pods as wanted, all of the
+// template and ready, and none that was told to end is left.
+func Done(hash string, replicas int, pods []Pod) bool {
+	for _, p := range pods {
+		if p.Hash != hash || !p.Ready || p.Ending {
+			return false
+		}
+	}
+	return len(pods) == replicas
+}
 
 // Next says what to do now.
 func Next(w Want, pods []Pod) Steps {

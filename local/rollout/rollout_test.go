@@ -112,3 +112,28 @@ func alive(pods []Pod) []Pod {
 	}
 	return out
 }
+
+func TestDone(t *testing.T) {
+	ending := pod("b", "new", true, 2)
+	ending.Ending = true
+	tests := []struct {
+		name     string
+		replicas int
+		pods     []Pod
+		want     bool
+	}{
+		{"all there", 1, []Pod{pod("a", "new", true, 1)}, true},
+		{"none wanted", 0, nil, true},
+		{"none made yet", 1, nil, false},
+		{"not begun", 1, []Pod{pod("a", "old", true, 1)}, false},
+		{"not ready", 1, []Pod{pod("a", "new", false, 1)}, false},
+		{"the old one still serves", 1, []Pod{pod("a", "new", true, 2), pod("b", "old", true, 1)}, false},
+		{"one ends", 1, []Pod{pod("a", "new", true, 1), ending}, false},
+		{"one too few", 2, []Pod{pod("a", "new", true, 1)}, false},
+	}
+	for _, tt := range tests {
+		if got := Done("new", tt.replicas, tt.pods); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}

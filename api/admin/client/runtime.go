@@ -17,6 +17,13 @@ func (c *Client) Pods(ctx context.Context) ([]admin.Pod, error) {
 	return list.Items, err
 }
 
+// Rollouts of the Deployments that the runtime knows.
+func (c *Client) Rollouts(ctx context.Context) ([]admin.Rollout, error) {
+	var list admin.PodList
+	err := c.runtime.get(ctx, admin.PathPods, nil, &list)
+	return list.Rollouts, err
+}
+
 // AllLines of a log that are kept.
 const AllLines = -1
 
