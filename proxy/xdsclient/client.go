@@ -15,6 +15,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	_ "google.golang.org/grpc/encoding/gzip" // control planes may compress what they send to many proxies
 	"google.golang.org/grpc/keepalive"
 
 	"weft.mesh/weft/internal/backoff"
@@ -24,6 +25,10 @@ import (
 const (
 	maxMessage = 64 << 20 // bytes of one response
 	queue      = 16       // responses read ahead; the stream's flow control holds back the rest
+
+	// window of a stream and of its connection. A fixed one spares the control plane a ping for each response, by which gRPC would find out
+	// what the window should be: one of a thousand proxies, each of which gets a response at once.
+	window = 1 << 20
 
 	keepaliveTime    = 30 * time.Second // Istio's; servers must permit it
 	keepaliveTimeout = 10 * time.Second
@@ -203,6 +208,7 @@ func (c *Client) stream(ctx context.Context) error {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithReadBufferSize(16 << 10), grpc.WithWriteBufferSize(16 << 10),
+		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
 	}
 	if c.set.Dial != nil {
 		opts = append(opts, grpc.WithContextDialer(c.set.Dial))
