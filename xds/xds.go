@@ -191,6 +191,9 @@ const (
 	// MetadataDropPort (a bool under MetadataWeft) leaves the port out of a redirect's Location, where port_redirect
 	// names the scheme's default.
 	MetadataDropPort = "redirect_without_port"
+	// MetadataByAddress (a bool under MetadataWeft, of a route configuration) routes requests for a host that no virtual host but
+	// "*" has by the address that was called, where a virtual host has it.
+	MetadataByAddress = "route_by_address"
 )
 
 // ALPN protocols of mTLS between sidecars.

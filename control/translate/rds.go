@@ -94,9 +94,20 @@ func (c *scope) makeRoute(name string) *xds.Resource {
 			sps = append(sps, p)
 		}
 	}
-	return latest(c.s.cache, tableKey{c.name, name}, c.tableInputs(sps, port), func() *xds.Resource {
-		return c.s.resource(xds.RouteType, name, c.buildTable(name, port, sps, own))
+	byAddress := !own && c.byAddress(port)
+	return latest(c.s.cache, tableKey{c.name, name}, append(c.tableInputs(sps, port), byAddress), func() *xds.Resource {
+		t := c.buildTable(name, port, sps, own)
+		if byAddress {
+			t.Metadata = weftFlag(xds.MetadataByAddress)
+		}
+		return c.s.resource(xds.RouteType, name, t)
 	})
+}
+
+// byAddress tells whether the table of a port's number lacks services that only their addresses lead to. Such a host may be named
+// on the way to another service, which takes the request; an Envoy passes it on to the address as it is.
+func (c *scope) byAddress(port uint16) bool {
+	return c.key.weft && slices.ContainsFunc(c.byPort[port], func(p servicePort) bool { return p.routed() && !p.byHost() })
 }
 
 // tableKey finds the last version of a scope's route table.

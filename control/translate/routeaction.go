@@ -162,7 +162,14 @@ func redirect(r *model.Redirect, m *model.HTTPMatch, port uint16) *routev3.Redir
 
 // dropPort tells weft-proxy to leave the port out of the Location. Envoy cannot, and writes the scheme's default.
 func dropPort(m *corev3.Metadata) {
-	m.FilterMetadata[xds.MetadataWeft] = &structpb.Struct{Fields: map[string]*structpb.Value{xds.MetadataDropPort: structpb.NewBoolValue(true)}}
+	m.FilterMetadata[xds.MetadataWeft] = weftFlag(xds.MetadataDropPort).FilterMetadata[xds.MetadataWeft]
+}
+
+// weftFlag is metadata that says something to weft-proxy only.
+func weftFlag(name string) *corev3.Metadata {
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
+		xds.MetadataWeft: {Fields: map[string]*structpb.Value{name: structpb.NewBoolValue(true)}},
+	}}
 }
 
 func redirectCode(code uint32) routev3.RedirectAction_RedirectResponseCode {

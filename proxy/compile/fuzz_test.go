@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -151,7 +152,7 @@ func routeAll(table *route.Table) {
 			for _, method := range []string{"GET", "CONNECT"} {
 				req := &stream.Request{Method: []byte(method), Authority: []byte(authority), Path: []byte(path)}
 				req.Fields.Add("content-type", "application/grpc")
-				table.Match(req, 17)
+				table.Match(req, netip.Addr{}, 17)
 			}
 		}
 	}

@@ -64,7 +64,7 @@ func (c *Compiler) routeTable(x *routev3.RouteConfiguration) (*route.Table, erro
 	if n := x.GetMaxDirectResponseBodySizeBytes(); n != nil {
 		maxBody = int(n.GetValue())
 	}
-	t := &route.Table{Name: x.GetName(), IgnorePort: x.GetIgnorePortInHostMatching()}
+	t := &route.Table{Name: x.GetName(), IgnorePort: x.GetIgnorePortInHostMatching(), ByAddress: weftFlag(x.GetMetadata(), xds.MetadataByAddress)}
 	var err error
 	if t.Headers, err = headerOps(x); err != nil {
 		return nil, err
@@ -80,6 +80,11 @@ func (c *Compiler) routeTable(x *routev3.RouteConfiguration) (*route.Table, erro
 		return nil, err
 	}
 	return t, nil
+}
+
+// weftFlag reads a bool that metadata says to weft-proxy only.
+func weftFlag(m *corev3.Metadata, name string) bool {
+	return m.GetFilterMetadata()[xds.MetadataWeft].GetFields()[name].GetBoolValue()
 }
 
 func (c *Compiler) virtualHost(x *routev3.VirtualHost, maxBody int) (*route.VirtualHost, error) {
@@ -145,7 +150,7 @@ func (c *Compiler) route(x *routev3.Route, maxBody int) (*route.Route, error) {
 	case *routev3.Route_Redirect:
 		r.Redirect, err = redirect(a.Redirect)
 		if err == nil {
-			r.Redirect.DropPort = x.GetMetadata().GetFilterMetadata()[xds.MetadataWeft].GetFields()[xds.MetadataDropPort].GetBoolValue()
+			r.Redirect.DropPort = weftFlag(x.GetMetadata(), xds.MetadataDropPort)
 		}
 		err = at("redirect", err)
 	case *routev3.Route_DirectResponse:

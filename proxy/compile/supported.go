@@ -52,7 +52,7 @@ var Supported = Fields{
 	// Routes.
 	"envoy.config.route.v3.RouteConfiguration": "name virtual_hosts response_headers_to_add response_headers_to_remove request_headers_to_add" +
 		" request_headers_to_remove ignore_port_in_host_matching validate_clusters max_direct_response_body_size_bytes" +
-		" metadata", // no effect on traffic: metadata
+		" metadata", // only weft.mesh route_by_address has an effect on traffic
 	"envoy.config.route.v3.VirtualHost": "name domains routes request_headers_to_add request_headers_to_remove response_headers_to_add" +
 		" response_headers_to_remove typed_per_filter_config include_request_attempt_count metadata retry_policy",
 	"envoy.config.route.v3.Route": "name match route redirect direct_response metadata decorator typed_per_filter_config" +

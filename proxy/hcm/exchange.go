@@ -251,7 +251,7 @@ func (x *exchange) findRoute() {
 		return
 	}
 	x.table = t
-	r := t.Match(x.req, x.random)
+	r := t.Match(x.req, x.info.Conn.Local.Addr(), x.random)
 	if r == nil {
 		return
 	}

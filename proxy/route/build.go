@@ -37,6 +37,7 @@ func (t *Table) buildHost(v *VirtualHost) error {
 		if err := t.index.add(d, v); err != nil {
 			return err
 		}
+		t.noteAddress(d, v)
 	}
 	if err := v.Headers.build(); err != nil {
 		return fmt.Errorf("virtual host %q: %w", v.Name, err)

@@ -3,6 +3,7 @@ package route
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"sort"
 	"strings"
 )
@@ -71,6 +72,30 @@ func put(m map[string]*VirtualHost, key, domain string, v *VirtualHost) error {
 
 func duplicate(domain string, a, b *VirtualHost) error {
 	return fmt.Errorf("virtual host %q: domain %q: is also in virtual host %q; every domain must be unique", a.Name, domain, b.Name)
+}
+
+// noteAddress notes a domain that is an IP address.
+func (t *Table) noteAddress(domain string, v *VirtualHost) {
+	if !t.ByAddress {
+		return
+	}
+	if a, err := netip.ParseAddr(strings.Trim(domain, "[]")); err == nil {
+		if t.addresses == nil {
+			t.addresses = map[netip.Addr]*VirtualHost{}
+		}
+		t.addresses[a.Unmap()] = v
+	}
+}
+
+// HostAt finds the virtual host for an authority on a connection to dst.
+func (t *Table) HostAt(authority []byte, dst netip.Addr) *VirtualHost {
+	v := t.Host(authority)
+	if t.ByAddress && v == t.index.any {
+		if at := t.addresses[dst.Unmap()]; at != nil {
+			return at
+		}
+	}
+	return v
 }
 
 // Host finds the virtual host for an authority in any case, nil if there is

@@ -2,15 +2,16 @@ package route
 
 import (
 	"bytes"
+	"net/netip"
 	"strconv"
 
 	"weft.mesh/weft/proxy/stream"
 )
 
-// Match finds the route for a request, nil if there is none. random decides
-// runtime fractions. It does not allocate.
-func (t *Table) Match(req *stream.Request, random uint64) *Route {
-	v := t.Host(req.Authority)
+// Match finds the route for a request on a connection that was going to dst (not valid: unknown), nil if
+// there is none. random decides runtime fractions. It does not allocate.
+func (t *Table) Match(req *stream.Request, dst netip.Addr, random uint64) *Route {
+	v := t.HostAt(req.Authority, dst)
 	if v == nil {
 		return nil
 	}

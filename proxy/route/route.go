@@ -16,8 +16,13 @@ type Table struct {
 	VirtualHosts []*VirtualHost
 	// IgnorePort: the port of the Host header does not take part in matching (ignore_port_in_host_matching).
 	IgnorePort bool
-	Headers    HeaderOps // route configuration level
-	index      hostIndex // set by Build
+	// ByAddress: a request for a host that no virtual host but "*" has belongs to the virtual host that has the address which its
+	// connection was going to among its domains, if there is one (metadata weft.mesh route_by_address).
+	ByAddress bool
+	Headers   HeaderOps // route configuration level
+	// Set by Build:
+	index     hostIndex
+	addresses map[netip.Addr]*VirtualHost // only with ByAddress
 }
 
 // VirtualHost is a set of routes for some domains.

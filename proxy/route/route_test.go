@@ -1,6 +1,7 @@
 package route
 
 import (
+	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
@@ -154,7 +155,7 @@ func TestMatchConditions(t *testing.T) {
 			if err := Build(tab); err != nil {
 				t.Fatal(err)
 			}
-			if got := tab.Match(c.req, 7) != nil; got != c.want {
+			if got := tab.Match(c.req, netip.Addr{}, 7) != nil; got != c.want {
 				t.Errorf("match = %v, want %v", got, c.want)
 			}
 		})
@@ -167,7 +168,7 @@ func TestAnUnanchoredRegexIsAnchored(t *testing.T) {
 	if err := Build(tab); err != nil {
 		t.Fatal(err)
 	}
-	if tab.Match(request("GET", "a", "/x/a/b"), 0) != nil {
+	if tab.Match(request("GET", "a", "/x/a/b"), netip.Addr{}, 0) != nil {
 		t.Error("an expression without anchors matched a part of the path")
 	}
 }
@@ -235,13 +236,14 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 		{Match: Match{Path: Path{Kind: PathPrefix, Value: "/api"}, Headers: []HeaderMatch{{Name: "n", Range: &Range{1, 9}}}, Query: []QueryMatch{{"q", StringMatch{Kind: StringPrefix, Value: "a"}}}},
 			Forward: &Forward{Weighted: []WeightedCluster{{Cluster: "a", Weight: 1}}}},
 	}
-	tab := &Table{VirtualHosts: []*VirtualHost{{Name: "v", Domains: []string{"*.example.com", "x.*"}, Routes: routes}}}
+	tab := &Table{ByAddress: true, VirtualHosts: []*VirtualHost{{Name: "v", Domains: []string{"*.example.net", "10.0.0.1"}, Routes: routes}}}
 	if err := Build(tab); err != nil {
 		t.Fatal(err)
 	}
+	dst := netip.MustParseAddr("10.0.0.1")
 	req := request("GET", "a.EXAMPLE.com", "/api/v1/x?q=ab", "n", "5")
 	if n := testing.AllocsPerRun(1000, func() {
-		if r := tab.Match(req, 3); r == nil || r.Forward.Choose(1) == nil {
+		if r := tab.Match(req, dst, 3); r == nil || r.Forward.Choose(1) == nil {
 			t.Fatal("no match")
 		}
 	}); n != 0 {
@@ -250,3 +252,47 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 }
 
 func mustRegexp(s string) *regexp.Regexp { return regexp.MustCompile(s) }
+
+// A host that the table does not have is routed as the address that was called, where the table says so.
+func TestAnUnknownHostIsRoutedByAddress(t *testing.T) {
+	hosts := func(any bool) []*VirtualHost {
+		out := []*VirtualHost{
+			{Name: "four", Domains: []string{"four", "10.0.0.1"}, Routes: []*Route{{Forward: to("four")}}},
+			{Name: "six", Domains: []string{"six", "[fd00::1]", "*.wild"}, Routes: []*Route{{Forward: to("six")}}},
+		}
+		if any {
+			out = append(out, &VirtualHost{Name: "any", Domains: []string{"*"}, Routes: []*Route{{Forward: to("any")}}})
+		}
+		return out
+	}
+	for _, c := range []struct{ host, dst, plain, byAddress, withoutAny string }{
+		{"four", "10.0.0.1", "four", "four", "four"},
+		{"FOUR", "fd00::1", "four", "four", "four"}, // a host that is known goes first
+		{"x.wild", "10.0.0.1", "six", "six", "six"},
+		{"other", "10.0.0.1", "any", "four", "four"},
+		{"other", "::ffff:10.0.0.1", "any", "four", "four"},
+		{"other", "fd00::1", "any", "six", "six"},
+		{"other", "10.0.0.2", "any", "any", ""},
+		{"other", "", "any", "any", ""},
+	} {
+		var dst netip.Addr
+		if c.dst != "" {
+			dst = netip.MustParseAddr(c.dst)
+		}
+		for _, x := range []struct {
+			tab  Table
+			want string
+		}{{Table{VirtualHosts: hosts(true)}, c.plain}, {Table{VirtualHosts: hosts(true), ByAddress: true}, c.byAddress}, {Table{VirtualHosts: hosts(false), ByAddress: true}, c.withoutAny}} {
+			if err := Build(&x.tab); err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if r := x.tab.Match(request("GET", c.host, "/"), dst, 0); r != nil {
+				got = r.Forward.Cluster
+			}
+			if got != x.want {
+				t.Errorf("host %s at %q, by address %t: %q, want %q", c.host, c.dst, x.tab.ByAddress, got, x.want)
+			}
+		}
+	}
+}

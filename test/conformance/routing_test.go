@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -103,8 +104,33 @@ func TestAVirtualServiceMeansWhatItSays(t *testing.T) {
 			if views[tt.node] == nil {
 				views[tt.node] = viewOf(t, "routing", tt.node)
 			}
-			if got := outcome(views[tt.node].Routes["80"].Match(request(tt.request), 0)); got != tt.want {
+			if got := outcome(views[tt.node].Routes["80"].Match(request(tt.request), netip.Addr{}, 0)); got != tt.want {
 				t.Errorf("%s\ngot  %s\nwant %s", tt.request, got, tt.want)
+			}
+		})
+	}
+}
+
+// Routes of a Service are for who calls its address, whatever host the request names (GAMMA); a Service without routes answers who calls
+// its address and names one with.
+func TestMeshRoutesAreOfAddresses(t *testing.T) {
+	const v1, v2 = "echo-v1.shop.svc.cluster.local", "echo-v2.shop.svc.cluster.local"
+	view := viewOf(t, "frontend", "client-1")
+	for _, tt := range []struct{ name, table, dst, request, want string }{
+		{"the address of the Service with a route, its own name", v2 + ":80", "10.96.0.2", "GET echo-v2/", "shop.v2.0: outbound|80||" + v2},
+		{"the address of the Service with a route, another name", v2 + ":80", "10.96.0.2", "GET echo-v1/", "shop.v2.0: outbound|80||" + v2},
+		{"another address, the name of the Service with a route", "80", "10.96.0.1", "GET echo-v2/", "default: outbound|80||" + v1},
+		{"another address, its own name", "80", "10.96.0.1", "GET echo-v1/", "default: outbound|80||" + v1},
+		{"an address that is nobody's", "80", "192.0.2.1", "GET echo-v2/", "allow_any: PassthroughCluster"},
+		{"a port without a route, by host", "8080", "10.96.0.1", "GET echo-v2/", "default: outbound|8080||" + v2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			table := view.Routes[tt.table]
+			if table == nil {
+				t.Fatalf("no table %s", tt.table)
+			}
+			if got := outcome(table.Match(request(tt.request), netip.MustParseAddr(tt.dst), 0)); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})
 	}
@@ -133,7 +159,7 @@ func TestAGatewayRoutesByItsServers(t *testing.T) {
 			if table == nil {
 				t.Fatalf("no table %s", tt.table)
 			}
-			if got := outcome(table.Match(request(tt.request), 0)); got != tt.want {
+			if got := outcome(table.Match(request(tt.request), netip.Addr{}, 0)); got != tt.want {
 				t.Errorf("%s\ngot  %s\nwant %s", tt.request, got, tt.want)
 			}
 		})
