@@ -187,6 +187,7 @@ type Workload struct {
 	Ports          map[string]uint16 // named container ports; WorkloadEntry: by service port name
 	ContainerPorts []uint16
 	Ready          bool
+	NodeLost       bool // not Ready only because nobody hears of its node: by its own last word it is
 	Terminating    bool
 	HasSidecar     bool // accepts mTLS (tlsMode istio)
 	Weight         uint32

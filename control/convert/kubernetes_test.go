@@ -60,6 +60,32 @@ func TestAPodOfAClusterIsAWorkload(t *testing.T) {
 	}
 }
 
+// A pod that is not ready says whether it was its programs, or its node's silence.
+func TestAPodOfALostNode(t *testing.T) {
+	conditions := func(ready, containers corev1.ConditionStatus) []corev1.PodCondition {
+		return []corev1.PodCondition{{Type: corev1.ContainersReady, Status: containers}, {Type: corev1.PodReady, Status: ready}}
+	}
+	now := metav1.Now()
+	for name, c := range map[string]struct {
+		pod         corev1.Pod
+		ready, lost bool
+	}{
+		"ready":                         {corev1.Pod{Status: corev1.PodStatus{Conditions: conditions("True", "True")}}, true, false},
+		"its node is silent":            {corev1.Pod{Status: corev1.PodStatus{Conditions: conditions("False", "True")}}, false, true},
+		"a program is not ready":        {corev1.Pod{Status: corev1.PodStatus{Conditions: conditions("False", "False")}}, false, false},
+		"a readiness gate may say no":   {corev1.Pod{Spec: corev1.PodSpec{ReadinessGates: []corev1.PodReadinessGate{{ConditionType: "x"}}}, Status: corev1.PodStatus{Conditions: conditions("False", "True")}}, false, false},
+		"it ends":                       {corev1.Pod{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &now}, Status: corev1.PodStatus{Conditions: conditions("False", "True")}}, false, false},
+		"nothing is known of it so far": {corev1.Pod{}, false, false},
+	} {
+		c.pod.Namespace, c.pod.Name = "shop", "web-1"
+		o := FromPod(&c.pod)
+		values, _ := ToModel(&o, model.Mesh{EndpointSlices: true})
+		if w := values[0].(*model.Workload); w.Ready != c.ready || w.NodeLost != c.lost {
+			t.Errorf("%s: ready %v, lost %v", name, w.Ready, w.NodeLost)
+		}
+	}
+}
+
 func TestASliceOfACluster(t *testing.T) {
 	o := FromEndpointSlice(&discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-x", Labels: map[string]string{"kubernetes.io/service-name": "web"}},

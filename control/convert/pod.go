@@ -60,12 +60,20 @@ func (c *conv) pod(p *corev1.Pod) []model.Object {
 	}
 	w.Ports, w.ContainerPorts = containerPorts(apps)
 	c.topology(w, p.Annotations[annotationProxyConfig])
-	for _, cond := range p.Status.Conditions {
-		if cond.Type == corev1.PodReady {
-			w.Ready = cond.Status == corev1.ConditionTrue
+	w.Ready = podCondition(p, corev1.PodReady)
+	// Who watches nodes takes the pods of a silent one out of Services through their Ready condition alone. Where
+	// readiness gates have a say in that, they may be who said no.
+	w.NodeLost = !w.Ready && !w.Terminating && len(p.Spec.ReadinessGates) == 0 && podCondition(p, corev1.ContainersReady)
+	return []model.Object{w}
+}
+
+func podCondition(p *corev1.Pod, t corev1.PodConditionType) bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == t {
+			return c.Status == corev1.ConditionTrue
 		}
 	}
-	return []model.Object{w}
+	return false
 }
 
 // podLocality is what a pod's labels say of where it is: region/zone/subzone, or

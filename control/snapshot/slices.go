@@ -141,15 +141,29 @@ func (b *builder) fromSlices(m *model.Service) bool {
 	return b.next.mesh.EndpointSlices && !m.Entry && m.Resolution == model.ResolveStatic
 }
 
-// slicedEndpoints lists the endpoints of one port from a Service's slices.
+// slicedEndpoints lists the endpoints of one port from a Service's slices. Where not one is ready, those serve on
+// that only their nodes' silence has made unready: after an outage of the API server Kubernetes takes
+// all nodes for lost until each has reported, and a Service would have nobody.
 func (b *builder) slicedEndpoints(eps []Endpoint, k ServiceKey, p model.Port) []Endpoint {
+	first := len(eps)
+	eps = b.appendSlices(eps, k, p, func(e *model.SliceEndpoint, _ *model.Workload) bool { return e.Ready || e.Terminating })
+	if slices.ContainsFunc(eps[first:], func(e Endpoint) bool { return !e.Draining }) {
+		return eps
+	}
+	return b.appendSlices(eps, k, p, func(e *model.SliceEndpoint, x *model.Workload) bool {
+		return !e.Ready && !e.Terminating && x != nil && x.NodeLost
+	})
+}
+
+// appendSlices adds those endpoints of one port from a Service's slices that are wanted.
+func (b *builder) appendSlices(eps []Endpoint, k ServiceKey, p model.Port, want func(*model.SliceEndpoint, *model.Workload) bool) []Endpoint {
 	for _, x := range b.sliced.byService.at(k) {
 		number, ok := slicePort(x, p)
 		if !ok {
 			continue
 		}
 		for i := range x.Endpoints {
-			eps = b.appendSliced(eps, x.Namespace, &x.Endpoints[i], number)
+			eps = b.appendSliced(eps, x.Namespace, &x.Endpoints[i], number, want)
 		}
 	}
 	return eps
@@ -166,17 +180,14 @@ func slicePort(x *model.EndpointSlice, p model.Port) (uint16, bool) {
 }
 
 // appendSliced adds one endpoint of a slice, with what its pod says of itself.
-func (b *builder) appendSliced(eps []Endpoint, ns string, e *model.SliceEndpoint, port uint16) []Endpoint {
-	if !e.Ready && !e.Terminating {
-		return eps
-	}
+func (b *builder) appendSliced(eps []Endpoint, ns string, e *model.SliceEndpoint, port uint16, want func(*model.SliceEndpoint, *model.Workload) bool) []Endpoint {
 	for _, a := range e.Addresses {
 		a = a.Unmap()
 		x, ok := b.slicedPod(ns, e, a)
-		if !ok {
+		if !ok || !want(e, x) {
 			continue
 		}
-		out := Endpoint{Addr: a, Port: port, Weight: 1, Draining: !e.Ready, Workload: x}
+		out := Endpoint{Addr: a, Port: port, Weight: 1, Draining: e.Terminating && !e.Ready, Workload: x}
 		node := e.Node
 		if x != nil {
 			out.Labels, out.Weight = x.Labels, max(x.Weight, 1)

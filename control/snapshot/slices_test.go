@@ -47,6 +47,8 @@ func TestEndpointsOfAServiceWithSlices(t *testing.T) {
 		edit(&e)
 		return e
 	}
+	unready := func(e *model.SliceEndpoint) { e.Ready, e.Serving = false, false }
+	lost := pod("default", "a", "10.0.0.1", "web", func(w *model.Workload) { w.Ready, w.NodeLost = false, true })
 	tests := []struct {
 		name    string
 		objects []model.Object
@@ -60,6 +62,12 @@ func TestEndpointsOfAServiceWithSlices(t *testing.T) {
 		{"a pod that is not known yet is held back: it may want mTLS", []model.Object{web, a, sliceOf("default", "x", "web", 8080, ready("a", "10.0.0.1"), ready("b", "10.0.0.2"))},
 			[]string{"10.0.0.1:8080"}},
 		{"one that is not ready is left out", []model.Object{web, a, sliceOf("default", "x", "web", 8080, with(ready("a", "10.0.0.1"), func(e *model.SliceEndpoint) { e.Ready, e.Serving = false, false }))}, nil},
+		{"whose nodes are lost serve on where nobody else is ready", []model.Object{web, lost, pod("default", "b", "10.0.0.2", "web", func(w *model.Workload) { w.Ready = false }),
+			sliceOf("default", "x", "web", 8080, with(ready("a", "10.0.0.1"), unready), with(ready("b", "10.0.0.2"), unready))}, []string{"10.0.0.1:8080"}},
+		{"beside one that drains", []model.Object{web, lost, b, sliceOf("default", "x", "web", 8080, with(ready("a", "10.0.0.1"), unready),
+			with(ready("b", "10.0.0.2"), func(e *model.SliceEndpoint) { e.Ready, e.Terminating = false, true }))}, []string{"10.0.0.1:8080", "10.0.0.2:8080 draining"}},
+		{"but not beside one that is ready", []model.Object{web, lost, b, sliceOf("default", "x", "web", 8080, with(ready("a", "10.0.0.1"), unready), ready("b", "10.0.0.2"))},
+			[]string{"10.0.0.2:8080"}},
 		{"one that terminates drains", []model.Object{web, a, sliceOf("default", "x", "web", 8080, with(ready("a", "10.0.0.1"), func(e *model.SliceEndpoint) { e.Ready, e.Terminating = false, true }))},
 			[]string{"10.0.0.1:8080 draining"}},
 		{"ready while it terminates: publishNotReadyAddresses", []model.Object{web, a, sliceOf("default", "x", "web", 8080, with(ready("a", "10.0.0.1"), func(e *model.SliceEndpoint) { e.Terminating = true }))},
