@@ -201,7 +201,7 @@ func abort(ctx context.Context, r *Run) error {
 }
 
 // shift looks at the share of one version. Requests are split by chance, so n is such that a sound mesh
-// is out of bounds less than once in 10^7 runs (binomial), and one that halves or doubles the share always.
+// is out of bounds less than once in 10^7 runs (binomial).
 func shift(ctx context.Context, r *Run, file, version string, n int, low, high float64) error {
 	if err := r.Apply(ctx, file); err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // deployment is an ordinary manifest: a Deployment, its Service and its identity.
@@ -58,7 +57,7 @@ const (
 // wantCounted waits until a pod's metrics have a line with all texts.
 func (m *mesh) wantCounted(pod string, texts ...string) {
 	m.t.Helper()
-	m.eventually(10*time.Second, fmt.Sprintf("metrics of %s with %v", pod, texts), func() (string, bool) {
+	m.eventually(patience, fmt.Sprintf("metrics of %s with %v", pod, texts), func() (string, bool) {
 		got := m.metric(pod, texts...)
 		return strings.Join(m.metric(pod, "istio_"), "\n"), len(got) > 0
 	})
@@ -67,7 +66,7 @@ func (m *mesh) wantCounted(pod string, texts ...string) {
 // wantLogged waits until a sidecar's access log has a line with all texts.
 func (m *mesh) wantLogged(pod string, texts ...string) {
 	m.t.Helper()
-	m.eventually(10*time.Second, fmt.Sprintf("access log of %s with %v", pod, texts), func() (string, bool) {
+	m.eventually(patience, fmt.Sprintf("access log of %s with %v", pod, texts), func() (string, bool) {
 		out := m.must("logs", pod, "-c", "istio-proxy")
 	lines:
 		for l := range strings.Lines(out) {
@@ -91,7 +90,7 @@ func TestPythonsHTTPServerWorksUnchanged(t *testing.T) {
 			deployment("client", 0, "", "bookinfo", "sleep")))
 	m.ready("files", "client")
 	for _, name := range []string{"files", "files.default", "files.default.svc", "files.default.svc.cluster.local"} {
-		r := m.exec("client", "curl", "-sS", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", "http://"+name+":8000/")
+		r := m.exec("client", "curl", "-sS", "-m", "60", "-o", "/dev/null", "-w", "%{http_code}", "http://"+name+":8000/")
 		if r.code != 0 || r.stdout != "200" {
 			t.Errorf("curl http://%s:8000/: %s", name, describe(r))
 		}

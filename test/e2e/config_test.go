@@ -87,9 +87,9 @@ spec:
 		return strings.TrimSpace(m.exec("client", "bookinfo", "client", "-o", "status", "http://web:8000/").stdout)
 	}
 	route("418")
-	m.eventually(tenSeconds, "the new route answers", func() (string, bool) { s := status(); return s, s == "418" })
+	m.eventually(patience, "the new route answers", func() (string, bool) { s := status(); return s, s == "418" })
 	route("notanumber")
-	m.eventually(tenSeconds, "weft status tells of the bad file", func() (string, bool) {
+	m.eventually(patience, "weft status tells of the bad file", func() (string, bool) {
 		r := m.weft("status")
 		return r.stdout, strings.Contains(r.stdout, "route.yaml:6:") && strings.Contains(r.stdout, "wrong-type")
 	})
@@ -97,9 +97,9 @@ spec:
 		t.Errorf("with the bad file: status %s, want the last good version's 418", s)
 	}
 	route("204")
-	m.eventually(tenSeconds, "the mended route answers", func() (string, bool) { s := status(); return s, s == "204" })
+	m.eventually(patience, "the mended route answers", func() (string, bool) { s := status(); return s, s == "204" })
 	if err := os.Remove(filepath.Join(dir, "route.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	m.eventually(tenSeconds, "without the route the application answers", func() (string, bool) { s := status(); return s, s == "200" })
+	m.eventually(patience, "without the route the application answers", func() (string, bool) { s := status(); return s, s == "200" })
 }

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"weft.mesh/weft/api/admin"
 )
@@ -60,7 +59,7 @@ spec:
 
 	addresses := map[string]bool{}
 	for _, host := range []string{"one.example.com", "two.example.com"} {
-		m.eventually(tenSeconds, host+" has an address for the client", func() (string, bool) {
+		m.eventually(patience, host+" has an address for the client", func() (string, bool) {
 			r := m.exec("client", "getent", "ahostsv4", host)
 			a, _, _ := strings.Cut(r.stdout, " ")
 			addresses[a] = true
@@ -78,8 +77,8 @@ spec:
 		"http://one.example.com:8000/": "the first", "http://two.example.com:8000/": "the second", // TCP, by address
 		"http://one.example.com/": "the first", "http://two.example.com/": "the second", // HTTP, by Host
 	} {
-		m.eventually(15*time.Second, url, func() (string, bool) {
-			r := m.exec("client", "curl", "-sS", "--max-time", "5", url)
+		m.eventually(patience, url, func() (string, bool) {
+			r := m.exec("client", "curl", "-sS", "--max-time", "30", url)
 			return describe(r), r.stdout == want
 		})
 	}

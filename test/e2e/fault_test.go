@@ -32,7 +32,7 @@ func underFire(t *testing.T) *mesh {
 	m := e.start("demo", "--no-load", "--separate-control-plane", "--ingress", e.ingress, "--console", e.console)
 	m.ready("details-v1", "productpage-v1", "weft-system/istio-ingressgateway", "sleep")
 	m.applyText(detailsRoute(0))
-	m.eventually(20*time.Second, "details through the ingress", func() (string, bool) {
+	m.eventually(patience, "details through the ingress", func() (string, bool) {
 		code, body, err := m.get("/details/0")
 		return fmt.Sprint(code, body, err), code == 200
 	})
@@ -67,7 +67,7 @@ func TestKillingTheControlPlaneUnderLoadLosesNoRequest(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		m.eventually(30*time.Second, "all proxies in sync with the new control plane", func() (string, bool) {
+		m.eventually(patience, "all proxies in sync with the new control plane", func() (string, bool) {
 			r := m.weft("status")
 			return r.stdout + r.stderr, r.code == 0 && m.inSync(r.stdout)
 		})
@@ -108,11 +108,11 @@ func TestASidecarRestartedWithoutAControlPlaneServesItsLastGoodState(t *testing.
 		}
 	}()
 	defer func() { close(stop); <-stopped }()
-	m.eventually(10*time.Second, "the control plane is down", func() (string, bool) {
+	m.eventually(patience, "the control plane is down", func() (string, bool) {
 		return "", m.weft("status").code != 0
 	})
 	m.must("restart", "--pod", "details-v1", "-c", "istio-proxy")
-	m.eventually(15*time.Second, "details is ready again", func() (string, bool) {
+	m.eventually(patience, "details is ready again", func() (string, bool) {
 		r := m.weft("ps")
 		return r.stdout, podReady(r.stdout, "default", "details-v1")
 	})
@@ -147,7 +147,7 @@ func TestScalingUnderLoadLosesNoRequest(t *testing.T) {
 	pods := func(n int) {
 		t.Helper()
 		m.must("scale", "details-v1", "--replicas", fmt.Sprint(n))
-		m.eventually(60*time.Second, fmt.Sprintf("%d pods of details", n), func() (string, bool) {
+		m.eventually(patience, fmt.Sprintf("%d pods of details", n), func() (string, bool) {
 			out := m.must("ps", "-n", "default")
 			ready, all := 0, 0
 			for l := range strings.Lines(out) {

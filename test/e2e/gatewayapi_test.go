@@ -16,7 +16,7 @@ func TestTheGatewayAPIWorksWithoutKubernetes(t *testing.T) {
 	requireNamespaces(t, e)
 	m := e.up(e.sample("platform/bookinfo.yaml"), e.sample("platform/sleep.yaml"), e.sample("gateway-api/bookinfo-versions.yaml"), e.sample("gateway-api/bookinfo-gateway.yaml"))
 	m.ready("productpage-v1", "reviews-v1", "reviews-v2", "reviews-v3", "details-v1", "ratings-v1", "sleep", "weft-system/istio-ingressgateway")
-	m.eventually(tenSeconds, "the page through the Gateway", func() (string, bool) {
+	m.eventually(patience, "the page through the Gateway", func() (string, bool) {
 		code, body, err := m.get("/productpage")
 		return fmt.Sprint(code, err, len(body)), code == 200 && strings.Contains(body, "Reviewer1")
 	})
@@ -57,7 +57,7 @@ func TestTheGatewayAPIWorksWithoutKubernetes(t *testing.T) {
 			}
 		}
 	}
-	m.eventually(tenSeconds, "the new routes", func() (string, bool) {
+	m.eventually(patience, "the new routes", func() (string, bool) {
 		code, body, h := shop("/stars/0")
 		return fmt.Sprint(code, body), code == 200 && h.Get("x-version") == "three" && strings.Contains(body, `"red"`)
 	})
@@ -100,7 +100,7 @@ func TestTheGatewayAPIWorksWithoutKubernetes(t *testing.T) {
 			return m.exec("sleep", append([]string{"bookinfo", "client", "http://reviews:9080/reviews/0"}, header...)...).stdout
 		}
 		m.must("apply", "--wait", "-f", m.sample("gateway-api/route-reviews-v1.yaml"))
-		m.eventually(tenSeconds, "v1 only", func() (string, bool) {
+		m.eventually(patience, "v1 only", func() (string, bool) {
 			for range 8 {
 				if out := ask(); strings.Contains(out, "rating") || !strings.Contains(out, "reviewer") {
 					return out, false
@@ -115,7 +115,7 @@ func TestTheGatewayAPIWorksWithoutKubernetes(t *testing.T) {
 			}
 		}
 		m.applyText("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: reviews}\nspec: {parentRefs: [{group: '', kind: Service, name: reviews}], rules: [{backendRefs: [{name: reviews-v3, port: 9080}]}]}\n")
-		m.eventually(tenSeconds, "v3 only", func() (string, bool) {
+		m.eventually(patience, "v3 only", func() (string, bool) {
 			for range 8 {
 				if out := ask(); !strings.Contains(out, `"red"`) {
 					return out, false
@@ -124,7 +124,7 @@ func TestTheGatewayAPIWorksWithoutKubernetes(t *testing.T) {
 			return "", true
 		})
 		m.must("delete", "httproute", "reviews")
-		m.eventually(tenSeconds, "all versions again", func() (string, bool) {
+		m.eventually(patience, "all versions again", func() (string, bool) {
 			seen := map[bool]bool{}
 			for range 16 {
 				seen[strings.Contains(ask(), "rating")] = true

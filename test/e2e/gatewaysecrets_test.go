@@ -74,7 +74,7 @@ func TestAGatewayTakesItsCertificateFromASecret(t *testing.T) {
 	m := e.up(e.file("app.yaml", deployment("web", 8000, "http", "python3", "-m", "http.server", "8000", "--directory", dir)+
 		deployment("client", 0, "", "sleep", "1d")+certificateSecret(t, "www", "www.example.com")+webGateway))
 	m.ready("web", "client", "weft-system/istio-ingressgateway")
-	m.eventually(tenSeconds, "a rewritten path", func() (string, bool) {
+	m.eventually(patience, "a rewritten path", func() (string, bool) {
 		code, body, err := m.get("/old/page.txt")
 		return fmt.Sprint(code, body, err), code == 200 && strings.Contains(body, "the page")
 	})
@@ -86,11 +86,11 @@ func TestAGatewayTakesItsCertificateFromASecret(t *testing.T) {
 	}
 	gateway := m.podIP("weft-system", "istio-ingressgateway")
 	curl := func(args ...string) string {
-		r := m.exec("client", append([]string{"curl", "-skS", "--max-time", "10", "--resolve", "www.example.com:8443:" + gateway}, args...)...)
+		r := m.exec("client", append([]string{"curl", "-skS", "--max-time", "60", "--resolve", "www.example.com:8443:" + gateway}, args...)...)
 		return describe(r)
 	}
 	certificate := func() string { return curl("-v", "-o", "/dev/null", "https://www.example.com:8443/old/page.txt") }
-	m.eventually(tenSeconds, "a certificate from the Secret", func() (string, bool) {
+	m.eventually(patience, "a certificate from the Secret", func() (string, bool) {
 		out := certificate()
 		return out, strings.Contains(out, "CN=www.example.com") && strings.Contains(out, "200")
 	})
@@ -99,7 +99,7 @@ func TestAGatewayTakesItsCertificateFromASecret(t *testing.T) {
 		t.Errorf("a preflight: %s", out)
 	}
 	m.applyText(certificateSecret(t, "www", "renewed.example.com"))
-	m.eventually(tenSeconds, "the renewed certificate", func() (string, bool) {
+	m.eventually(patience, "the renewed certificate", func() (string, bool) {
 		out := certificate()
 		return out, strings.Contains(out, "CN=renewed.example.com") && strings.Contains(out, "200")
 	})

@@ -23,11 +23,11 @@ defaultConfig: {tracing: {sampling: 100}}
 	m := e.up("--separate-control-plane", "--mesh-config", config, e.file("app.yaml",
 		deployment("web", 8000, "http", "python3", "-m", "http.server", "8000")+deployment("client", 0, "", "sleep", "1d")))
 	m.ready("web", "client")
-	m.eventually(tenSeconds, "a page", func() (string, bool) {
+	m.eventually(patience, "a page", func() (string, bool) {
 		r := m.exec("client", "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://web:8000/")
 		return describe(r), r.stdout == "200"
 	})
-	m.eventually(tenSeconds, "a line of the access log in JSON", func() (string, bool) {
+	m.eventually(patience, "a line of the access log in JSON", func() (string, bool) {
 		r := m.weft("logs", "client", "-c", "istio-proxy")
 		for line := range strings.Lines(r.stdout) {
 			var l map[string]any
