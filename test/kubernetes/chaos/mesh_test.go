@@ -56,7 +56,7 @@ func start(t *testing.T) *mesh {
 	})
 	m.ApplyFiles(t, namespace, "test/kubernetes/chaos/testdata/mesh.yaml")
 	m.Cluster.Ready(t, namespace)
-	for _, d := range []string{"client1", "client2"} {
+	for _, d := range []string{"plain", "careful", "lost"} {
 		pods, err := m.Pods(t.Context(), namespace, d)
 		if err != nil || len(pods) != 1 {
 			t.Fatalf("%s: %d pods, %v", d, len(pods), err)
@@ -68,7 +68,7 @@ func start(t *testing.T) *mesh {
 	return m
 }
 
-// traffic is the load of a case: from outside through the gateway, and from a pod of each node.
+// traffic is the load of a case: from outside through the gateway, and from pods of both nodes (see testdata/mesh.yaml).
 type traffic struct {
 	m     *mesh
 	start time.Time
@@ -92,7 +92,7 @@ func (m *mesh) traffic() *traffic {
 
 // results is what became of all requests, by client.
 func (tr *traffic) results() map[string]*load.Result {
-	out := map[string]*load.Result{"from outside": tr.edge.Stop()}
+	out := map[string]*load.Result{"outside": tr.edge.Stop()}
 	for d, url := range tr.m.clients {
 		resp, err := http.Get(url + "/result")
 		if err != nil {
@@ -104,7 +104,7 @@ func (tr *traffic) results() map[string]*load.Result {
 		if err != nil {
 			tr.m.t.Fatal(err)
 		}
-		out["from "+d] = &r
+		out[d] = &r
 	}
 	return out
 }
@@ -304,6 +304,16 @@ func away(t *testing.T) time.Duration {
 		t.Fatalf("WEFT_CHAOS_AWAY: %v", err)
 	}
 	return d
+}
+
+// answers waits until the API server, which was released, is there again: that is its repair.
+func (m *mesh) answers() time.Time {
+	m.t.Helper()
+	m.Eventually(m.t, time.Minute, "the API server", func(ctx context.Context) error {
+		_, err := m.Try(ctx, "", "get", "--raw", "/readyz")
+		return err
+	})
+	return time.Now()
 }
 
 // must ends the test if a fault could not be made or taken away.

@@ -131,9 +131,24 @@ func (s suite) install(ctx context.Context) error {
 func (s suite) test(ctx context.Context, args []string) error {
 	all := []string{"-test.v", "-test.timeout=90m", "-test.run=^TestConformance$", "-conformance-options-file=" + filepath.Join(s.module, "options.yaml")}
 	if len(args) == 0 {
-		all = append(all, "-report-output="+filepath.Join(s.bed.Module, "docs/kubernetes/gateway-api-conformance.yaml"))
+		version, err := s.version(ctx)
+		if err != nil {
+			return err
+		}
+		all = append(all, "-version="+version, "-report-output="+filepath.Join(s.bed.Module, "docs/kubernetes/gateway-api-conformance.yaml"))
 	}
 	return s.command(ctx, filepath.Join(s.out, "suite"), append(all, args...)...)
+}
+
+// version is the commit that is tested, with -dirty after it if the work tree is another.
+func (s suite) version(ctx context.Context) (string, error) {
+	c := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+	c.Dir = s.bed.Module
+	out, err := c.Output()
+	if err != nil {
+		return "", fmt.Errorf("git describe: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 func (s suite) command(ctx context.Context, program string, args ...string) error {

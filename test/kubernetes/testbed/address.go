@@ -44,6 +44,13 @@ func (b *Bed) cgroup(n Node) string {
 // apiURL is where the API server is, from everywhere.
 func apiURL() string { return fmt.Sprintf("https://%s:%d", Node(1).IP(), apiPort) }
 
+// isBalancerIP tells whether an address is one that the balancer has.
+func isBalancerIP(s string) bool {
+	ip, err := netip.ParseAddr(s)
+	net := netip.MustParsePrefix(BalancerNet)
+	return err == nil && ip != net.Addr() && net.Contains(ip)
+}
+
 // freeBalancerIP is the lowest address of [BalancerNet] that is in nobody's hands.
 func freeBalancerIP(taken []string) (string, error) {
 	net := netip.MustParsePrefix(BalancerNet)

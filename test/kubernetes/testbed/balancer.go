@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -63,6 +64,9 @@ func balance(ctx context.Context, api *Client) error {
 			continue
 		}
 		ip := s.Spec.LoadBalancerIP
+		if ip != "" && (!isBalancerIP(ip) || slices.Contains(taken, ip)) {
+			continue // it waits, as with a cloud that cannot give the address
+		}
 		if ip == "" {
 			free, err := freeBalancerIP(taken)
 			if err != nil {
