@@ -94,13 +94,14 @@ func (s *state) deployed(g *gateway) ([]string, verdict) {
 		return infra.Addresses, no(gw.GatewayReasonNoResources, infra.Problem)
 	case !ok:
 		return nil, no(gw.GatewayReasonPending, "waiting for the gateway to be deployed")
-	case len(infra.Addresses) == 0:
-		return nil, no(gw.GatewayReasonAddressNotAssigned, "the gateway's Service has no address yet")
 	}
 	for _, a := range g.Spec.Addresses {
 		if a.Value != "" && !slices.Contains(infra.Addresses, a.Value) {
-			return infra.Addresses, no(gw.GatewayReasonAddressNotUsable, "the gateway's Service did not get the address "+a.Value)
+			return infra.Addresses, no(gw.GatewayReasonAddressNotUsable, "the gateway's Service has not got the address "+a.Value)
 		}
+	}
+	if len(infra.Addresses) == 0 {
+		return nil, no(gw.GatewayReasonAddressNotAssigned, "the gateway's Service has no address yet")
 	}
 	if !infra.Ready {
 		return infra.Addresses, no(gw.GatewayReasonNoResources, "no pod of the gateway is ready")

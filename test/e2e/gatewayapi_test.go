@@ -96,8 +96,9 @@ func TestTheGatewayAPIWorksWithoutKubernetes(t *testing.T) {
 		}
 	})
 	t.Run("a route of a Service leads what services send it", func(t *testing.T) {
-		ask := func(header ...string) string {
-			return m.exec("sleep", append([]string{"bookinfo", "client", "http://reviews:9080/reviews/0"}, header...)...).stdout
+		ask := func(flags ...string) string {
+			args := append([]string{"bookinfo", "client"}, flags...)
+			return m.exec("sleep", append(args, "http://reviews:9080/reviews/0")...).stdout
 		}
 		m.must("apply", "--wait", "-f", m.sample("gateway-api/route-reviews-v1.yaml"))
 		m.eventually(patience, "v1 only", func() (string, bool) {
@@ -123,6 +124,13 @@ func TestTheGatewayAPIWorksWithoutKubernetes(t *testing.T) {
 			}
 			return "", true
 		})
+		// The address that is called decides, whatever host the request names: that of reviews has the route, that of details has not.
+		if out := ask("-H", "Host: details"); !strings.Contains(out, `"red"`) {
+			t.Errorf("the address of reviews with another host: %s", out)
+		}
+		if r := m.exec("sleep", "bookinfo", "client", "-H", "Host: reviews", "http://details:9080/details/0"); !strings.Contains(r.stdout, "publisher") {
+			t.Errorf("the address of details with the host of reviews: %s%s", r.stdout, r.stderr)
+		}
 		m.must("delete", "httproute", "reviews")
 		m.eventually(patience, "all versions again", func() (string, bool) {
 			seen := map[bool]bool{}
