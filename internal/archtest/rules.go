@@ -110,6 +110,7 @@ var rules = []rule{
 	{"node/netns", "", unix + "github.com/vishvananda/netlink"},
 	{"node/capture", "node/netns", unix + "github.com/google/nftables"},
 	{"node/cni", "node/capture node/netns", "github.com/containernetworking/cni"},
+	{"node/cni/agent", "control/kube/kubeclient node/capture node/cni node/netns", kubeAPI + "k8s.io/client-go k8s.io/klog/v2 github.com/go-logr/logr github.com/prometheus/client_golang"},
 	{"node/cni/chain", "", "github.com/fsnotify/fsnotify"},
 	{"node/dns", "", "golang.org/x/net/dns/dnsmessage"},
 
