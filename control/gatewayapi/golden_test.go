@@ -94,7 +94,11 @@ func fill(t testing.TB, settings gatewayapi.Settings, objs []convert.Object, ord
 		infra := map[model.Key]gatewayapi.Infrastructure{}
 		for i := range objs {
 			if objs[i].Key.Kind == model.KindK8sGateway {
-				infra[objs[i].Key] = gatewayapi.Infrastructure{Addresses: []string{"10.0.0.1"}, Ready: true}
+				x := gatewayapi.Infrastructure{Addresses: []string{"10.0.0.1"}, Ready: true}
+				if strings.Contains(objs[i].File, "not-assigned") {
+					x.Addresses = nil
+				}
+				infra[objs[i].Key] = x
 			}
 		}
 		c.SetInfrastructure(infra)
