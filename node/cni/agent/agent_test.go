@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -159,6 +160,13 @@ func (s *surgeon) do(what string, p *corev1.Pod) error {
 	return nil
 }
 
+// done is what was done so far.
+func (s *surgeon) done() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.did)
+}
+
 func (s *surgeon) Program(_ context.Context, p *corev1.Pod, traffic map[string]string) error {
 	return s.do(fmt.Sprintf("program %d", len(traffic)), p)
 }
@@ -248,13 +256,13 @@ func TestRepairTriesAgain(t *testing.T) {
 		go func() { r.Run(ctx); close(done) }()
 		check(t, r.Add(failed(t, "web", exitNotCaptured, 1)))
 		time.Sleep(10 * again)
-		if len(s.did) != 3 {
-			t.Errorf("after a while: %v", s.did)
+		if len(s.done()) != 3 {
+			t.Errorf("after a while: %v", s.done())
 		}
 		check(t, r.Update(failed(t, "web", exitNotCaptured, 2)))
 		synctest.Wait()
-		if len(s.did) != 4 {
-			t.Errorf("after it broke again: %v", s.did)
+		if len(s.done()) != 4 {
+			t.Errorf("after it broke again: %v", s.done())
 		}
 		check(t, r.Delete(failed(t, "web", exitNotCaptured, 2)))
 		check(t, r.Add(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "x"}}))
