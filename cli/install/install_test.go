@@ -3,7 +3,6 @@ package install
 import (
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"net/http"
 	"slices"
@@ -13,6 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"weft.mesh/weft/control/ca"
 	"weft.mesh/weft/deploy/render"
 )
 
@@ -258,6 +258,17 @@ func TestBadClustersAreRefusedBeforeTheFirstWrite(t *testing.T) {
 		"Helm's": {"", func(f *fakeAPI) {
 			f.put("/apis/apps/v1/namespaces/weft-system/deployments/weft", "{metadata: {name: weft, labels: {app.kubernetes.io/managed-by: Helm}}}")
 		}, `deployment/weft in weft-system is managed by "Helm"`},
+		"a certificate authority that has expired": {"", func(f *fakeAPI) {
+			m, err := ca.Generate("cluster.local", time.Now().AddDate(-30, 0, 0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			encode := base64.StdEncoding.EncodeToString
+			f.put("/api/v1/namespaces/weft-system/secrets/cacerts", fmt.Sprintf("{metadata: {name: cacerts, namespace: weft-system}, data: {ca-key.pem: %s, ca-cert.pem: %s, root-cert.pem: %s}}", encode(m.Key), encode(m.Cert), encode(m.Cert)))
+		}, "certificate authority: secret weft-system/cacerts cannot be used: ca: the certificate"},
+		"a certificate authority without a key": {"", func(f *fakeAPI) {
+			f.put("/api/v1/namespaces/weft-system/secrets/weft-ca-secret", "{metadata: {name: weft-ca-secret, namespace: weft-system}, data: {ca-cert.pem: eA==}}")
+		}, "certificate authority: secret weft-system/weft-ca-secret cannot be used"},
 		"an old Kubernetes": {"", func(f *fakeAPI) {
 			f.answer = func(r *http.Request) (int, any) {
 				if r.URL.Path == "/version" {
@@ -285,6 +296,17 @@ func TestBadClustersAreRefusedBeforeTheFirstWrite(t *testing.T) {
 	}
 }
 
+func TestWhatAContainerSaidLastIsWhyItDoesNotRun(t *testing.T) {
+	pod := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"containerStatuses": []any{map[string]any{
+		"name":      "discovery",
+		"state":     map[string]any{"waiting": map[string]any{"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}},
+		"lastState": map[string]any{"terminated": map[string]any{"message": "level=INFO msg=starting\nweft: secret weft-system/cacerts cannot be used: expired\n"}},
+	}}}}}
+	if got, want := podTrouble(pod), "container discovery: CrashLoopBackOff weft: secret weft-system/cacerts cannot be used: expired"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestARevisionBesideIstioIsTaken(t *testing.T) {
 	f, in, _ := newFake(t)
 	f.put("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/istio-sidecar-injector", istioWebhook)
@@ -297,17 +319,40 @@ func TestARevisionBesideIstioIsTaken(t *testing.T) {
 
 func secretOf(ns, name string) string { return "/api/v1/namespaces/" + ns + "/secrets/" + name }
 
-// bundle is PEM whose blocks hold what they are called: what is in them does not matter here.
+// authority is a certificate authority by name: the same for the same name.
+var authority = func() func(name string) ca.Material {
+	made := map[string]ca.Material{}
+	return func(name string) ca.Material {
+		if _, ok := made[name]; !ok {
+			m, err := ca.Generate("cluster.local", time.Now())
+			if err != nil {
+				panic(err)
+			}
+			made[name] = m
+		}
+		return made[name]
+	}
+}()
+
+// pemBundle is the certificates of authorities.
 func pemBundle(names ...string) string {
 	var b strings.Builder
 	for _, n := range names {
-		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: []byte(n)})
+		b.Write(authority(n).Cert)
 	}
 	return b.String()
 }
 
+// caSecret has the key of the last authority, and the certificates of all under a key.
 func caSecret(key string, names ...string) string {
-	return fmt.Sprintf("{metadata: {name: x}, data: {%s: %s}}", key, base64.StdEncoding.EncodeToString([]byte(pemBundle(names...))))
+	m := authority(names[len(names)-1])
+	data := map[string][]byte{"ca-key.pem": m.Key, "ca-cert.pem": m.Cert}
+	data[key] = []byte(pemBundle(names...))
+	text, err := json.Marshal(map[string]any{"metadata": map[string]any{"name": "x"}, "data": data})
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
 }
 
 // Istio and Weft write the same ConfigMap: with two roots each would cut off the other's sidecars.

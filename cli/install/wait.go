@@ -139,11 +139,21 @@ func podTrouble(p *unstructured.Unstructured) string {
 			reason, _, _ := unstructured.NestedString(m, "state", "waiting", "reason")
 			msg, _, _ := unstructured.NestedString(m, "state", "waiting", "message")
 			if reason != "" && reason != "ContainerCreating" && reason != "PodInitializing" {
+				if last := lastWords(m); last != "" {
+					msg = last
+				}
 				return strings.TrimSpace(fmt.Sprintf("container %v: %s %s", m["name"], reason, msg))
 			}
 		}
 	}
 	return ""
+}
+
+// lastWords is what a container's program wrote last before it ended; "" if that is not kept.
+func lastWords(container map[string]any) string {
+	text, _, _ := unstructured.NestedString(container, "lastState", "terminated", "message")
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
 }
 
 // waitEstablished waits until the API server serves the definitions.

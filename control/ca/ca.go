@@ -220,6 +220,9 @@ func (c *CA) sign(with *signer, pub crypto.PublicKey, tmpl *x509.Certificate, tt
 		return nil, err
 	}
 	now := c.now()
+	if now.After(with.cert.NotAfter) { // it was in order when it was loaded
+		return nil, fmt.Errorf("the CA certificate %q expired at %s: renew the key of the certificate authority", with.cert.Subject, with.cert.NotAfter.Format(time.RFC3339))
+	}
 	tmpl.SerialNumber = serial
 	tmpl.NotBefore = now.Add(-backdate)
 	tmpl.NotAfter = now.Add(min(ttl, MaxTTL))

@@ -90,6 +90,24 @@ func TestAPluggedInIntermediateSignsAndItsChainGoesAlong(t *testing.T) {
 	}
 }
 
+func TestAnAuthorityThatExpiresWhileItRunsSignsNoMore(t *testing.T) {
+	c, err := New("cluster.local", plugged(t, generated(t), time.Now().Add(time.Hour)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	c.now = func() time.Time { return now }
+	id := mustID(t, "spiffe://cluster.local/ns/default/sa/a")
+	request := csr(t, ecKey(t, elliptic.P256()), nil)
+	if _, err := c.SignCSR(request, id, 0); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(2 * time.Hour)
+	if _, err := c.SignCSR(request, id, 0); err == nil || !strings.Contains(err.Error(), "expired at") {
+		t.Errorf("error %v, want that the CA has expired", err)
+	}
+}
+
 func TestMaterialThatCannotSignIsRefusedAndTheLastGoodServes(t *testing.T) {
 	good, other := generated(t), generated(t)
 	c, err := New("cluster.local", good)

@@ -85,9 +85,13 @@ func (s *CASecret) create(ctx context.Context) (ca.Material, error) {
 	return m, nil
 }
 
-// material reads a Secret: Istio's names, or those of a kubernetes.io/tls Secret
-// as cert-manager writes it. It is checked whether it can sign.
 func (s *CASecret) material(u *unstructured.Unstructured) (ca.Material, error) {
+	return CAMaterial(u, s.TrustDomain)
+}
+
+// CAMaterial reads a Secret: Istio's names, or those of a kubernetes.io/tls Secret
+// as cert-manager writes it. It is checked whether it can sign.
+func CAMaterial(u *unstructured.Unstructured, trustDomain string) (ca.Material, error) {
 	data, _, _ := unstructured.NestedStringMap(u.Object, "data")
 	var errs []error
 	read := func(names ...string) []byte {
@@ -105,10 +109,10 @@ func (s *CASecret) material(u *unstructured.Unstructured) (ca.Material, error) {
 	m := ca.Material{Key: read("ca-key.pem", "tls.key"), Cert: read("ca-cert.pem", "tls.crt"), Chain: read("cert-chain.pem"), Roots: read("root-cert.pem", "ca.crt")}
 	err := errors.Join(errs...)
 	if err == nil {
-		_, err = ca.New(s.TrustDomain, m)
+		_, err = ca.New(trustDomain, m)
 	}
 	if err != nil {
-		return m, fmt.Errorf("secret %s/%s cannot be used: %w; want ca-key.pem, ca-cert.pem, cert-chain.pem and root-cert.pem, or tls.key, tls.crt and ca.crt", s.Namespace, u.GetName(), err)
+		return m, fmt.Errorf("secret %s/%s cannot be used: %w; want ca-key.pem, ca-cert.pem, cert-chain.pem and root-cert.pem, or tls.key, tls.crt and ca.crt", u.GetNamespace(), u.GetName(), err)
 	}
 	return m, nil
 }
