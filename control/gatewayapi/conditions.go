@@ -56,41 +56,37 @@ func MergeConditions(was, wanted []metav1.Condition, now time.Time, keep func(co
 // MergeParents sets the parents of a route's status that are ours (by
 // controller name) to wanted, with their transition times, and keeps others'.
 func MergeParents(was, wanted []gw.RouteParentStatus, ours func(gw.GatewayController) bool, now time.Time) []gw.RouteParentStatus {
-	out := []gw.RouteParentStatus{}
-	for _, p := range was {
-		if !ours(p.ControllerName) {
-			out = append(out, p)
-		}
-	}
-	for _, p := range wanted {
-		var old []metav1.Condition
-		for _, w := range was {
-			if w.ControllerName == p.ControllerName && sameParent(w.ParentRef, p.ParentRef) {
-				old = w.Conditions
-			}
-		}
-		p.Conditions = MergeConditions(old, p.Conditions, now, nil)
-		out = append(out, p)
-	}
-	return out
+	return mergeRefs(was, wanted, ours, now, func(p *gw.RouteParentStatus) ref { return ref{p.ControllerName, p.ParentRef, &p.Conditions} })
 }
 
 // MergeAncestors is MergeParents for policies.
 func MergeAncestors(was, wanted []gw.PolicyAncestorStatus, ours func(gw.GatewayController) bool, now time.Time) []gw.PolicyAncestorStatus {
-	out := []gw.PolicyAncestorStatus{}
-	for _, p := range was {
-		if !ours(p.ControllerName) {
-			out = append(out, p)
+	return mergeRefs(was, wanted, ours, now, func(p *gw.PolicyAncestorStatus) ref { return ref{p.ControllerName, p.AncestorRef, &p.Conditions} })
+}
+
+// ref is what entries of both lists have: whose they are, about what, and what they say.
+type ref struct {
+	controller gw.GatewayController
+	to         gw.ParentReference
+	conditions *[]metav1.Condition
+}
+
+func mergeRefs[T any](was, wanted []T, ours func(gw.GatewayController) bool, now time.Time, of func(*T) ref) []T {
+	out := []T{}
+	for i := range was {
+		if !ours(of(&was[i]).controller) {
+			out = append(out, was[i])
 		}
 	}
-	for _, p := range wanted {
+	for _, p := range wanted { // copies, of which the conditions are set
+		r := of(&p)
 		var old []metav1.Condition
-		for _, w := range was {
-			if w.ControllerName == p.ControllerName && sameParent(w.AncestorRef, p.AncestorRef) {
-				old = w.Conditions
+		for i := range was {
+			if w := of(&was[i]); w.controller == r.controller && sameParent(w.to, r.to) {
+				old = *w.conditions
 			}
 		}
-		p.Conditions = MergeConditions(old, p.Conditions, now, nil)
+		*r.conditions = MergeConditions(old, *r.conditions, now, nil)
 		out = append(out, p)
 	}
 	return out
@@ -110,35 +106,34 @@ func Merge(was, wanted *Status, ours func(gw.GatewayController) bool, now time.T
 	case wanted.Gateway != nil:
 		s, old := *wanted.Gateway, or(was.Gateway, gw.GatewayStatus{})
 		s.Conditions = MergeConditions(old.Conditions, s.Conditions, now, nil)
-		s.Listeners = slices.Clone(s.Listeners)
-		for i := range s.Listeners {
-			l := &s.Listeners[i]
-			j := slices.IndexFunc(old.Listeners, func(o gw.ListenerStatus) bool { return o.Name == l.Name })
-			var conds []metav1.Condition
-			if j >= 0 {
-				conds = old.Listeners[j].Conditions
-			}
-			l.Conditions = MergeConditions(conds, l.Conditions, now, nil)
-		}
+		s.Listeners = mergeListeners(old.Listeners, s.Listeners, now, func(l *gw.ListenerStatus) (gw.SectionName, *[]metav1.Condition) { return l.Name, &l.Conditions })
 		out.Gateway = &s
 	case wanted.ListenerSet != nil:
 		s, old := *wanted.ListenerSet, or(was.ListenerSet, gw.ListenerSetStatus{})
 		s.Conditions = MergeConditions(old.Conditions, s.Conditions, now, nil)
-		s.Listeners = slices.Clone(s.Listeners)
-		for i := range s.Listeners {
-			l := &s.Listeners[i]
-			j := slices.IndexFunc(old.Listeners, func(o gw.ListenerEntryStatus) bool { return o.Name == l.Name })
-			var conds []metav1.Condition
-			if j >= 0 {
-				conds = old.Listeners[j].Conditions
-			}
-			l.Conditions = MergeConditions(conds, l.Conditions, now, nil)
-		}
+		s.Listeners = mergeListeners(old.Listeners, s.Listeners, now, func(l *gw.ListenerEntryStatus) (gw.SectionName, *[]metav1.Condition) { return l.Name, &l.Conditions })
 		out.ListenerSet = &s
 	case wanted.Route != nil:
 		out.Route = &gw.RouteStatus{Parents: MergeParents(or(was.Route, gw.RouteStatus{}).Parents, wanted.Route.Parents, ours, now)}
 	case wanted.Policy != nil:
 		out.Policy = &gw.PolicyStatus{Ancestors: MergeAncestors(or(was.Policy, gw.PolicyStatus{}).Ancestors, wanted.Policy.Ancestors, ours, now)}
+	}
+	return out
+}
+
+// mergeListeners gives the conditions of listeners the transition times that those of the same name had.
+func mergeListeners[T any](was, wanted []T, now time.Time, of func(*T) (gw.SectionName, *[]metav1.Condition)) []T {
+	out := slices.Clone(wanted)
+	for i := range out {
+		name, conditions := of(&out[i])
+		var old []metav1.Condition
+		for j := range was {
+			if n, c := of(&was[j]); n == name {
+				old = *c
+				break
+			}
+		}
+		*conditions = MergeConditions(old, *conditions, now, nil)
 	}
 	return out
 }
