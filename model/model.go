@@ -19,6 +19,7 @@ const (
 	KindServiceAccount      Kind = "ServiceAccount"
 	KindService             Kind = "Service"
 	KindDeployment          Kind = "Deployment"
+	KindStatefulSet         Kind = "StatefulSet"
 	KindPod                 Kind = "Pod"
 	KindVirtualService      Kind = "VirtualService"
 	KindDestinationRule     Kind = "DestinationRule"

@@ -57,8 +57,8 @@ func (s *set) checkTargetName(it *item, path, name string, pods []workload) {
 }
 
 func (s *set) checkDeployment(it *item, d *model.Deployment) {
-	if d.ServiceAccount == "default" {
-		return
+	if d.ServiceAccount == "default" || it.obj.File == convert.SourceKubernetes {
+		return // of a cluster accounts are not read, and its own controllers say so
 	}
 	var known []string
 	for k := range s.byKey {

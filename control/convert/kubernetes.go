@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -50,6 +51,24 @@ func FromPod(p *corev1.Pod) Object {
 		w.HasSidecar = false
 	}
 	o.Value = w
+	return o
+}
+
+// FromDeployment reads whose account the pods of a Deployment have, so that clients know it while there are none.
+func FromDeployment(d *appsv1.Deployment) Object {
+	return fromTemplate(kubeObject(model.KindDeployment, "apps/v1", &d.ObjectMeta), &d.Spec.Template)
+}
+
+// FromStatefulSet is [FromDeployment] of a StatefulSet: to the mesh they are the same.
+func FromStatefulSet(s *appsv1.StatefulSet) Object {
+	return fromTemplate(kubeObject(model.KindStatefulSet, "apps/v1", &s.ObjectMeta), &s.Spec.Template)
+}
+
+// fromTemplate leaves out how many there should be: scaling is no change to the mesh.
+func fromTemplate(o Object, t *corev1.PodTemplateSpec) Object {
+	m := &model.Deployment{Meta: o.Meta, PodLabels: t.Labels, ServiceAccount: cmp.Or(t.Spec.ServiceAccountName, "default")}
+	m.Ports, _ = containerPorts(t.Spec.Containers)
+	o.Value = m
 	return o
 }
 

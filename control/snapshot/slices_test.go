@@ -95,6 +95,20 @@ func TestEndpointsOfAServiceWithSlices(t *testing.T) {
 	}
 }
 
+// Scaled to zero, clients verify what they did before: a Deployment's or StatefulSet's template tells.
+func TestAServiceScaledToZeroKeepsItsIdentities(t *testing.T) {
+	key := ServiceKey{host("default", "web"), "default"}
+	web := service("default", "web", func(*model.Service) {})
+	of := func(kind model.Kind, name, account string) model.Object {
+		return &model.Deployment{Meta: meta(kind, "default", name), PodLabels: map[string]string{"app": "web"}, ServiceAccount: account}
+	}
+	w := slicedWorld(web, of(model.KindDeployment, "x", "a"), of(model.KindStatefulSet, "x", "b"))
+	want := []string{"spiffe://cluster.local/ns/default/sa/a", "spiffe://cluster.local/ns/default/sa/b"}
+	if got := w.Identities(key).IDs; !slices.Equal(got, want) {
+		t.Errorf("without pods: %q, want %q", got, want)
+	}
+}
+
 func TestAnEndpointIsWhereItsNodeIs(t *testing.T) {
 	web := service("default", "web", func(s *model.Service) { s.Headless = true })
 	key := ServiceKey{web.Host, "default"}

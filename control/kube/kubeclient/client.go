@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -51,7 +52,7 @@ type Client struct {
 // codecs knows the groups that are read as typed objects.
 var codecs = sync.OnceValue(func() serializer.CodecFactory {
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme, coordinationv1.AddToScheme, authenticationv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, discoveryv1.AddToScheme, coordinationv1.AddToScheme, authenticationv1.AddToScheme} {
 		if err := add(s); err != nil {
 			panic(err) // a program that was put together wrongly
 		}
@@ -86,7 +87,7 @@ func New(cfg *rest.Config, userAgent string) (*Client, error) {
 // Host is where the API server is, for messages.
 func (c *Client) Host() string { return c.cfg.Host }
 
-// Typed is the client of a built-in group: core, discovery.k8s.io, coordination.k8s.io or authentication.k8s.io.
+// Typed is the client of a built-in group: core, apps, discovery.k8s.io, coordination.k8s.io or authentication.k8s.io.
 func (c *Client) Typed(gv schema.GroupVersion) (rest.Interface, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -3,6 +3,7 @@ package kube
 import (
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -54,6 +55,9 @@ var builtin = []*kind{
 		typed: typedAs(func(o *corev1.Pod) convert.Object { return convert.FromPod(o) })},
 	{kind: model.KindEndpointSlice, plural: "endpointslices", versions: []string{"discovery.k8s.io/v1"},
 		typed: typedAs(func(o *discoveryv1.EndpointSlice) convert.Object { return convert.FromEndpointSlice(o) })},
+	// Of these only the pods' labels and account: who may serve a service that is scaled to zero.
+	{kind: model.KindDeployment, plural: "deployments", versions: []string{"apps/v1"}, typed: typedAs(func(o *appsv1.Deployment) convert.Object { return convert.FromDeployment(o) })},
+	{kind: model.KindStatefulSet, plural: "statefulsets", versions: []string{"apps/v1"}, typed: typedAs(func(o *appsv1.StatefulSet) convert.Object { return convert.FromStatefulSet(o) })},
 }
 
 // credentials are watched where convert knows them.

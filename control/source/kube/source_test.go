@@ -291,6 +291,32 @@ func TestPodsAndSlicesAreKeptAsTheirModel(t *testing.T) {
 	r.Want("delete Pod default/a")
 }
 
+// Whose account the pods of a service have is known while there are none.
+func TestTemplatesOfPodsAreKeptAsAccounts(t *testing.T) {
+	s := kubetest.Start(t)
+	deployment := func(replicas int, account string) {
+		s.Put("apps/v1/deployments", object(t, `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"namespace":"default","name":"web"},
+			"spec":{"replicas":%d,"template":{"metadata":{"labels":{"app":"web"}},"spec":{"serviceAccountName":%q,"containers":[{"name":"app","ports":[{"name":"http","containerPort":8080}]}]}}}}`, replicas, account))
+	}
+	deployment(0, "web")
+	s.Put("apps/v1/statefulsets", object(t, `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"namespace":"default","name":"web"},"spec":{"template":{"metadata":{"labels":{"app":"db"}}}}}`))
+	r, _ := sourcetest.Start(t, newSource(t, s))
+	got := r.UntilSynced()
+	d, ok := got[model.Key{Kind: model.KindDeployment, Namespace: "default", Name: "web"}].Value.(*model.Deployment)
+	if !ok || d.ServiceAccount != "web" || d.PodLabels["app"] != "web" || d.Ports["http"] != 8080 {
+		t.Errorf("deployment %+v", d)
+	}
+	d, ok = got[model.Key{Kind: model.KindStatefulSet, Namespace: "default", Name: "web"}].Value.(*model.Deployment)
+	if !ok || d.ServiceAccount != "default" || d.PodLabels["app"] != "db" {
+		t.Errorf("stateful set %+v", d)
+	}
+	deployment(1, "web") // scaling is no event
+	deployment(1, "other")
+	if e := r.Want("put Deployment default/web"); e.Put.Value.(*model.Deployment).ServiceAccount != "other" {
+		t.Errorf("%+v", e.Put.Value)
+	}
+}
+
 func TestRunEndsWhileTheServerIsAway(t *testing.T) {
 	s := kubetest.Start(t)
 	s.Down()
