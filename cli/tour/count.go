@@ -110,18 +110,27 @@ func (c counts) share(key string) float64 {
 // versions loads the page n times and counts which reviews answered.
 func (r *Run) versions(ctx context.Context, user string, n int) (counts, error) {
 	c := counts{}
-	for range n {
+	r.bad = ""
+	for i := range n {
 		p, err := r.Mesh.Load(ctx, user)
 		if err != nil {
 			return nil, err
 		}
 		if p.Status != 200 {
+			r.seen(i, p.Status, p.Body)
 			c[fmt.Sprintf("status %d", p.Status)]++
 			continue
 		}
 		c[p.Reviews]++
 	}
 	return c, nil
+}
+
+// seen keeps the first bad answer, for a comparison that does not hold.
+func (r *Run) seen(i, status int, body string) {
+	if r.bad == "" && status >= 400 {
+		r.bad = fmt.Sprintf("call %d: %d %.120q", i+1, status, strings.TrimSpace(body))
+	}
 }
 
 // calls has the sleep pod call a URL and counts the answers by status; no
@@ -145,10 +154,7 @@ func (r *Run) calls(ctx context.Context, namespace, url string, args ...string) 
 	}
 	r.bad = ""
 	for i, a := range sum.Results {
-		if a.Status >= 400 {
-			r.bad = fmt.Sprintf("call %d: %d %.120q", i+1, a.Status, strings.TrimSpace(a.Body))
-			break
-		}
+		r.seen(i, a.Status, a.Body)
 	}
 	c := counts{}
 	for s, n := range sum.Statuses {
