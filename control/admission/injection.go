@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -16,7 +17,7 @@ import (
 )
 
 // inject answers /inject and /inject/cluster/NAME/net/NAME, which say another cluster and network than the configuration's.
-func (h *Handler) inject(_ context.Context, req *admissionv1.AdmissionRequest, path string) *admissionv1.AdmissionResponse {
+func (h *Handler) inject(ctx context.Context, req *admissionv1.AdmissionRequest, path string) *admissionv1.AdmissionResponse {
 	began := time.Now()
 	h.metrics.requests.Inc()
 	defer func() { h.metrics.seconds.Observe(time.Since(began).Seconds()) }()
@@ -50,7 +51,11 @@ func (h *Handler) inject(_ context.Context, req *admissionv1.AdmissionRequest, p
 		return fail(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, err)
 	case !res.Injected:
 		h.metrics.skipped.Inc()
-		h.set.Log.Debug("injection: a pod is left as it is", "namespace", req.Namespace, "pod", podName(req), "why", res.Why)
+		level := slog.LevelDebug
+		if len(res.Warnings) > 0 { // its author may have expected something else
+			level = slog.LevelInfo
+		}
+		h.set.Log.Log(ctx, level, "injection: a pod is left as it is", "namespace", req.Namespace, "pod", podName(req), "why", res.Why)
 		return allowed(res.Warnings...)
 	}
 	h.metrics.injected.Inc()

@@ -74,6 +74,8 @@ type Global struct {
 	Network          string            `json:"network,omitempty"`
 	ClusterName      string            `json:"clusterName,omitempty"` // default Kubernetes
 	MeshID           string            `json:"meshID,omitempty"`      // default: the trust domain
+	// ClusterTrustBundle: pods mount the roots from the ClusterTrustBundle, not from their namespace's ConfigMap.
+	ClusterTrustBundle bool `json:"clusterTrustBundle,omitempty"`
 }
 
 // Proxy are the sidecars' defaults.

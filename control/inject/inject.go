@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	mesh "istio.io/api/mesh/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
@@ -47,6 +48,14 @@ func (c *Config) Inject(pod []byte, namespace string) (*Result, error) {
 }
 
 // inject is Inject for a pod whose owner is known already; the zero owner is found by the pod's metadata.
+// leftOut warns where an author may expect a sidecar and there cannot be one.
+func leftOut(p *corev1.Pod, d Decision) []string {
+	if !p.Spec.HostNetwork || strings.EqualFold(p.Annotations[LabelInject], "false") {
+		return nil
+	}
+	return []string{"the pod gets no sidecar: " + d.Why + "; the label " + LabelInject + "=false says that this is meant"}
+}
+
 func (c *Config) inject(pod []byte, namespace string, owner Owner) (*Result, error) {
 	if len(pod) > MaxPod {
 		return nil, fmt.Errorf("pod: %d bytes: at most %d", len(pod), MaxPod)
@@ -60,7 +69,7 @@ func (c *Config) inject(pod []byte, namespace string, owner Owner) (*Result, err
 		d = Decision{false, "it has its proxy"}
 	}
 	if !d.Inject {
-		return &Result{Why: d.Why}, nil
+		return &Result{Why: d.Why, Warnings: leftOut(r.pod, d)}, nil
 	}
 	old, err := decode(pod)
 	if err != nil {

@@ -281,6 +281,10 @@ func TestPodsThatAreLeftAlone(t *testing.T) {
 		if err != nil || r.Injected || r.Patch != nil || r.Why == "" {
 			t.Errorf("%s: %+v, %v", pod, r, err)
 		}
+		// Who may have expected a sidecar is told.
+		if want := strings.Contains(pod, "hostNetwork"); (len(r.Warnings) == 1) != want {
+			t.Errorf("%s: warnings %q", pod, r.Warnings)
+		}
 	}
 	// Only claiming to have a proxy is not having one.
 	r, err := conf.Inject([]byte(`{"metadata":{"annotations":{"sidecar.istio.io/status":"{}"}},"spec":{"containers":[{"name":"a"}]}}`), "shop")

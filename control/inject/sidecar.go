@@ -52,7 +52,7 @@ func (r *request) overlay() (*corev1.Pod, error) {
 	if !r.gateway {
 		p.Spec.InitContainers = append([]corev1.Container{r.captureContainer(resources, p.Annotations)}, p.Spec.InitContainers...)
 	}
-	p.Spec.Volumes = volumes()
+	p.Spec.Volumes = r.volumes()
 	users, err := userVolumes(r.pod.Annotations[annVolume])
 	if err != nil {
 		return nil, err
@@ -184,4 +184,23 @@ func volumes() []corev1.Volume {
 			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "istio-ca", ExpirationSeconds: &life, Path: "istio-token"}}}}}},
 		{Name: "istiod-ca-cert", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "istio-ca-root-cert"}}}},
 	}
+}
+
+// The ClusterTrustBundle of the mesh's roots, Istio's name for it.
+const trustBundleName = "istio.io:istiod-ca:root-cert"
+
+// volumes are those of the configuration: the roots may come from the ClusterTrustBundle, under the file name that the proxy reads.
+func (r *request) volumes() []corev1.Volume {
+	all := volumes()
+	if !r.c.Global.ClusterTrustBundle {
+		return all
+	}
+	name := trustBundleName
+	for i := range all {
+		if all[i].ConfigMap != nil {
+			all[i].VolumeSource = corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{
+				ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{Name: &name, Path: "root-cert.pem"}}}}}
+		}
+	}
+	return all
 }

@@ -1,6 +1,7 @@
 package kubernetes_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,13 +81,18 @@ func TestALoadBalancerGetsAnAddress(t *testing.T) {
 
 // get asks once, on a connection of its own.
 func get(ctx context.Context, url string) (*http.Response, string, error) {
+	return getFrom(ctx, url, "")
+}
+
+// getFrom is get with a header Host.
+func getFrom(ctx context.Context, url, host string) (*http.Response, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, "", err
 	}
-	req.Close = true
+	req.Close, req.Host = true, cmp.Or(host, req.Host)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, "", err
