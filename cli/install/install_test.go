@@ -566,3 +566,59 @@ func TestTheTagDefaultTakesOver(t *testing.T) {
 		t.Errorf("default is at %q, %v", rev, err)
 	}
 }
+
+// The node agent is in a namespace of its own, is shared by the revisions, and goes with the last of them.
+func TestTheNodeAgentComesAndGoes(t *testing.T) {
+	const agent = "/apis/apps/v1/namespaces/kube-system/daemonsets/weft-cni-node"
+	f, in, lines := newFake(t)
+	there := func(want bool, when string) {
+		t.Helper()
+		for _, k := range []string{agent, "/api/v1/namespaces/kube-system/serviceaccounts/weft-cni", "/apis/rbac.authorization.k8s.io/v1/clusterroles/weft-cni"} {
+			if f.objects[k] != nil != want {
+				t.Errorf("%s: %s there: %t", when, k, !want)
+			}
+		}
+	}
+	install := func(sets ...string) {
+		t.Helper()
+		p := plan(t, "minimal", sets...)
+		p.CRDs, p.Gateway = p.CRDs[:1], nil // they do not matter here
+		if err := in.Install(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install("cni.enabled=true")
+	there(true, "installed")
+	install("revision=canary")
+	there(true, "another revision without it")
+	if place(*lines, "kept the node agent: [default] may need it") < 0 {
+		t.Errorf("nothing is said of it in %q", *lines)
+	}
+	if err := in.Uninstall(t.Context(), Removal{Revision: "canary"}); err != nil {
+		t.Fatal(err)
+	}
+	there(true, "the other revision is gone")
+	install()
+	there(false, "switched off")
+	install("cni.enabled=true")
+	f.taken()
+	if err := in.Uninstall(t.Context(), Removal{}); err != nil {
+		t.Fatal(err)
+	}
+	there(false, "uninstalled")
+	w := f.taken()
+	if set, account := place(w, "DELETE "+agent), place(w, "serviceaccounts/weft-cni"); set < 0 || account < set {
+		t.Errorf("the account goes before its DaemonSet: %q", w)
+	}
+}
+
+func TestIstiosNodeAgentIsInTheWay(t *testing.T) {
+	f, in, _ := newFake(t)
+	f.put("/apis/apps/v1/namespaces/istio-system/daemonsets/istio-cni-node", "{metadata: {name: istio-cni-node, namespace: istio-system, labels: {k8s-app: istio-cni-node}}}")
+	if err := in.Install(t.Context(), plan(t, "minimal", "cni.enabled=true")); err == nil || !strings.Contains(err.Error(), "daemonset/istio-cni-node in istio-system is Istio's node agent") {
+		t.Errorf("error %v", err)
+	}
+	if err := in.Install(t.Context(), plan(t, "minimal")); err != nil {
+		t.Errorf("without a node agent: %v", err)
+	}
+}

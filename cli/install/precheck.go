@@ -31,7 +31,7 @@ func (in *Installer) Precheck(ctx context.Context, p *Plan) []*Finding {
 		out = append(out, &Finding{SeverityError, fmt.Sprintf("Kubernetes %s is too old", v.GitVersion), fmt.Sprintf("Weft needs %d.%d or newer", minMajor, minMinor)})
 	}
 	for _, check := range []func(context.Context, *Plan) ([]*Finding, error){
-		in.checkRights, in.checkNamespace, in.checkCRDs, in.checkIstio, in.checkRoots, in.checkAuthority, in.checkHelm, in.checkNodes,
+		in.checkRights, in.checkNamespace, in.checkCRDs, in.checkIstio, in.checkRoots, in.checkAuthority, in.checkHelm, in.checkNodes, in.checkAgent,
 	} {
 		fs, err := check(ctx, p)
 		if err != nil {
@@ -222,4 +222,21 @@ func (in *Installer) checkNodes(ctx context.Context, _ *Plan) ([]*Finding, error
 		return nil, nil
 	}
 	return []*Finding{{SeverityWarning, "images are for linux/amd64 and linux/arm64, not for " + strings.Join(odd, ", "), "keep pods of the mesh off these nodes"}}, nil
+}
+
+// checkAgent finds a node agent of an Istio, which would redirect the same pods.
+func (in *Installer) checkAgent(ctx context.Context, p *Plan) ([]*Finding, error) {
+	if !p.on("cni", "enabled") {
+		return nil, nil // pods with istio-init are left alone by Istio's agent
+	}
+	list, err := in.Cluster.Dynamic.Resource(daemonSets).List(ctx, metav1.ListOptions{LabelSelector: "k8s-app=istio-cni-node"})
+	if err != nil {
+		return nil, in.Cluster.Explain("list", groupResource(kind{gvr: daemonSets}), err)
+	}
+	var out []*Finding
+	for _, o := range list.Items {
+		out = append(out, &Finding{SeverityError, fmt.Sprintf("%s in %s is Istio's node agent, which would redirect the pods of this one too", nameOf(named(&o, "DaemonSet", "apps/v1")), o.GetNamespace()),
+			"--set cni.enabled=false while Istio's is there: pods with istio-init are not its concern"})
+	}
+	return out, nil
 }

@@ -38,6 +38,39 @@ func (in *Installer) own(ctx context.Context, ns string, more labels.Set) ([]*un
 	return out, nil
 }
 
+// agentSet are the labels of the node agent's objects, which are in a namespace of their own.
+var agentSet = labels.Set{labelShared: "true", "app.kubernetes.io/component": "cni"}
+
+// agents lists the node agent's objects, in whatever namespace they are.
+func (in *Installer) agents(ctx context.Context) ([]*unstructured.Unstructured, error) {
+	return in.own(ctx, metav1.NamespaceAll, agentSet)
+}
+
+// pruneAgent deletes the node agent where the plan has none and no other revision may need it.
+func (in *Installer) pruneAgent(ctx context.Context, p *Plan) error {
+	if p.on("cni", "enabled") {
+		return nil
+	}
+	have, err := in.agents(ctx)
+	if err != nil || len(have) == 0 {
+		return err
+	}
+	others, err := in.otherRevisions(ctx, Removal{Namespace: p.Config.Namespace, Revision: p.Revision})
+	if err != nil {
+		return err
+	}
+	if len(others) > 0 {
+		in.Progress(fmt.Sprintf("kept the node agent: %v may need it", others))
+		return nil
+	}
+	for _, o := range have {
+		if err := in.delete(ctx, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // prune deletes what a former version of the revision had and the plan has not.
 // Tags stay: they are set and removed by weft tag.
 func (in *Installer) prune(ctx context.Context, p *Plan) error {
@@ -57,7 +90,7 @@ func (in *Installer) prune(ctx context.Context, p *Plan) error {
 			return err
 		}
 	}
-	return nil
+	return in.pruneAgent(ctx, p)
 }
 
 func (in *Installer) delete(ctx context.Context, o *unstructured.Unstructured) error {
@@ -130,6 +163,15 @@ func (in *Installer) Uninstall(ctx context.Context, r Removal) error {
 			return err
 		}
 		own = append(own, shared...)
+	}
+	if len(others) == 0 {
+		agents, err := in.agents(ctx)
+		if err != nil {
+			return err
+		}
+		own = append(slices.DeleteFunc(own, func(o *unstructured.Unstructured) bool {
+			return agentSet.AsSelector().Matches(labels.Set(o.GetLabels()))
+		}), agents...)
 	}
 	for _, o := range own {
 		if err := in.delete(ctx, o); err != nil {

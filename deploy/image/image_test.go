@@ -229,8 +229,8 @@ func TestTheProjectsImages(t *testing.T) {
 		}
 		names[s.Name] = s.Reference("registry.example/team", "v1")
 		p := s.Platform("arm64", make([]string, len(s.Programs)), "")
-		if p.User == "0" || p.User == "" {
-			t.Errorf("%s runs as root", s.Name)
+		if root := p.User == "0" || p.User == ""; root != (s.Name == "weft/cni") { // only the node agent writes into the node's folders
+			t.Errorf("%s runs as %q", s.Name, p.User)
 		}
 		for _, program := range s.Programs {
 			if _, err := os.Stat("../../" + program); err != nil {

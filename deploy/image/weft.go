@@ -26,13 +26,16 @@ type Spec struct {
 	Writable []string // directories that belong to the user
 }
 
-// Specs are the images of this repository: two products and the sample.
+// Specs are the images of this repository: three products and the sample.
 func Specs() []Spec {
 	return []Spec{
 		{Name: "weft/weft", Programs: []string{"cmd/weft"}, Dir: "/usr/local/bin",
 			Entry: []string{"/usr/local/bin/weft"}, User: ControlUser, Home: "/var/lib/weft", Writable: []string{"/var/lib/weft"}},
 		{Name: "weft/proxy", Programs: []string{"cmd/weft-proxy", "cmd/weft-node"}, Dir: "/usr/local/bin",
 			Entry: []string{"/usr/local/bin/weft-proxy"}, User: ProxyUser, Home: "/var/lib/weft-proxy", Writable: []string{"/var/lib/weft-proxy"}},
+		// The node agent writes into the node's folders, as root; weft-node is the plugin that it copies there.
+		{Name: "weft/cni", Programs: []string{"cmd/weft-cni", "cmd/weft-node"}, Dir: "/usr/local/bin",
+			Entry: []string{"/usr/local/bin/weft-cni"}, User: 0, Home: "/"},
 		// As the sample's manifests name it.
 		{Name: "weft.mesh/bookinfo", Tag: "latest", Programs: []string{"samples/bookinfo/cmd/bookinfo"}, Dir: "/usr/local/bin", User: ControlUser, Home: "/"},
 	}

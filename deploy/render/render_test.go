@@ -62,6 +62,7 @@ func TestGolden(t *testing.T) {
 		"demo":    {"demo", nil},
 		"ha":      {"ha", nil},
 		"canary":  {"minimal", []string{"revision=canary,revisionTags={prod,default},sharedObjects=false"}},
+		"cni":     {"minimal", []string{"cni.enabled=true,cni.taint.enabled=true,cni.podLabels.team=a,cni.cniConfFileName=10-a.conflist"}},
 		"full":    {"demo", []string{"istioCompatible=true,controlPlane.plaintextXDS=true,injection.enableNamespacesByDefault=true,global.imagePullSecrets={a,b},gateways.ingress.autoscaling.enabled=true"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +94,7 @@ func TestWrongValuesAreRefusedByName(t *testing.T) {
 		"revision=Canary_1":                    `value revision: "Canary_1": want text that matches`,
 		"revisionTags=prod":                    `value revisionTags: "prod": want a list`,
 		"gateways.ingress.ports[0].port=70000": "value gateways.ingress.ports[0].port: 70000: out of range",
-		"cni.enabled=true":                     "value cni.enabled: true: want one of false",
+		"cni.cniBinDir=opt":                    `value cni.cniBinDir: "opt": want text that matches`,
 		"istioCompatible=1":                    "value istioCompatible: 1: want true or false",
 	} {
 		v, err := render.ParseSet(nil, set)

@@ -11,6 +11,9 @@
 {{- if .Values.controlPlane.plaintextXDS }}
 - --plaintext-xds
 {{- end }}
+{{- if and .Values.cni.enabled .Values.cni.taint.enabled }}
+- --untaint-nodes={{ .Values.cni.namespace }}
+{{- end }}
 {{- with .Values.controlPlane.extraArgs }}
 {{ toYaml . }}
 {{- end }}

@@ -31,6 +31,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 weft.mesh/shared: "true"
 {{- end -}}
 
+{{/* Labels of the node agent's objects. */}}
+{{- define "weft.cniLabels" -}}
+{{ include "weft.sharedLabels" . }}
+app.kubernetes.io/component: cni
+{{- end -}}
+
 {{/* Labels of objects of one revision. */}}
 {{- define "weft.labels" -}}
 {{ include "weft.selector" . }}
