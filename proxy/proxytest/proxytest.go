@@ -196,13 +196,16 @@ func (p *Proxy) WaitStat(text string) {
 	Until(p.t, "the metric "+text, func() bool { return strings.Contains(p.Get("/stats/prometheus"), text) })
 }
 
+// patience is how long [Until] waits: it is about whether something happens, on a machine however busy.
+const patience = time.Minute
+
 // Until polls for what happens in another goroutine over real sockets, where fake time cannot reach.
 func Until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	end := time.Now().Add(10 * time.Second)
+	end := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(end) {
-			t.Fatalf("waited 10 s for %s", what)
+			t.Fatalf("waited %v for %s", patience, what)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -222,23 +225,25 @@ func serveADS(t testing.TB, ads *xdstest.FakeServer) string {
 	return l.Addr().String()
 }
 
-// taken are the ports that Port has given out.
-var taken sync.Map
-
 // Port finds a free port outside the range from which the system takes those of outgoing connections and of
-// listeners that do not care, so that nobody takes it before, or between two times that, the test listens there.
+// listeners that do not care, so that nobody takes it before, or between two times that, the test listens there. Until the
+// test ends no other one gets it, of this process or of another: a socket without a file says that it is taken.
 func Port(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := 20000 + rand.IntN(12000)
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		taken, err := net.Listen("unix", "@weft-test-port-"+strconv.Itoa(port))
 		if err != nil {
 			continue
 		}
-		_ = l.Close()
-		if _, used := taken.LoadOrStore(port, true); !used {
-			return port
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			_ = taken.Close()
+			continue
 		}
+		_ = l.Close()
+		t.Cleanup(func() { _ = taken.Close() })
+		return port
 	}
 	t.Fatal("no free port from 20000 to 31999")
 	return 0

@@ -31,7 +31,7 @@ func newGood(t testing.TB, r *rig) *good {
 		return (&net.Dialer{}).DialContext(ctx, network, addr)
 	}}
 	t.Cleanup(func() { h1.CloseIdleConnections(); h2.CloseIdleConnections() })
-	return &good{[2]string{url, url}, [2]*http.Client{{Transport: h1, Timeout: 10 * time.Second}, {Transport: h2, Timeout: 10 * time.Second}}}
+	return &good{[2]string{url, url}, [2]*http.Client{{Transport: h1, Timeout: time.Minute}, {Transport: h2, Timeout: time.Minute}}}
 }
 
 // outcome of good traffic.

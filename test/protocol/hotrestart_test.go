@@ -201,7 +201,7 @@ func TestHotRestartUnderLoad(t *testing.T) {
 			if e.Before(began.Add(hotShutdown)) {
 				early++
 			}
-			if e.After(served.Add(hotShutdown + 5*time.Second)) {
+			if e.After(served.Add(hotShutdown + 30*time.Second)) {
 				late++
 			}
 			if e.Before(first) {
@@ -218,7 +218,7 @@ func TestHotRestartUnderLoad(t *testing.T) {
 			first.Sub(served).Round(time.Millisecond), last.Sub(served).Round(time.Millisecond))
 		if old == nil {
 			proxytest.Until(t, "the first process to end", func() bool { return !alive(before) })
-		} else if err := exit(t, old, 10*time.Second); err != nil {
+		} else if err := exit(t, old, time.Minute); err != nil {
 			t.Errorf("round %d: the process before ended with %v", round, err)
 		}
 		old = next
@@ -336,43 +336,43 @@ func TestASuccessorThatFailsLeavesTheServiceToTheRunningProxy(t *testing.T) {
 			p := h.launch(binary, bare()...)
 			taking(p)
 			_ = p.cmd.Process.Kill()
-			_ = exit(t, p, 10*time.Second)
+			_ = exit(t, p, time.Minute)
 		}},
 		{"terminated in the middle", func(t *testing.T) {
 			p := h.launch(binary, bare()...)
 			taking(p)
 			_ = p.cmd.Process.Signal(syscall.SIGTERM)
-			if err := exit(t, p, 10*time.Second); err == nil {
+			if err := exit(t, p, time.Minute); err == nil {
 				t.Error("a successor that did not take over ended as if it had")
 			}
 		}},
 		{"not ready in time", func(t *testing.T) {
 			p := h.launch(binary, append(bare(), "--hot-restart-timeout", "300ms")...)
-			if err := exit(t, p, 10*time.Second); err == nil || !strings.Contains(p.log.String(), "the running proxy goes on") {
+			if err := exit(t, p, time.Minute); err == nil || !strings.Contains(p.log.String(), "the running proxy goes on") {
 				t.Errorf("%v, log %s", err, p.log)
 			}
 		}},
 		{"a bad binary", func(t *testing.T) {
 			p := h.launch("/bin/false")
-			if err := exit(t, p, 10*time.Second); err == nil || <-p.serving {
+			if err := exit(t, p, time.Minute); err == nil || <-p.serving {
 				t.Error("it serves")
 			}
 		}},
 		{"bad arguments", func(t *testing.T) {
 			p := h.launch(binary, "--log-level", "loud")
-			if err := exit(t, p, 10*time.Second); err == nil {
+			if err := exit(t, p, time.Minute); err == nil {
 				t.Error("ended well")
 			}
 		}},
 		{"another proxy with the same state directory", func(t *testing.T) {
 			p := h.launch(binary, "--id", "edge-2")
-			if err := exit(t, p, 10*time.Second); err == nil || !strings.Contains(p.log.String(), "edge-2") {
+			if err := exit(t, p, time.Minute); err == nil || !strings.Contains(p.log.String(), "edge-2") {
 				t.Errorf("%v, log %s", err, p.log)
 			}
 		}},
 		{"without being asked to take over", func(t *testing.T) {
 			p := h.launch(binary, "--hot-restart=false")
-			if err := exit(t, p, 10*time.Second); err == nil || !strings.Contains(p.log.String(), fmt.Sprintf("process %d serves from it", h.pid)) {
+			if err := exit(t, p, time.Minute); err == nil || !strings.Contains(p.log.String(), fmt.Sprintf("process %d serves from it", h.pid)) {
 				t.Errorf("%v, log %s", err, p.log)
 			}
 		}},

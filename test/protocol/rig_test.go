@@ -252,7 +252,7 @@ func (r *rig) start(xds, roots string, o rigOptions) {
 			if err != nil {
 				t.Errorf("weft-proxy ended with %v", err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			_ = cmd.Process.Kill()
 			t.Errorf("weft-proxy did not end: %v", <-ended)
 		}

@@ -151,8 +151,8 @@ func (d duplex) Close() error {
 	err := d.up.Close()
 	select {
 	case <-d.sent:
-	case <-time.After(5 * time.Second):
-		err = errors.Join(err, errors.New("the request body was not sent within 5 s"))
+	case <-time.After(time.Minute):
+		err = errors.Join(err, errors.New("the request body was not sent within a minute"))
 	}
 	return errors.Join(err, d.ReadCloser.Close())
 }
