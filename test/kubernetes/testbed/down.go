@@ -31,12 +31,20 @@ func (b *Bed) Down() error {
 		}
 	}
 	err := errors.Join(removeLinks(), b.removeCgroups(), os.RemoveAll(b.Run()))
-	os.Remove("/etc/cni") // made as a mount point; stays if it has something of others
+	// It was made as a mount point. While nodes of another checkout run it is theirs too: to remove a directory
+	// takes away what is mounted on it in all namespaces. It stays if it has something of others.
+	if len(nodeProcesses(func(string) bool { return true })) == 0 {
+		os.Remove("/etc/cni")
+	}
 	return err
 }
 
 // nodeProcesses are the pids, in this namespace, of the nodes' first processes, found by what they run.
 func (b *Bed) nodeProcesses() []int {
+	return nodeProcesses(func(program string) bool { return program == b.Bin("testbed") })
+}
+
+func nodeProcesses(of func(program string) bool) []int {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	var pids []int
 	for _, f := range files {
@@ -45,7 +53,7 @@ func (b *Bed) nodeProcesses() []int {
 			continue
 		}
 		argv := bytes.Split(cmdline, []byte{0})
-		if len(argv) > 2 && string(argv[0]) == b.Bin("testbed") && string(argv[1]) == "node" {
+		if len(argv) > 2 && filepath.Base(string(argv[0])) == "testbed" && string(argv[1]) == "node" && of(string(argv[0])) {
 			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
 				pids = append(pids, pid)
 			}
