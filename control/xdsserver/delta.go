@@ -1,6 +1,7 @@
 package xdsserver
 
 import (
+	"slices"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -13,11 +14,12 @@ import (
 
 // DeltaAggregatedResources serves incremental ADS (xDS protocol, "incremental xDS").
 func (s *Server) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return serve(g.Context(), s, &deltaProtocol{g: g}, true)
+	return serve(g.Context(), s, &deltaProtocol{g: g, gzip: compressed(g.Context())}, true)
 }
 
 type deltaProtocol struct {
-	g discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+	g    discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+	gzip bool // the client takes compressed messages
 }
 
 func (p *deltaProtocol) recv() (*discovery.DeltaDiscoveryRequest, error) { return p.g.Recv() }
@@ -28,42 +30,28 @@ func (p *deltaProtocol) node(r *discovery.DeltaDiscoveryRequest) (*xds.Node, err
 
 func (p *deltaProtocol) handle(st *stream, r *discovery.DeltaDiscoveryRequest, now time.Time) ([]*message, error) {
 	w, first := st.sess.watch(r.GetTypeUrl())
+	if err := p.check(st, w, r); err != nil {
+		return nil, err
+	}
 	if first {
 		st.srv.set.Observer.Subscribed(st.id, w.typeURL, len(r.GetInitialResourceVersions()))
-		for name, v := range r.GetInitialResourceVersions() {
-			w.known[name] = v
+		if v := r.GetInitialResourceVersions(); len(v) > 0 {
+			w.told = v
 		}
 		w.wildcard = len(r.GetResourceNamesSubscribe()) == 0
 	}
 	if r.GetResponseNonce() != "" {
 		st.settle(w, r.GetResponseNonce(), r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil, now)
 	}
-	changed := first
-	for _, name := range r.GetResourceNamesSubscribe() {
-		changed = true
-		if name == "*" {
-			w.wildcard = true
-			continue
-		}
-		w.names[name] = struct{}{}
-		// A name that is subscribed again is sent again, also if it did not
-		// change; after a reconnect the initial versions spare that.
-		if !first || w.known[name] == "" {
-			w.force[name] = struct{}{}
-		}
+	add, all := withoutStar(r.GetResourceNamesSubscribe())
+	drop, none := withoutStar(r.GetResourceNamesUnsubscribe())
+	changed := first || len(r.GetResourceNamesSubscribe()) > 0
+	w.wildcard = (w.wildcard || all) && !none
+	if len(add)+len(drop) > 0 {
+		st.sess.subscribe(w, add, drop, first)
 	}
-	for _, name := range r.GetResourceNamesUnsubscribe() {
-		if name == "*" {
-			w.wildcard = false
-			continue
-		}
-		delete(w.names, name)
-		if !w.wildcard {
-			delete(w.known, name)
-		}
-	}
-	if err := p.check(st, w, r); err != nil {
-		return nil, err
+	if n := len(w.names.list); n > st.srv.set.Limits.MaxNames {
+		return nil, st.tooManyNames(w, n)
 	}
 	if !changed {
 		return nil, nil
@@ -76,9 +64,18 @@ func (p *deltaProtocol) handle(st *stream, r *discovery.DeltaDiscoveryRequest, n
 	return []*message{m}, nil
 }
 
+// withoutStar takes the name out that means all resources.
+func withoutStar(names []string) (rest []string, star bool) {
+	if !slices.Contains(names, "*") {
+		return names, false
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "*" }), true
+}
+
+// check bounds what one request may cost.
 func (p *deltaProtocol) check(st *stream, w *watch, r *discovery.DeltaDiscoveryRequest) error {
-	if n := max(len(w.names), len(r.GetInitialResourceVersions())); n > st.srv.set.Limits.MaxNames {
-		return status.Errorf(codes.ResourceExhausted, "xds: %d names of %s, at most %d", n, xds.ShortName(w.typeURL), st.srv.set.Limits.MaxNames)
+	if n := max(len(r.GetResourceNamesSubscribe()), len(r.GetResourceNamesUnsubscribe()), len(r.GetInitialResourceVersions())); n > st.srv.set.Limits.MaxNames {
+		return st.tooManyNames(w, n)
 	}
 	if len(st.sess.watches) > maxTypes {
 		return status.Errorf(codes.ResourceExhausted, "xds: %d types on one stream, at most %d", len(st.sess.watches), maxTypes)
@@ -86,7 +83,14 @@ func (p *deltaProtocol) check(st *stream, w *watch, r *discovery.DeltaDiscoveryR
 	return nil
 }
 
+func (st *stream) tooManyNames(w *watch, n int) error {
+	return status.Errorf(codes.ResourceExhausted, "xds: %d names of %s, at most %d", n, xds.ShortName(w.typeURL), st.srv.set.Limits.MaxNames)
+}
+
 func (p *deltaProtocol) send(m *message) (int, error) {
+	if m.wire != nil {
+		return m.wire.size(m), p.g.Send(m.wire.response(m, p.gzip))
+	}
 	r := &discovery.DeltaDiscoveryResponse{
 		SystemVersionInfo: m.version,
 		TypeUrl:           m.typeURL,

@@ -88,6 +88,7 @@ type Settings struct {
 type Server struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
 	set     Settings
+	hub     *hub
 	snap    atomic.Pointer[holder]
 	ids     atomic.Uint64
 	build   chan struct{} // bounds how many streams compute at once
@@ -102,7 +103,7 @@ type holder struct{ s xds.Snapshot }
 // streams wait for it.
 func New(set Settings) *Server {
 	set.Limits = set.Limits.withDefaults()
-	return &Server{set: set, streams: map[uint64]chan struct{}{}, peers: map[spiffe.ID]int{}, build: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
+	return &Server{set: set, hub: newHub(), streams: map[uint64]chan struct{}{}, peers: map[spiffe.ID]int{}, build: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
 }
 
 // Register adds the service to a gRPC server.
@@ -113,6 +114,7 @@ func (s *Server) Register(g *grpc.Server) {
 // Publish makes snap the one that streams are brought to.
 func (s *Server) Publish(snap xds.Snapshot) {
 	s.snap.Store(&holder{snap})
+	s.hub.shares.clear()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, wake := range s.streams {
@@ -183,7 +185,7 @@ func serve[Req any](ctx context.Context, s *Server, p protocol[Req], delta bool)
 		return err
 	}
 	defer s.close(id, peer)
-	st := &stream{id: id, srv: s, sess: newSession(delta, s.set.Limits)}
+	st := &stream{id: id, srv: s, sess: newSession(delta, s.set.Limits, s.hub)}
 
 	reqs, recvErr := receive(ctx, p)
 	var timer *time.Timer

@@ -3,7 +3,6 @@ package xdsserver
 import (
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 
 	"weft.mesh/weft/xds"
@@ -18,17 +17,20 @@ import (
 // first; removed clusters are told last (make before break). While a round
 // runs, later snapshots are not looked at: the newest starts the next round,
 // so a slow client costs nothing but its own lateness.
+//
+// What a client has is the list of the snapshot that it was brought to, which
+// others have too; of its own a session keeps only what differs from that.
 type session struct {
 	node   *xds.Node
 	delta  bool
 	limits Limits
+	hub    *hub
 
 	snap    xds.Snapshot // of the running or last round; nil before the first
 	next    xds.Snapshot // newest
 	watches map[string]*watch
 	steps   []step // left of the round
 	wait    waiting
-	seq     uint64
 }
 
 // step is one type of a round.
@@ -47,39 +49,74 @@ type waiting struct {
 
 // watch is one type that the client is subscribed to.
 type watch struct {
-	typeURL     string
-	wildcard    bool
-	names       map[string]struct{}
-	known       map[string]string // what the client was told: version by name, "" = does not exist
-	force       map[string]struct{}
-	outstanding map[string]string // version by nonce
-	at          xds.Snapshot      // the snapshot that known reflects
+	typeURL  string
+	wildcard bool
+	names    *nameSet
+	// held is what the client was sent, sorted by name. Subscribed names that are not in it were
+	// told not to exist, once there was a response (at is not nil).
+	held []*xds.Resource
+	// told are versions of what the client has besides: what it said it has, before its first response, and
+	// clusters that are gone, until it is told so. Mostly nil.
+	told map[string]string
+	// force are names to be sent again though they did not change; nil: none.
+	force map[string]struct{}
+	// again makes the next state-of-the-world response be sent though nothing changed.
+	again       bool
+	outstanding []sent
+	at          xds.Snapshot // the snapshot that held reflects
 	acked       string
 	nonce       string // of the newest response
 }
 
-// message is one response to send.
+// sent is a response without an answer.
+type sent struct{ nonce, version string }
+
+// message is one response to send. Nothing in it may be changed: others may send it too.
 type message struct {
 	typeURL   string
 	version   string
 	nonce     string
 	resources []*xds.Resource
 	removed   []string
-	added     bool // resources has names that the client did not have
-	total     int  // resources of the type that the client has after it
+	added     bool  // resources has names that the client did not have
+	total     int   // resources of the type that the client has after it
+	wire      *wire // its encoding, if others send it too
 }
 
-func newSession(delta bool, l Limits) *session {
-	return &session{delta: delta, limits: l, watches: map[string]*watch{}}
+func newSession(delta bool, l Limits, h *hub) *session {
+	return &session{delta: delta, limits: l, hub: h, watches: map[string]*watch{}}
 }
 
 func (s *session) watch(typeURL string) (*watch, bool) {
 	w, ok := s.watches[typeURL]
 	if !ok {
-		w = &watch{typeURL: typeURL, names: map[string]struct{}{}, known: map[string]string{}, force: map[string]struct{}{}, outstanding: map[string]string{}}
+		w = &watch{typeURL: typeURL, names: noNames}
 		s.watches[typeURL] = w
 	}
 	return w, !ok
+}
+
+// subscribe changes the names of an incremental watch. A name that is subscribed again is
+// sent again, also if it did not change.
+func (s *session) subscribe(w *watch, add, drop []string, first bool) {
+	w.names = s.hub.names.of(w.names.edit(add, drop))
+	if !first {
+		for _, n := range add {
+			if w.force == nil {
+				w.force = make(map[string]struct{}, len(add))
+			}
+			w.force[n] = struct{}{}
+		}
+	}
+	if len(drop) == 0 {
+		return
+	}
+	for _, n := range drop {
+		delete(w.force, n)
+	}
+	if !w.wildcard { // the client does not have them any more
+		w.held = slices.DeleteFunc(slices.Clone(w.held), func(r *xds.Resource) bool { return slices.Contains(drop, r.Name) })
+	}
 }
 
 // publish hands in the newest snapshot.
@@ -88,11 +125,12 @@ func (s *session) publish(snap xds.Snapshot) { s.next = snap }
 // acknowledge settles a nonce. It returns the version it belonged to, ok false
 // for a nonce that is unknown or was settled before.
 func (s *session) acknowledge(w *watch, nonce string, now time.Time, refused bool) (string, bool) {
-	version, ok := w.outstanding[nonce]
-	if !ok {
+	i := slices.IndexFunc(w.outstanding, func(x sent) bool { return x.nonce == nonce })
+	if i < 0 {
 		return "", false
 	}
-	delete(w.outstanding, nonce)
+	version := w.outstanding[i].version
+	w.outstanding = slices.Delete(w.outstanding, i, i+1)
 	if !refused {
 		w.acked = version
 	}
@@ -176,7 +214,7 @@ func (s *session) settled() (version string, ok bool) {
 		return "", false
 	}
 	for _, w := range s.watches {
-		if _, open := w.outstanding[w.nonce]; open {
+		if slices.ContainsFunc(w.outstanding, func(x sent) bool { return x.nonce == w.nonce }) {
 			return "", false
 		}
 	}
@@ -207,10 +245,10 @@ func (s *session) plan() []step {
 
 func (s *session) take(st step) (*message, error) {
 	w := s.watches[st.typeURL]
-	if w == nil {
+	if w == nil || st.removed && len(w.told) == 0 {
 		return nil, nil
 	}
-	if !st.removed && len(w.force) == 0 && w.at != nil && s.snap.Unchanged(w.at, s.node, st.typeURL) {
+	if !st.removed && len(w.force) == 0 && !w.again && w.at != nil && s.snap.Unchanged(w.at, s.node, st.typeURL) {
 		w.at = s.snap
 		return nil, nil
 	}
@@ -222,111 +260,137 @@ func (s *session) take(st step) (*message, error) {
 func (s *session) build(w *watch, snap xds.Snapshot, st step) (*message, error) {
 	var names []string
 	if !w.wildcard {
-		if len(w.names) == 0 && len(w.known) == 0 {
+		if names = w.names.list; len(names) == 0 && len(w.held)+len(w.told) == 0 {
 			return nil, nil
-		}
-		names = slices.Sorted(maps.Keys(w.names))
-		if len(names) == 0 {
-			names = []string{}
 		}
 	}
 	all, err := snap.Resources(s.node, w.typeURL, names)
 	if err != nil {
 		return nil, err
 	}
-	if s.delta {
-		return s.buildDelta(w, snap, st, all), nil
+	switch {
+	case !s.delta:
+		return s.buildFull(w, snap, all), nil
+	case st.removed:
+		return s.buildRemoved(w, snap, all), nil
 	}
-	return s.buildFull(w, snap, all), nil
+	return s.buildDelta(w, snap, all), nil
 }
 
-func (s *session) buildDelta(w *watch, snap xds.Snapshot, st step, all []*xds.Resource) *message {
-	m := &message{typeURL: w.typeURL}
-	have := make(map[string]struct{}, len(all))
-	for _, r := range all {
-		have[r.Name] = struct{}{}
-		_, forced := w.force[r.Name]
-		if v, ok := w.known[r.Name]; (!ok || v != r.Version || forced) && !st.removed {
-			m.resources = append(m.resources, r)
-			m.added = m.added || !ok || v == ""
-			w.known[r.Name] = r.Version
-		}
+func (s *session) buildDelta(w *watch, snap xds.Snapshot, all []*xds.Resource) *message {
+	m := s.deltaTo(w, snap, all)
+	first := w.acked == "" && len(w.outstanding) == 0
+	w.held, w.at, w.force = all, snap, nil
+	if m == nil && first && w.wildcard {
+		m = s.message(w, snap, len(all)) // there is nothing: the client waits for that word
 	}
+	return s.note(w, m)
+}
+
+// deltaTo makes the message that leads from what the client has to a list; nil if there is nothing to tell.
+func (s *session) deltaTo(w *watch, snap xds.Snapshot, all []*xds.Resource) *message {
+	fresh := w.at == nil
+	if !fresh && len(w.told) == 0 && len(w.force) == 0 && len(all) == len(w.held) && keyOf(all) == keyOf(w.held) {
+		return nil
+	}
+	if w.typeURL == xds.ClusterType || len(w.told) > 0 || len(w.force) > 0 || len(all) == 0 {
+		return s.compare(w, snap, all, fresh)
+	}
+	// What nodes have of these types is the same for many of them.
+	k := shareKey{w.typeURL, snap.Version(), keyOf(w.held), keyOf(all), w.names, w.wildcard, fresh}
+	return s.hub.shares.of(k, func() *message { return s.compare(w, snap, all, fresh) })
+}
+
+// compare makes the message of a difference, and keeps what is to be told later.
+func (s *session) compare(w *watch, snap xds.Snapshot, all []*xds.Resource, fresh bool) *message {
+	d := differ(w.held, all, w.told, w.force)
+	m := s.message(w, snap, len(all))
+	m.resources, m.added = d.resources, d.added
 	// Clusters that went away are told in the last step of a round, when no
 	// listener or route that the client has refers to them any more.
-	hold := w.typeURL == xds.ClusterType && !st.removed && (s.watches[xds.ListenerType] != nil || s.watches[xds.RouteType] != nil)
-	if !hold {
-		for name, v := range w.known {
-			if _, ok := have[name]; !ok && v != "" {
-				m.removed = append(m.removed, name)
-				s.forget(w, name)
+	hold := w.typeURL == xds.ClusterType && (s.watches[xds.ListenerType] != nil || s.watches[xds.RouteType] != nil)
+	told := w.told
+	w.told = nil
+	if hold {
+		w.told = d.forgotten
+		for _, r := range d.gone {
+			if w.told == nil {
+				w.told = map[string]string{}
 			}
+			w.told[r.Name] = r.Version
+		}
+	} else {
+		for _, r := range d.gone {
+			m.removed = append(m.removed, r.Name)
+		}
+		for name := range d.forgotten {
+			m.removed = append(m.removed, name)
 		}
 	}
-	if !st.removed {
-		for name := range w.names {
-			if _, ok := have[name]; ok {
-				continue
-			}
-			_, forced := w.force[name]
-			if _, told := w.known[name]; !told || forced {
-				m.removed = append(m.removed, name)
-				w.known[name] = ""
-			}
+	// Names that do not exist are told once: after that they are known not to.
+	absent := func(name string) {
+		if _, ok := told[name]; !ok && find(all, name) == nil {
+			m.removed = append(m.removed, name)
 		}
-		clear(w.force)
 	}
-	w.at = snap
-	first := !st.removed && w.acked == "" && len(w.outstanding) == 0
-	if len(m.resources) == 0 && len(m.removed) == 0 && (!first || !w.wildcard) {
+	if fresh {
+		for _, name := range w.names.list {
+			absent(name)
+		}
+	}
+	for name := range w.force {
+		absent(name)
+	}
+	if len(m.resources) == 0 && len(m.removed) == 0 {
 		return nil
 	}
 	slices.Sort(m.removed)
 	m.removed = slices.Compact(m.removed)
-	m.total = len(have)
-	return s.stamp(w, m, snap.Version())
+	return m
 }
 
-// forget drops what the client was told of a name; a name that is still
-// subscribed stays as "does not exist".
-func (s *session) forget(w *watch, name string) {
-	if _, sub := w.names[name]; sub {
-		w.known[name] = ""
-		return
+// buildRemoved tells of clusters that are gone.
+func (s *session) buildRemoved(w *watch, snap xds.Snapshot, all []*xds.Resource) *message {
+	m := s.message(w, snap, len(all))
+	for _, name := range slices.Sorted(maps.Keys(w.told)) {
+		if find(all, name) == nil {
+			m.removed = append(m.removed, name)
+		}
 	}
-	delete(w.known, name)
+	w.told = nil
+	if len(m.removed) == 0 {
+		return nil
+	}
+	return s.note(w, m)
 }
 
 // buildFull is the state-of-the-world form: the whole set whenever any of it changed.
 func (s *session) buildFull(w *watch, snap xds.Snapshot, all []*xds.Resource) *message {
-	changed := len(w.force) > 0 || w.at == nil || len(all) != len(w.known)
-	for _, r := range all {
-		if w.known[r.Name] != r.Version {
-			changed = true
-		}
-	}
-	w.at = snap
-	clear(w.force)
+	changed := w.again || w.at == nil || !same(w.held, all)
+	w.at, w.held, w.again = snap, all, false
 	if !changed {
 		return nil
 	}
-	w.known = make(map[string]string, len(all))
-	for _, r := range all {
-		w.known[r.Name] = r.Version
-	}
-	return s.stamp(w, &message{typeURL: w.typeURL, resources: all, total: len(all)}, snap.Version())
+	m := s.message(w, snap, len(all))
+	m.resources = all
+	return s.note(w, m)
 }
 
-func (s *session) stamp(w *watch, m *message, version string) *message {
-	s.seq++
-	m.version = version
-	m.nonce = strconv.FormatUint(s.seq, 36)
+func (s *session) message(w *watch, snap xds.Snapshot, total int) *message {
+	return &message{typeURL: w.typeURL, version: snap.Version(), nonce: s.hub.nonce(), total: total}
+}
+
+// note keeps the message's nonce until it is answered.
+func (s *session) note(w *watch, m *message) *message {
+	if m == nil {
+		return nil
+	}
 	// A client that never acknowledges must not grow us: the oldest nonces
 	// are of no use to a client that sends the newest.
 	if len(w.outstanding) >= s.limits.MaxOutstanding {
-		clear(w.outstanding)
+		w.outstanding = w.outstanding[:0]
 	}
-	w.outstanding[m.nonce] = version
+	w.outstanding = append(w.outstanding, sent{m.nonce, m.version})
 	w.nonce = m.nonce
 	return m
 }

@@ -59,7 +59,7 @@ type client struct {
 }
 
 func newClient(t *testing.T, delta bool, types ...string) *client {
-	c := &client{t: t, s: newSession(delta, Limits{}.withDefaults()), now: time.Unix(1000, 0)}
+	c := &client{t: t, s: newSession(delta, Limits{}.withDefaults(), newHub()), now: time.Unix(1000, 0)}
 	c.s.node = &xds.Node{ID: "n"}
 	for _, typ := range types {
 		w, _ := c.s.watch(typ)
@@ -150,7 +150,7 @@ func TestANewClusterWaitsForItsEndpointsToBeAskedFor(t *testing.T) {
 		t.Errorf("routes were sent before the endpoints of a new cluster: %v", ms)
 	}
 	w, _ := c.s.watch(xds.EndpointType)
-	w.names["a"] = struct{}{}
+	c.s.subscribe(w, []string{"a"}, nil, true)
 	c.s.subscribed(xds.EndpointType)
 	m, err := c.s.answer(w)
 	if err != nil || m == nil {
@@ -259,7 +259,7 @@ func TestASubscribedNameThatDoesNotExistIsToldOnce(t *testing.T) {
 	c := newClient(t, true)
 	c.s.publish(snap("1", "EDS a=1"))
 	w, _ := c.s.watch(xds.EndpointType)
-	w.names["a"], w.names["ghost"] = struct{}{}, struct{}{}
+	c.s.subscribe(w, []string{"a", "ghost"}, nil, true)
 	c.run()
 	c.want("EDS a=1 -ghost")
 	c.s.publish(snap("2", "EDS a=1 ghost=1"))
@@ -274,8 +274,7 @@ func TestAReconnectWithInitialVersionsSendsOnlyWhatIsMissing(t *testing.T) {
 	c := newClient(t, true, xds.ClusterType)
 	s := snap("1", "CDS a=1 b=1")
 	w := c.s.watches[xds.ClusterType]
-	w.known["a"] = s.byType[xds.ClusterType][0].Version
-	w.known["gone"] = "x"
+	w.told = map[string]string{"a": s.byType[xds.ClusterType][0].Version, "gone": "x"}
 	c.s.publish(s)
 	c.run()
 	c.want("CDS b=1 -gone")
@@ -300,8 +299,7 @@ func TestOutstandingNoncesAreBounded(t *testing.T) {
 	c.s.publish(snap("1", "EDS a=1"))
 	c.run()
 	for range 10_000 {
-		w.names["a"] = struct{}{}
-		w.force["a"] = struct{}{}
+		c.s.subscribe(w, []string{"a"}, nil, false)
 		if _, err := c.s.answer(w); err != nil {
 			t.Fatal(err)
 		}

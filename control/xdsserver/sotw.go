@@ -1,7 +1,7 @@
 package xdsserver
 
 import (
-	"maps"
+	"slices"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -51,7 +51,7 @@ func (p *fullProtocol) handle(st *stream, r *discovery.DiscoveryRequest, now tim
 		}
 		st.settle(w, nonce, r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil, now)
 	}
-	if !p.subscribe(w, r.GetResourceNames(), first) {
+	if !p.subscribe(st, w, r.GetResourceNames(), first) {
 		return nil, nil
 	}
 	st.sess.subscribed(w.typeURL)
@@ -63,27 +63,18 @@ func (p *fullProtocol) handle(st *stream, r *discovery.DiscoveryRequest, now tim
 }
 
 // subscribe replaces the names and tells whether anything new was asked for.
-func (p *fullProtocol) subscribe(w *watch, names []string, first bool) bool {
-	set := make(map[string]struct{}, len(names))
-	wildcard := false
-	for _, n := range names {
-		if n == "*" {
-			wildcard = true
-			continue
-		}
-		set[n] = struct{}{}
-	}
+func (p *fullProtocol) subscribe(st *stream, w *watch, names []string, first bool) bool {
+	list, wildcard := withoutStar(names)
 	if len(names) == 0 && (first || w.wildcard) {
 		wildcard = true // legacy wildcard: no names in the first request
 	}
-	same := wildcard == w.wildcard && maps.Equal(set, w.names)
+	set := st.srv.hub.names.of(noNames.edit(list, nil))
+	same := wildcard == w.wildcard && slices.Equal(set.list, w.names.list)
 	w.wildcard, w.names = wildcard, set
 	if same && !first {
 		return false
 	}
-	for n := range set {
-		w.force[n] = struct{}{}
-	}
+	w.again = w.again || len(set.list) > 0
 	return true
 }
 

@@ -1,0 +1,89 @@
+package xdsserver
+
+import (
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"weft.mesh/weft/xds"
+)
+
+// hub is what the sessions of a server have in common. Safe for concurrent use.
+type hub struct {
+	names  *nameSets
+	shares shares
+	nonces atomic.Uint64
+}
+
+func newHub() *hub { return &hub{names: newNameSets()} }
+
+// nonce is a new one for all streams: a message may go to many of them.
+func (h *hub) nonce() string { return strconv.FormatUint(h.nonces.Add(1), 36) }
+
+// maxShares bounds the messages that are kept for others between two snapshots.
+const maxShares = 1024
+
+// shares are messages that bring all clients which have the same to the same. They
+// live until the next snapshot. Safe for concurrent use.
+type shares struct {
+	mu sync.Mutex // protects m
+	m  map[shareKey]*shared
+}
+
+// shareKey is all that a message depends on. Lists are told apart by where they are:
+// a snapshot gives the same answer as the same list.
+type shareKey struct {
+	typeURL, version string
+	from, to         listKey
+	names            *nameSet
+	wildcard, fresh  bool
+}
+
+// listKey is a list as a thing.
+type listKey struct {
+	first **xds.Resource
+	n     int
+}
+
+func keyOf(l []*xds.Resource) listKey {
+	if len(l) == 0 {
+		return listKey{}
+	}
+	return listKey{&l[0], len(l)}
+}
+
+type shared struct {
+	once sync.Once
+	m    *message
+}
+
+// of returns the message under a key, made once; nil if there is nothing to tell.
+func (s *shares) of(k shareKey, build func() *message) *message {
+	s.mu.Lock()
+	x := s.m[k]
+	if x == nil {
+		if len(s.m) >= maxShares {
+			s.mu.Unlock()
+			return build()
+		}
+		x = &shared{}
+		if s.m == nil {
+			s.m = map[shareKey]*shared{}
+		}
+		s.m[k] = x
+	}
+	s.mu.Unlock()
+	x.once.Do(func() {
+		if x.m = build(); x.m != nil {
+			x.m.wire = &wire{}
+		}
+	})
+	return x.m
+}
+
+// clear forgets what leads to an older snapshot.
+func (s *shares) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m = nil
+}
