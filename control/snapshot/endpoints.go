@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"net/netip"
 	"reflect"
@@ -75,6 +76,12 @@ type Identities struct {
 
 // Endpoints returns the endpoints of a service; never nil for one that exists.
 func (w *World) Endpoints(k ServiceKey) *Endpoints { return w.endpoints.at(k) }
+
+// EndpointsSince visits the services whose endpoints differ from those of another World of
+// the line, before or after this one. It takes time for what differs only.
+func (w *World) EndpointsSince(old *World) iter.Seq[ServiceKey] {
+	return since(w.endpoints, old.endpoints)
+}
 
 // Identities returns who may serve a service; never nil for one that exists.
 // Pods that are not ready and Deployments without pods count too, so that

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"hash/maphash"
 	"iter"
+	"reflect"
 )
 
 // shardCount bounds what one change copies: a table of 10,000 entries has
@@ -52,6 +53,35 @@ func (t table[K, V]) all() iter.Seq2[K, V] {
 			}
 		}
 	}
+}
+
+// since visits the keys under which two versions have something else. What they share is not looked at.
+func since[K, V comparable](t, old table[K, V]) iter.Seq[K] {
+	return func(yield func(K) bool) {
+		for i := range shardCount {
+			now, was := t.shard(i), old.shard(i)
+			if reflect.ValueOf(now).Pointer() == reflect.ValueOf(was).Pointer() {
+				continue
+			}
+			for k, v := range now {
+				if o, ok := was[k]; (!ok || o != v) && !yield(k) {
+					return
+				}
+			}
+			for k := range was {
+				if _, ok := now[k]; !ok && !yield(k) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (t table[K, V]) shard(i int) map[K]V {
+	if t.shards == nil {
+		return nil
+	}
+	return t.shards[i]
 }
 
 // editor changes a copy of a table, shard by shard. Not safe for concurrent use.

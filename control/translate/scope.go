@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 
 	"weft.mesh/weft/control/snapshot"
@@ -24,24 +23,15 @@ type scopeKey struct {
 // scope is what all sidecars with one key see of the mesh: their outbound
 // listeners, routes and clusters. Parts are made when they are asked for.
 type scope struct {
-	s    *Snapshot
-	key  scopeKey
-	name string // of this scope, independent of revisions, to find what was made before
-	client
+	*reach
+	s      *Snapshot
+	byPort map[uint16][]servicePort
 
-	services []*snapshot.Service
-	byPort   map[uint16][]servicePort
-	targets  map[string]*target // by cluster name
-
-	clusters  func() []*xds.Resource
 	listeners func() []*xds.Resource
-	tables    func() []string // names of route tables
-	// prioritised lists the labels of clients that order the endpoints of some cluster, sorted.
-	prioritised func() []string
-	// endpointNames lists the clusters whose endpoints come over EDS, sorted.
-	endpointNames func() []string
-	mu            sync.Mutex
-	routes        map[string]*xds.Resource
+	tables    func() []string        // names of route tables
+	allRoutes func() []*xds.Resource // of all tables, sorted
+	mu        sync.Mutex
+	routes    map[string]*xds.Resource
 }
 
 type servicePort struct {
@@ -64,14 +54,20 @@ func (k *scopeKey) addresses(s *snapshot.Service) []netip.Addr {
 // outboundRevisions are those of everything that clients are configured by,
 // but for endpoints that come over EDS.
 func outboundRevisions(r snapshot.Revisions) snapshot.Revisions {
-	return snapshot.Revisions{Services: r.Services, Identities: r.Identities, Addresses: r.Addresses, Routes: r.Routes, Rules: r.Rules}
+	out := reachRevisions(r)
+	out.Routes = r.Routes
+	return out
 }
 
 // scopeOf finds or makes the scope of a sidecar. One is kept for each key: of
 // the latest revisions asked for.
 func (s *Snapshot) scopeOf(v *view) *scope {
-	k := scopeKey{v.namespace, s.signature(v.namespace, v.labels), v.weft, v.dns}
+	k := s.scopeKeyOf(v)
 	return latest(s.cache, k, inputs{outboundRevisions(s.world.Revisions())}, func() *scope { return s.newScope(k, v) })
+}
+
+func (s *Snapshot) scopeKeyOf(v *view) scopeKey {
+	return scopeKey{v.namespace, s.signature(v.namespace, v.labels), v.weft, v.dns}
 }
 
 // signature is the outcome of every question about the caller's labels.
@@ -119,72 +115,20 @@ func (s *Snapshot) labelQuestions(namespace string) []map[string]string {
 }
 
 func (s *Snapshot) newScope(k scopeKey, v *view) *scope {
-	c := &scope{
-		s: s, key: k, name: strings.Join([]string{k.namespace, k.signature, weftName(k.weft), dnsName(k.dns)}, "|"),
-		client:   client{namespace: k.namespace, labels: v.labels, gateways: []string{snapshot.GatewayMesh}},
-		services: s.world.Visible(k.namespace), byPort: map[uint16][]servicePort{}, targets: map[string]*target{},
-		routes: map[string]*xds.Resource{},
-	}
+	c := &scope{s: s, reach: s.reachOf(k, v), byPort: map[uint16][]servicePort{}, routes: map[string]*xds.Resource{}}
 	for _, svc := range c.services {
-		rule, vips := s.world.Rule(k.namespace, v.labels, svc.Key), k.addresses(svc)
-		routes := s.world.Routes(k.namespace, svc.Host)
+		vips, routes := k.addresses(svc), s.world.Routes(k.namespace, svc.Host)
 		for _, p := range svc.Ports {
-			if p.Protocol == model.ProtocolUDP {
-				continue
-			}
-			c.byPort[p.Number] = append(c.byPort[p.Number], servicePort{svc, p, vips, len(vips) > 0 && isFrontend(routes, p.Number)})
-			c.addTarget(newTarget(svc, p, "", rule))
-			if rule != nil {
-				for _, sub := range rule.Subsets {
-					c.addTarget(newTarget(svc, p, sub.Name, rule))
-				}
+			if p.Protocol != model.ProtocolUDP {
+				c.byPort[p.Number] = append(c.byPort[p.Number], servicePort{svc, p, vips, len(vips) > 0 && isFrontend(routes, p.Number)})
 			}
 		}
 	}
-	c.clusters = sync.OnceValue(c.makeClusters)
 	c.listeners = sync.OnceValue(c.makeListeners)
 	c.tables = sync.OnceValue(c.tableNames)
-	c.prioritised = sync.OnceValue(c.priorityLabels)
-	c.endpointNames = sync.OnceValue(c.edsNames)
+	c.allRoutes = sync.OnceValue(func() []*xds.Resource { return each(c.tables(), c.route) })
 	return c
 }
-
-// near tells places apart as far as any of the clusters does.
-func (c *scope) near(at *place) string {
-	key := at.locality
-	for _, l := range c.prioritised() {
-		key += "|" + at.label(l)
-	}
-	return key
-}
-
-func (c *scope) priorityLabels() []string {
-	var out []string
-	for _, t := range c.targets {
-		if set := c.s.localitySetting(t); set != nil {
-			for _, l := range set.FailoverPriority {
-				if !strings.Contains(l, "=") {
-					out = append(out, l)
-				}
-			}
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-func (c *scope) edsNames() []string {
-	out := make([]string, 0, len(c.targets))
-	for n, t := range c.targets {
-		if t.isEDS() {
-			out = append(out, n)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-func (c *scope) addTarget(t *target) { c.targets[t.name] = t }
 
 func weftName(weft bool) string {
 	if weft {
@@ -198,17 +142,6 @@ func dnsName(dns bool) string {
 		return "dns"
 	}
 	return ""
-}
-
-// makeClusters lists the outbound clusters and the two fixed ones, sorted.
-func (c *scope) makeClusters() []*xds.Resource {
-	out := make([]*xds.Resource, 0, len(c.targets)+2)
-	for _, t := range c.targets {
-		out = append(out, c.s.outboundCluster(t, c.key.weft))
-	}
-	out = append(out, c.s.passthroughCluster(), c.s.blackHoleCluster())
-	sortResources(out)
-	return out
 }
 
 func sortResources(rs []*xds.Resource) {

@@ -127,50 +127,41 @@ func (s *Snapshot) view(n *xds.Node) *view {
 	return v
 }
 
-// sidecarAll lists a sidecar's listeners or clusters.
+// sidecarAll lists a sidecar's listeners or clusters. As long as neither side changes it is the same list.
 func (s *Snapshot) sidecarAll(v *view, typeURL string) []*xds.Resource {
 	switch typeURL {
 	case xds.ListenerType:
-		in := s.inbound(v)
-		return merge(s.scopeOf(v).listeners(), in.listener)
+		in, out := s.inbound(v), s.scopeOf(v).listeners()
+		return latest(s.cache, mergedKey{v.inboundKey(), typeURL}, inputs{in, &out[0]}, func() []*xds.Resource { return merge(out, in.listener) })
 	case xds.ClusterType:
-		in := s.inbound(v)
-		return merge(s.scopeOf(v).clusters(), in.clusters...)
+		in, out := s.inbound(v), s.reachOf(s.scopeKeyOf(v), v).clusters()
+		return latest(s.cache, mergedKey{v.inboundKey(), typeURL}, inputs{in, &out[0]}, func() []*xds.Resource { return merge(out, in.clusters...) })
 	}
 	return nil // secrets are the workload's own; other types we do not serve
 }
 
-// sidecarNamed lists a sidecar's route tables or endpoints.
+// mergedKey finds what a sidecar has of both directions.
+type mergedKey struct {
+	inboundKey
+	typeURL string
+}
+
+// sidecarNamed lists a sidecar's route tables or endpoints. Who asks for all that
+// there is, as weft-proxy does, gets the list that others get.
 func (s *Snapshot) sidecarNamed(v *view, typeURL string, names []string) []*xds.Resource {
-	c := s.scopeOf(v)
 	if typeURL == xds.RouteType {
-		if names == nil {
-			names = c.tables()
+		c := s.scopeOf(v)
+		if names == nil || slices.Equal(names, c.tables()) {
+			return c.allRoutes()
 		}
 		return each(names, c.route)
 	}
+	c := s.reachOf(s.scopeKeyOf(v), v)
 	all := s.scopeEndpoints(c, s.placeOf(v))
-	if names == nil {
-		names = c.endpointNames()
-	}
-	return each(names, func(name string) *xds.Resource { return all[name] })
-}
-
-// endpointSetKey finds the last endpoints of a scope.
-type endpointSetKey struct{ scope, near string }
-
-// scopeEndpoints are the endpoints of all clusters of a scope, by name. They are
-// worked out once for all its sidecars that are at places which no cluster tells apart.
-func (s *Snapshot) scopeEndpoints(c *scope, at *place) map[string]*xds.Resource {
-	return latest(s.cache, endpointSetKey{c.name, c.near(at)}, inputs{c, s.world.Revisions().Endpoints}, func() map[string]*xds.Resource {
-		all := make(map[string]*xds.Resource, len(c.targets))
-		for name, t := range c.targets {
-			if t.isEDS() {
-				all[name] = s.endpoints(t, at)
-			}
-		}
+	if names == nil || slices.Equal(names, c.eds().names) {
 		return all
-	})
+	}
+	return pick(all, names)
 }
 
 // each looks up sorted, distinct names.
@@ -205,7 +196,8 @@ func merge(sorted []*xds.Resource, more ...*xds.Resource) []*xds.Resource {
 }
 
 // Unchanged tells that a node gets the same of a type as from prev. It compares
-// what the answers depend on, without making them.
+// what the answers depend on, without making them. It is asked of every node after every change:
+// what is not about a node must cost it next to nothing.
 func (s *Snapshot) Unchanged(prev xds.Snapshot, n *xds.Node, typeURL string) bool {
 	p, ok := prev.(*Snapshot)
 	if !ok || p.cache != s.cache {
@@ -215,8 +207,22 @@ func (s *Snapshot) Unchanged(prev xds.Snapshot, n *xds.Node, typeURL string) boo
 		return true
 	}
 	a, b := p.world.Revisions(), s.world.Revisions()
+	if reachRevisions(a) != reachRevisions(b) {
+		return false
+	}
+	sidecar := n.Generator == "" && n.Type == xds.Sidecar
+	if a.Routes != b.Routes && (!sidecar || typeURL != xds.ClusterType && typeURL != xds.EndpointType) {
+		return false
+	}
+	if sidecar && typeURL == xds.EndpointType && a.Endpoints != b.Endpoints {
+		return false
+	}
+	sameInbound := a.Authn == b.Authn && a.Authz == b.Authz // and services, see above
+	if sidecar && a.Workloads == b.Workloads && (typeURL == xds.EndpointType || typeURL == xds.RouteType || sameInbound) {
+		return true
+	}
 	was, is := p.view(n), s.view(n)
-	if outboundRevisions(a) != outboundRevisions(b) || !was.alike(is) {
+	if !was.alike(is) {
 		return false
 	}
 	switch {
@@ -224,12 +230,10 @@ func (s *Snapshot) Unchanged(prev xds.Snapshot, n *xds.Node, typeURL string) boo
 		return typeURL != xds.EndpointType || a.Endpoints == b.Endpoints
 	case n.Type == xds.Router:
 		return routerRevisions(a) == routerRevisions(b) && (typeURL != xds.EndpointType || s.sameEndpoints(p, is))
-	case typeURL == xds.EndpointType:
-		return a.Endpoints == b.Endpoints
-	case typeURL == xds.RouteType:
+	case typeURL == xds.EndpointType, typeURL == xds.RouteType:
 		return true
 	}
-	return p.inboundInputs(was).equal(s.inboundInputs(is))
+	return sameInbound && was.workload == is.workload || p.inboundInputs(was).equal(s.inboundInputs(is))
 }
 
 // sameEndpoints tells that the endpoints of all of a gateway's clusters are the same.
@@ -245,6 +249,9 @@ func (s *Snapshot) sameEndpoints(prev *Snapshot, v *view) bool {
 // alike tells that what the World knows of a workload is the same in what
 // decides on its configuration.
 func (v *view) alike(o *view) bool {
+	if v.known && v.workload == o.workload {
+		return v.locality == o.locality
+	}
 	return v.known == o.known && v.locality == o.locality && maps.Equal(v.labels, o.labels) && maps.Equal(v.workload.Ports, o.workload.Ports) && v.workload.Topology == o.workload.Topology
 }
 
