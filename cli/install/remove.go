@@ -46,22 +46,14 @@ func (in *Installer) agents(ctx context.Context) ([]*unstructured.Unstructured, 
 	return in.own(ctx, metav1.NamespaceAll, agentSet)
 }
 
-// pruneAgent deletes the node agent where the plan has none and no other revision may need it.
+// pruneAgent deletes the node agent where neither the plan nor another revision has it.
 func (in *Installer) pruneAgent(ctx context.Context, p *Plan) error {
 	if p.on("cni", "enabled") {
 		return nil
 	}
-	have, err := in.agents(ctx)
-	if err != nil || len(have) == 0 {
-		return err
-	}
-	others, err := in.otherRevisions(ctx, Removal{Namespace: p.Config.Namespace, Revision: p.Revision})
+	have, err := in.spareAgents(ctx, Removal{Namespace: p.Config.Namespace, Revision: p.Revision})
 	if err != nil {
 		return err
-	}
-	if len(others) > 0 {
-		in.Progress(fmt.Sprintf("kept the node agent: %v may need it", others))
-		return nil
 	}
 	for _, o := range have {
 		if err := in.delete(ctx, o); err != nil {
@@ -69,6 +61,32 @@ func (in *Installer) pruneAgent(ctx context.Context, p *Plan) error {
 		}
 	}
 	return nil
+}
+
+// spareAgents are the node agent's objects, if no revision but that of r was installed with it.
+func (in *Installer) spareAgents(ctx context.Context, r Removal) ([]*unstructured.Unstructured, error) {
+	have, err := in.agents(ctx)
+	if err != nil || len(have) == 0 {
+		return nil, err
+	}
+	others, err := in.otherRevisions(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	for _, rev := range others {
+		rec, err := in.Recorded(ctx, r.Namespace, rev)
+		if err != nil {
+			return nil, err
+		}
+		if rec != nil {
+			if on, _, _ := unstructured.NestedBool(rec.Values, "cni", "enabled"); !on {
+				continue
+			}
+		}
+		in.Progress(fmt.Sprintf("kept the node agent: revision %s is installed with it", rev))
+		return nil, nil
+	}
+	return have, nil
 }
 
 // prune deletes what a former version of the revision had and the plan has not.
@@ -164,15 +182,13 @@ func (in *Installer) Uninstall(ctx context.Context, r Removal) error {
 		}
 		own = append(own, shared...)
 	}
-	if len(others) == 0 {
-		agents, err := in.agents(ctx)
-		if err != nil {
-			return err
-		}
-		own = append(slices.DeleteFunc(own, func(o *unstructured.Unstructured) bool {
-			return agentSet.AsSelector().Matches(labels.Set(o.GetLabels()))
-		}), agents...)
+	agents, err := in.spareAgents(ctx, r)
+	if err != nil {
+		return err
 	}
+	own = append(slices.DeleteFunc(own, func(o *unstructured.Unstructured) bool {
+		return agentSet.AsSelector().Matches(labels.Set(o.GetLabels()))
+	}), agents...)
 	for _, o := range own {
 		if err := in.delete(ctx, o); err != nil {
 			return err
