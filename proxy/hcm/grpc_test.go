@@ -59,11 +59,12 @@ func grpcLoop(t *testing.T, change func(l *loop)) (testpb.TestServiceClient, *lo
 	t.Cleanup(func() { _ = cc.Close() })
 	return testpb.NewTestServiceClient(cc), l, func() []stream.Info {
 		var out []stream.Info
+		within := time.Minute // it comes when the stream has ended here, which the client may learn before
 		for {
 			select {
 			case i := <-infos:
-				out = append(out, i)
-			case <-time.After(200 * time.Millisecond): // none comes any more
+				out, within = append(out, i), 200*time.Millisecond // and no other one
+			case <-time.After(within):
 				return out
 			}
 		}
@@ -74,7 +75,7 @@ func payload(n int) *testpb.Payload { return &testpb.Payload{Body: make([]byte, 
 
 func TestGRPCInteropPassesThrough(t *testing.T) {
 	c, _, _ := grpcLoop(t, nil)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	interop.DoEmptyUnaryCall(ctx, c)
 	interop.DoLargeUnaryCall(ctx, c)
@@ -91,7 +92,7 @@ func TestGRPCInteropPassesThrough(t *testing.T) {
 
 func TestGRPCMessagesAreCounted(t *testing.T) {
 	c, _, infos := grpcLoop(t, nil)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	s, err := c.FullDuplexCall(ctx)
 	if err != nil {
@@ -143,7 +144,7 @@ func TestGRPCStatusesAreRetried(t *testing.T) {
 
 func TestAGRPCDeadlineBoundsTheUpstream(t *testing.T) {
 	c, _, infos := grpcLoop(t, func(l *loop) { l.forward().UseGRPC = true })
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), "k", "v"), 2*time.Second) // connecting takes part of it
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), "k", "v"), 4*time.Second) // connecting takes part of it
 	defer cancel()
 	s, err := c.FullDuplexCall(ctx)
 	if err != nil {
@@ -157,7 +158,7 @@ func TestAGRPCDeadlineBoundsTheUpstream(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	is := infos()
-	if len(is) != 1 || is[0].Duration > 10*time.Second {
+	if len(is) != 1 || is[0].Duration > 30*time.Second {
 		t.Errorf("%+v", is)
 	}
 }

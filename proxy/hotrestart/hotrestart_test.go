@@ -105,9 +105,9 @@ func socketPath(t *testing.T) string { return SocketPath(t.TempDir()) }
 
 func until2(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("waited 10 s for %s", what)
+			t.Fatalf("waited a minute for %s", what)
 		}
 	}
 }
@@ -363,7 +363,7 @@ func raw(t *testing.T, path string, packets ...[]byte) (answers []string) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	for _, p := range packets {
 		if _, err := c.Write(p); err != nil {
 			break
@@ -460,7 +460,7 @@ func TestDescriptorsWhereNoneBelongAreClosed(t *testing.T) {
 		if _, _, err := c.WriteMsgUnix(packet(t, message{Type: msgHello, Min: 1, Max: 1, Peer: self}), unix.UnixRights(fds...), nil); err != nil {
 			t.Fatal(err)
 		}
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		if _, err := (conn{c}).expect(msgWelcome); err == nil {
 			t.Errorf("%d descriptors: welcomed", n)
 		}

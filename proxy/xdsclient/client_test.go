@@ -105,8 +105,8 @@ func (s *memorySink) until(t *testing.T, what string, ok func() bool) {
 	for !ok() {
 		select {
 		case <-s.changed:
-		case <-time.After(10 * time.Second):
-			t.Fatalf("waited 10 s for %s", what)
+		case <-time.After(time.Minute):
+			t.Fatalf("waited a minute for %s", what)
 		}
 	}
 }
