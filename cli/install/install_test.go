@@ -591,7 +591,7 @@ func TestTheNodeAgentComesAndGoes(t *testing.T) {
 	there(true, "installed")
 	install("revision=canary")
 	there(true, "another revision without it")
-	if place(*lines, "kept the node agent: [default] may need it") < 0 {
+	if place(*lines, "kept the node agent: revision default is installed with it") < 0 {
 		t.Errorf("nothing is said of it in %q", *lines)
 	}
 	if err := in.Uninstall(t.Context(), Removal{Revision: "canary"}); err != nil {
@@ -600,6 +600,12 @@ func TestTheNodeAgentComesAndGoes(t *testing.T) {
 	there(true, "the other revision is gone")
 	install()
 	there(false, "switched off")
+	install("cni.enabled=true,revision=canary")
+	there(true, "by another revision")
+	if err := in.Uninstall(t.Context(), Removal{Revision: "canary"}); err != nil {
+		t.Fatal(err)
+	}
+	there(false, "the only revision that has it is gone")
 	install("cni.enabled=true")
 	f.taken()
 	if err := in.Uninstall(t.Context(), Removal{}); err != nil {
