@@ -91,6 +91,7 @@ type replica struct {
 	text   string        // of the ConfigMap at the start
 	roots  chan struct{} // the roots changed; 1 slot for each writer
 	bundle chan struct{}
+	trust  chan struct{}
 	status *kube.Status
 	id     string
 	// revisions are those beside this one: each writes what is its own.
@@ -114,7 +115,7 @@ func (a *app) runKubernetes(ctx context.Context, o *kubernetesOptions, mesh mode
 	if err != nil {
 		return err
 	}
-	r := &replica{o: o, set: set, base: mesh, log: set.Log, client: client, roots: make(chan struct{}, 1), bundle: make(chan struct{}, 1),
+	r := &replica{o: o, set: set, base: mesh, log: set.Log, client: client, roots: make(chan struct{}, 1), bundle: make(chan struct{}, 1), trust: make(chan struct{}, 1),
 		id: cmp.Or(a.env.Getenv("POD_NAME"), fmt.Sprintf("%s-%d", host, os.Getpid()))}
 	r.base.EndpointSlices, r.base.RootNamespace = true, o.namespace
 	if err := r.start(ctx); err != nil {
@@ -285,7 +286,7 @@ func (r *replica) rekey(m ca.Material) error {
 	if err := r.ca.Replace(m); err != nil {
 		return err
 	}
-	for _, c := range []chan struct{}{r.roots, r.bundle} {
+	for _, c := range []chan struct{}{r.roots, r.bundle, r.trust} {
 		select {
 		case c <- struct{}{}:
 		default:
@@ -318,6 +319,10 @@ func (r *replica) lead(ctx context.Context) {
 	})
 	wg.Go(func() {
 		(&kube.CABundles{Client: r.client, Namespace: r.o.namespace, Service: r.o.name("weft"), Roots: r.ca.Roots, Changed: r.bundle, Log: r.log}).Run(ctx)
+	})
+	wg.Go(func() {
+		(&kube.TrustBundle{Client: r.client, Roots: r.ca.Roots, Changed: r.trust, Log: r.log,
+			Wanted: func() bool { return r.webhooks.conf.Load().Global.ClusterTrustBundle }}).Run(ctx)
 	})
 	wg.Go(func() { r.revisions.Run(ctx) })
 	// What is judged by all that there is waits for all that there is: to a

@@ -31,7 +31,7 @@ func (in *Installer) Precheck(ctx context.Context, p *Plan) []*Finding {
 		out = append(out, &Finding{SeverityError, fmt.Sprintf("Kubernetes %s is too old", v.GitVersion), fmt.Sprintf("Weft needs %d.%d or newer", minMajor, minMinor)})
 	}
 	for _, check := range []func(context.Context, *Plan) ([]*Finding, error){
-		in.checkRights, in.checkNamespace, in.checkCRDs, in.checkIstio, in.checkRoots, in.checkAuthority, in.checkHelm, in.checkNodes, in.checkAgent,
+		in.checkRights, in.checkNamespace, in.checkCRDs, in.checkIstio, in.checkRoots, in.checkTrustBundle, in.checkAuthority, in.checkHelm, in.checkNodes, in.checkAgent,
 	} {
 		fs, err := check(ctx, p)
 		if err != nil {

@@ -53,6 +53,24 @@ func (in *Installer) checkRoots(ctx context.Context, p *Plan) ([]*Finding, error
 	return nil, nil
 }
 
+// checkTrustBundle finds an API server that does not serve what pods would mount.
+func (in *Installer) checkTrustBundle(ctx context.Context, p *Plan) ([]*Finding, error) {
+	if !p.on("global", "clusterTrustBundle") {
+		return nil, nil
+	}
+	for _, version := range []string{"v1", "v1beta1"} {
+		_, err := in.Cluster.Dynamic.Resource(res("certificates.k8s.io", version, "clustertrustbundles")).List(ctx, metav1.ListOptions{Limit: 1})
+		if err == nil || apierrors.IsForbidden(err) {
+			return nil, nil
+		}
+		if !apierrors.IsNotFound(err) {
+			return nil, in.Cluster.Explain("list", "clustertrustbundles.certificates.k8s.io", err)
+		}
+	}
+	return []*Finding{{SeverityError, "global.clusterTrustBundle: the API server serves no clustertrustbundles of certificates.k8s.io/v1 or v1beta1: pods that mount one would not start",
+		"turn the features ClusterTrustBundle and ClusterTrustBundleProjection of Kubernetes on, or --set global.clusterTrustBundle=false"}}, nil
+}
+
 // istioNamespace is where the injection webhooks of an Istio lead to; "" if there are none.
 func (in *Installer) istioNamespace(ctx context.Context) (string, error) {
 	list, err := in.Cluster.Dynamic.Resource(mutating).List(ctx, metav1.ListOptions{})

@@ -2,6 +2,7 @@ package render_test
 
 import (
 	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -19,5 +20,16 @@ func TestSettingsThatWantAStartRollTheControlPlane(t *testing.T) {
 	}
 	if seen[""] != "meshConfig.accessLogFile=/dev/stdout" {
 		t.Errorf("what the control plane follows rolls it: %v", seen)
+	}
+}
+
+func TestATrustBundleIsWrittenAndMountedWhereItIsAskedFor(t *testing.T) {
+	for set, want := range map[string]bool{"global.clusterTrustBundle=true": true, "global.clusterTrustBundle=false": false} {
+		got := rendered(t, "", set)
+		for _, text := range []string{"clusterTrustBundle: true", "attest", "clustertrustbundles"} {
+			if strings.Contains(got, text) != want {
+				t.Errorf("%s: %q is there: %t", set, text, !want)
+			}
+		}
 	}
 }
