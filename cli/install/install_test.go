@@ -248,6 +248,14 @@ func TestBadClustersAreRefusedBeforeTheFirstWrite(t *testing.T) {
 		"older definitions of others": {"", func(f *fakeAPI) {
 			f.put(crd, "{metadata: {name: virtualservices.networking.istio.io}, spec: {versions: [{name: v1alpha3, served: true}, {name: v1beta1, served: true}]}}")
 		}, "definition virtualservices.networking.istio.io is older and not Weft's: it does not serve v1"},
+		"a trust bundle that is not served": {"global.clusterTrustBundle=true", func(f *fakeAPI) {
+			f.answer = func(r *http.Request) (int, any) {
+				if strings.Contains(r.URL.Path, "clustertrustbundles") {
+					return 404, status(404, "NotFound", "the server could not find the requested resource")
+				}
+				return 0, nil
+			}
+		}, "global.clusterTrustBundle: the API server serves no clustertrustbundles"},
 		"definitions that nobody brings": {"crds.mode=none", func(*fakeAPI) {}, "is missing, and crds.mode is none"},
 		"a namespace that ends": {"", func(f *fakeAPI) {
 			f.put("/api/v1/namespaces/weft-system", `{metadata: {name: weft-system, deletionTimestamp: "2026-01-01T00:00:00Z"}}`)
