@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	kubelabels "k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -196,8 +197,7 @@ func (r *replica) patiently(ctx context.Context, f func(context.Context) error) 
 		part, cancel := context.WithTimeout(ctx, apiTimeout)
 		err := f(part)
 		cancel()
-		var dial *net.OpError
-		if err == nil || ctx.Err() != nil || !errors.As(err, &dial) && !errors.Is(err, context.DeadlineExceeded) {
+		if err == nil || ctx.Err() != nil || !noAnswer(err) {
 			return err
 		}
 		if !said {
@@ -210,6 +210,13 @@ func (r *replica) patiently(ctx context.Context, f func(context.Context) error) 
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// noAnswer tells an API server that is away, or overwhelmed (as with an etcd that is slow), from one that says no.
+func noAnswer(err error) bool {
+	var dial *net.OpError
+	return errors.As(err, &dial) || errors.Is(err, context.DeadlineExceeded) || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) ||
+		apierrors.IsTooManyRequests(err) || apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err)
 }
 
 // settings are the mesh-wide settings with the ConfigMap's text.
