@@ -54,6 +54,7 @@ type kubernetesOptions struct {
 	namespace  string
 	plaintext  bool
 	istioClass bool // GatewayClasses of Istio's controller are ours too
+	untaint    string // namespace of the node agent whose nodes are untainted; empty: none are
 	drain      time.Duration
 }
 
@@ -65,6 +66,7 @@ func (o *kubernetesOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.namespace, "namespace", "", "with --kubernetes: the namespace that the control plane is in (default $POD_NAMESPACE, then weft-system)")
 	f.BoolVar(&o.plaintext, "plaintext-xds", false, "with --kubernetes: serve xDS without TLS on 15010 to everybody who reaches the pod")
 	f.BoolVar(&o.istioClass, "istio-gateway-class", false, "with --kubernetes: serve GatewayClasses of Istio's controller as well; not beside an Istio")
+	f.StringVar(&o.untaint, "untaint-nodes", "", "with --kubernetes: take the taint cni.istio.io/not-ready from nodes whose node agent, in this namespace, is ready")
 	f.DurationVar(&o.drain, "drain", replicaDrain, "with --kubernetes: how long a stopping replica takes to send its proxies to others")
 }
 
@@ -332,6 +334,9 @@ func (r *replica) lead(ctx context.Context) {
 			Wanted: func() bool { return r.webhooks.conf.Load().Global.ClusterTrustBundle }}).Run(ctx)
 	})
 	wg.Go(func() { r.revisions.Run(ctx) })
+	if r.o.untaint != "" {
+		wg.Go(func() { (&kube.Untaint{Client: r.client, Namespace: r.o.untaint, Log: r.log}).Run(ctx) })
+	}
 	// What is judged by all that there is waits for all that there is: to a
 	// replica that has just begun every gateway looks like one that nobody wants.
 	if r.server.Synced(ctx) != nil {
