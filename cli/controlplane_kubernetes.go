@@ -53,7 +53,7 @@ type kubernetesOptions struct {
 	revision   string
 	namespace  string
 	plaintext  bool
-	istioClass bool // GatewayClasses of Istio's controller are ours too
+	istioClass bool   // GatewayClasses of Istio's controller are ours too
 	untaint    string // namespace of the node agent whose nodes are untainted; empty: none are
 	drain      time.Duration
 }
