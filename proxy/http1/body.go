@@ -23,6 +23,22 @@ type input struct {
 	head  netio.Buffer
 	spill netio.Buffer
 	off   int // into head: where what was not yet consumed of the current message begins
+	full  int // how many reads into spill in a row have brought a buffer's fill
+}
+
+// wideAfter is how many full reads make a body one that is worth a wide buffer.
+const wideAfter = 2
+
+// fill reads more of a body, all of whose bytes so far were consumed.
+func (in *input) fill(c *netio.Conn) error {
+	in.spill.SetWide(in.full >= wideAfter)
+	err := c.Fill(&in.spill)
+	if in.spill.Len() >= netio.BufferSize {
+		in.full++
+	} else {
+		in.full = 0
+	}
+	return err
 }
 
 // rest is what has arrived and was not consumed.
@@ -48,17 +64,17 @@ func (in *input) next() {
 	} else {
 		in.head.Release()
 		if in.spill.Len() > 0 {
-			in.head, in.spill = in.spill, in.head
+			in.head.Replace(&in.spill)
 		}
 	}
 	in.spill.Release()
-	in.off = 0
+	in.off, in.full = 0, 0
 }
 
 func (in *input) release() {
 	in.head.Release()
 	in.spill.Release()
-	in.off = 0
+	in.off, in.full = 0, 0
 }
 
 // body reads one message's body. Reader's goroutine only.

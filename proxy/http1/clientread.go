@@ -173,7 +173,7 @@ func (x *clientExchange) ReadBody() ([]byte, error) {
 		case x.body.done:
 			return nil, io.EOF
 		}
-		err := x.cc.c.Fill(&x.cc.in.spill)
+		err := x.cc.in.fill(x.cc.c)
 		if err == io.EOF {
 			if err = x.body.end(); err == io.EOF {
 				return nil, err

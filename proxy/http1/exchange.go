@@ -179,7 +179,7 @@ func (x *exchange) fill() error {
 	if x.woken.Load() {
 		return woken
 	}
-	err := x.sc.c.Fill(&x.sc.in.spill)
+	err := x.sc.in.fill(x.sc.c)
 	if err == nil {
 		return nil
 	}

@@ -2,17 +2,30 @@ package netio
 
 import (
 	"errors"
+	"math"
 	"sync"
+	"sync/atomic"
 )
 
 // BufferSize is the size of a pooled buffer: one TLS record, and above the
 // size of nearly all message heads (16 KiB).
 const BufferSize = 16 << 10
 
+// WideSize is what a wide buffer holds (64 KiB): of a large body, as much as one system call moves.
+const WideSize = maxChunk
+
+// maxWide bounds the wide buffers that are in use at the same time, to 4 MiB for the process: they spare
+// time, so whoever gets none does with BufferSize.
+const maxWide = 64
+
 // ErrBufferFull is returned by Fill when the buffer holds as many unread bytes as its limit allows.
 var ErrBufferFull = errors.New("buffer full")
 
-var pool = sync.Pool{New: func() any { return new([BufferSize]byte) }}
+var (
+	pool     = sync.Pool{New: func() any { return new([BufferSize]byte) }}
+	widePool = sync.Pool{New: func() any { return new([WideSize]byte) }}
+	wideUsed atomic.Int32
+)
 
 // Get takes a pooled buffer, for output; its content is undefined.
 func Get() *[BufferSize]byte { return pool.Get().(*[BufferSize]byte) }
@@ -25,11 +38,22 @@ func Put(b *[BufferSize]byte) { pool.Put(b) }
 type Buffer struct {
 	buf   []byte // nil or a whole pooled array, or a larger slice
 	r, w  int    // buf[r:w] is unread
-	limit int    // 0: BufferSize
+	limit int32  // 0: BufferSize
+	want  bool   // see SetWide
+	wide  bool   // buf is of widePool
 }
 
 // SetLimit bounds how far Fill may grow the buffer, in bytes. Below BufferSize it has no effect.
-func (b *Buffer) SetLimit(n int) { b.limit = n }
+func (b *Buffer) SetLimit(n int) { b.limit = int32(min(n, math.MaxInt32)) }
+
+// SetWide says whether the memory that the buffer takes next, or has while nothing in it is unread, should be of WideSize: for the
+// bulk of a body that comes faster than it is read. What the buffer holds stays where it is.
+func (b *Buffer) SetWide(wide bool) {
+	b.want = wide
+	if b.buf != nil && b.r == b.w && b.wide != wide {
+		b.Release()
+	}
+}
 
 // Bytes are the unread bytes, valid until the next Fill, Consume or Release.
 func (b *Buffer) Bytes() []byte { return b.buf[b.r:b.w] }
@@ -53,10 +77,14 @@ func (b *Buffer) Consume(n int) {
 
 // Release drops what is unread and gives the memory back.
 func (b *Buffer) Release() {
-	if len(b.buf) == BufferSize {
+	switch {
+	case b.wide:
+		widePool.Put((*[WideSize]byte)(b.buf))
+		wideUsed.Add(-1)
+	case len(b.buf) == BufferSize:
 		pool.Put((*[BufferSize]byte)(b.buf))
 	}
-	b.buf, b.r, b.w = nil, 0, 0
+	b.buf, b.r, b.w, b.wide = nil, 0, 0, false
 }
 
 // Free returns the room behind the unread bytes, after making some if there is
@@ -65,7 +93,7 @@ func (b *Buffer) Release() {
 func (b *Buffer) Free() []byte {
 	switch {
 	case b.buf == nil:
-		b.buf = pool.Get().(*[BufferSize]byte)[:]
+		b.get()
 	case b.w < len(b.buf):
 	case b.r > 0:
 		b.w = copy(b.buf, b.buf[b.r:b.w])
@@ -76,6 +104,18 @@ func (b *Buffer) Free() []byte {
 		}
 	}
 	return b.buf[b.w:]
+}
+
+// get takes memory.
+func (b *Buffer) get() {
+	if b.want {
+		if wideUsed.Add(1) <= maxWide {
+			b.buf, b.wide = widePool.Get().(*[WideSize]byte)[:], true
+			return
+		}
+		wideUsed.Add(-1)
+	}
+	b.buf = pool.Get().(*[BufferSize]byte)[:]
 }
 
 // Added counts n bytes that were put into Free as unread.
@@ -91,24 +131,32 @@ func (b *Buffer) Compact() {
 
 // grow doubles the buffer within its limit.
 func (b *Buffer) grow() bool {
-	n := min(2*len(b.buf), b.limit)
+	n := min(2*len(b.buf), int(b.limit))
 	if n <= len(b.buf) {
 		return false
 	}
 	next := make([]byte, n)
 	w := copy(next, b.buf[b.r:b.w])
-	limit := b.limit
 	b.Release()
-	*b = Buffer{buf: next, w: w, limit: limit}
+	b.buf, b.w = next, w
 	return true
+}
+
+// Replace drops what b holds and moves what src holds into it, with its memory; b keeps its own limit. Wide memory
+// does not count any more then, and is the collector's: only who asked for it is trusted to give it back.
+func (b *Buffer) Replace(src *Buffer) {
+	b.Release()
+	if src.wide {
+		wideUsed.Add(-1)
+	}
+	b.buf, b.r, b.w = src.buf, src.r, src.w
+	src.buf, src.r, src.w, src.wide = nil, 0, 0, false
 }
 
 // take moves what src holds into b, without copying if b holds nothing.
 func (b *Buffer) take(src *Buffer) error {
 	if b.Len() == 0 {
-		limit := b.limit
-		b.Release()
-		*b, *src = Buffer{buf: src.buf, r: src.r, w: src.w, limit: limit}, Buffer{limit: src.limit}
+		b.Replace(src)
 		return nil
 	}
 	room := b.Free()

@@ -143,6 +143,9 @@ func (r *raw) doFill(fd uintptr) bool {
 	if n > 0 {
 		r.buf.Added(n)
 		r.n = n
+		if n == maxRecord && len(room) > n {
+			r.moreRecords(fd, room[n:])
+		}
 		return true
 	}
 	if err == errWouldBlock {
@@ -153,6 +156,23 @@ func (r *raw) doFill(fd uintptr) bool {
 	}
 	r.err = err
 	return true
+}
+
+// maxRecord is the plaintext of a full TLS record (RFC 8446 section 5.1).
+const maxRecord = 16 << 10
+
+// moreRecords fills what is left of a wide buffer's room. crypto/tls reads one record at a time; behind a full one there nearly
+// always is another. An error is told again by the next read.
+func (r *raw) moreRecords(fd uintptr, room []byte) {
+	for len(room) > 0 && r.c.tls.Load() != nil {
+		n, _ := r.try(fd, room)
+		if n <= 0 {
+			return
+		}
+		r.buf.Added(n)
+		r.n += n
+		room = room[n:]
+	}
 }
 
 // read is net.Conn's Read.
@@ -294,10 +314,13 @@ func (r *raw) advance(n int) bool {
 	return left == 0
 }
 
-// writeOnce makes one system call with at most maxChunk bytes.
+// chunkLines is what the chunked coding puts around a piece of a body at most: it leaves with the piece.
+const chunkLines = 32
+
+// writeOnce makes one system call with at most maxChunk bytes, and chunkLines.
 func (r *raw) writeOnce(fd uintptr) (int, syscall.Errno) {
 	var iov [3]syscall.Iovec
-	n, room := 0, maxChunk
+	n, room := 0, maxChunk+chunkLines
 	for _, p := range r.out {
 		if p = p[:min(len(p), room)]; len(p) > 0 {
 			iov[n].Base = &p[0]
