@@ -169,6 +169,7 @@ func (r *replica) start(ctx context.Context) error {
 	}
 	r.set.GatewayAPI = &gatewayapi.Settings{Controllers: r.controllers()}
 	r.set.CA, r.set.Attest = r.ca, kube.NewAttestor(r.client, mesh.TrustDomain).Attest
+	r.set.ReadsSecrets = kube.NewSecretReader(r.client).MayRead
 	r.set.ServerNames = r.names()
 	r.set.Plaintext = server.PlaintextOff
 	if r.o.plaintext {

@@ -102,6 +102,9 @@ type Node struct {
 	Version   string // of the client
 	// Verified tells that the stream proved the node's namespace and service account. Only then does it get keys.
 	Verified bool
+	// ReadsSecrets tells that the proven service account may read the Secrets of its namespace: only then a gateway gets the
+	// certificates of Istio's Gateways (credentialName). Those of the Gateway API need a reference or a ReferenceGrant instead.
+	ReadsSecrets bool
 }
 
 // Metadata is the part of the node's metadata that translation depends on.

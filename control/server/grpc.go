@@ -70,6 +70,26 @@ func (s *Server) authenticate(ctx context.Context) (spiffe.ID, error) {
 	return id, err
 }
 
+// authorize is for 15012: the node is whose the certificate is. Of a gateway's account it is found out whether it may have keys.
+func (s *Server) authorize(id spiffe.ID, n *xds.Node) error {
+	if err := xdsserver.CheckIdentity(id, n); err != nil {
+		return err
+	}
+	n.ReadsSecrets = s.set.ReadsSecrets == nil
+	if n.Type != xds.Router || n.ReadsSecrets {
+		return nil
+	}
+	var err error
+	if n.ReadsSecrets, err = s.set.ReadsSecrets(context.Background(), n.Namespace, n.Metadata.ServiceAccount); err != nil {
+		return err // it goes on with what it has, and comes again
+	}
+	if !n.ReadsSecrets {
+		s.set.Log.Info("xds: the account of a gateway may not list the Secrets of its namespace: it gets no certificates of Istio's Gateways",
+			"node", n.ID, "namespace", n.Namespace, "account", n.Metadata.ServiceAccount)
+	}
+	return nil
+}
+
 // plaintext is for 15010: nobody is anybody.
 func plaintext(context.Context) (spiffe.ID, error) { return spiffe.ID{}, nil }
 

@@ -66,6 +66,9 @@ type Settings struct {
 	CA *ca.CA
 	// Attest finds out who has a bearer token that is no join token; nil: nobody.
 	Attest func(ctx context.Context, token string) (spiffe.ID, error)
+	// ReadsSecrets tells whether a service account may read the Secrets of its namespace, for gateways; an error is no answer, and
+	// the gateway has to come again. Nil: all may.
+	ReadsSecrets func(ctx context.Context, namespace, account string) (bool, error)
 	// ServerNames are further names of the serving certificate.
 	ServerNames []string
 	// Webhooks answers on 15017 over TLS; nil: the port is closed.
@@ -150,7 +153,7 @@ func New(set Settings) (*Server, error) {
 	s.metrics.root(s.ca)
 	s.names = newNames(set.Mesh.Domain)
 	s.store = snapshot.NewStore(snapshot.Settings{Mesh: set.Mesh, Quiet: set.Quiet, Max: set.Max})
-	s.secureXDS = newXDS(set, s.authenticate, xdsserver.CheckIdentity, s.nodes)
+	s.secureXDS = newXDS(set, s.authenticate, s.authorize, s.nodes)
 	s.plainXDS = newXDS(set, plaintext, anyNode, s.nodes)
 	s.config, err = newConfig(set, s.store, s.metrics)
 	return s, err

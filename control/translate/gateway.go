@@ -32,6 +32,7 @@ type gatewaySet struct {
 	routes    []*xds.Resource
 	clusters  []*xds.Resource
 	secrets   []*xds.Resource
+	granted   []*xds.Resource // those of secrets that a workload needs no right to read Secrets for
 	targets   map[string]*target
 }
 
@@ -62,10 +63,13 @@ func (s *Snapshot) routerAll(v *view, typeURL string) []*xds.Resource {
 	case xds.ClusterType:
 		return g.clusters
 	case xds.SecretType:
-		if v.mayHaveKeys() {
-			return g.secrets
+		switch {
+		case !v.mayHaveKeys():
+			return nil
+		case !v.node.ReadsSecrets:
+			return g.granted
 		}
-		return nil
+		return g.secrets
 	case xds.EndpointType:
 		var out []*xds.Resource
 		for _, t := range g.targets {
@@ -130,6 +134,7 @@ func (s *Snapshot) makeGateway(v *view) *gatewaySet {
 	}
 	set.secrets = slices.Collect(maps.Values(b.secrets.made))
 	sortResources(set.secrets)
+	set.granted = slices.DeleteFunc(slices.Clone(set.secrets), b.secrets.needsRight)
 	set.clusters = append(set.clusters, s.blackHoleCluster(), s.passthroughCluster())
 	sortResources(set.clusters)
 	return set

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"cmp"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -25,6 +26,12 @@ func (v *view) mayHaveKeys() bool {
 	const unnamed = "default"
 	return v.node.Type == xds.Router && v.node.Verified && v.known &&
 		cmp.Or(v.workload.ServiceAccount, unnamed) == cmp.Or(v.node.Metadata.ServiceAccount, unnamed)
+}
+
+// needsRight tells whether a Secret is one of Istio's credentialName: no Gateway of the Gateway API refers to it, so that the
+// workload's account must be one that may read it. Roots are no secret.
+func (x *secrets) needsRight(r *xds.Resource) bool {
+	return !x.rooted[r.Name] && strings.HasPrefix(r.Name, model.OwnCredentialPrefix)
 }
 
 // certificates names the usable ones of some credentials, in order.

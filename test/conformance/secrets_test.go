@@ -89,7 +89,7 @@ func (e *edge) push() {
 
 // node is the gateway as an authenticated stream proved it.
 func (e *edge) node() *xds.Node {
-	n := &xds.Node{Type: xds.Router, Namespace: "default", Name: "edge-1", Domain: "default.svc.cluster.local", IP: netip.MustParseAddr("127.0.0.1"), Verified: true}
+	n := &xds.Node{Type: xds.Router, Namespace: "default", Name: "edge-1", Domain: "default.svc.cluster.local", IP: netip.MustParseAddr("127.0.0.1"), Verified: true, ReadsSecrets: true}
 	n.Metadata.ServiceAccount = "edge"
 	n.ID = xds.NodeID(n.Type, n.IP, n.Name, n.Namespace, n.Domain)
 	return n

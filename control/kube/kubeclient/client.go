@@ -14,6 +14,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -52,7 +53,7 @@ type Client struct {
 // codecs knows the groups that are read as typed objects.
 var codecs = sync.OnceValue(func() serializer.CodecFactory {
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, discoveryv1.AddToScheme, coordinationv1.AddToScheme, authenticationv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, discoveryv1.AddToScheme, coordinationv1.AddToScheme, authenticationv1.AddToScheme, authorizationv1.AddToScheme} {
 		if err := add(s); err != nil {
 			panic(err) // a program that was put together wrongly
 		}
@@ -87,7 +88,7 @@ func New(cfg *rest.Config, userAgent string) (*Client, error) {
 // Host is where the API server is, for messages.
 func (c *Client) Host() string { return c.cfg.Host }
 
-// Typed is the client of a built-in group: core, apps, discovery.k8s.io, coordination.k8s.io or authentication.k8s.io.
+// Typed is the client of a built-in group: core, apps, discovery.k8s.io, coordination.k8s.io, authentication.k8s.io or authorization.k8s.io.
 func (c *Client) Typed(gv schema.GroupVersion) (rest.Interface, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

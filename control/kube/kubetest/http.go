@@ -22,6 +22,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.review(w, r)
 		return
 	}
+	if r.URL.Path == "/apis/authorization.k8s.io/v1/subjectaccessreviews" {
+		s.accessReview(w, r)
+		return
+	}
 	if parts[0] == "apis" && len(parts) <= 3 {
 		s.discover(w, parts[1:])
 		return
@@ -395,4 +399,24 @@ func (s *Server) review(w http.ResponseWriter, r *http.Request) {
 		st = f(in.Spec.Token, in.Spec.Audiences)
 	}
 	answer(w, http.StatusCreated, Object{"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "metadata": Object{}, "status": st})
+}
+
+func (s *Server) accessReview(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		Spec struct {
+			User               string `json:"user"`
+			ResourceAttributes struct{ Namespace, Verb, Group, Resource string }
+		} `json:"spec"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		fail(w, http.StatusBadRequest, "BadRequest", "%v", err)
+		return
+	}
+	s.mu.Lock()
+	f := s.access
+	s.requests = append(s.requests, r.Method+" "+r.URL.Path)
+	s.mu.Unlock()
+	a := in.Spec.ResourceAttributes
+	allowed := f != nil && f(in.Spec.User, a.Namespace, a.Verb, a.Group+"/"+a.Resource)
+	answer(w, http.StatusCreated, Object{"kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": Object{}, "spec": Object{}, "status": Object{"allowed": allowed}})
 }

@@ -34,7 +34,8 @@ type Server struct {
 	resources map[string]*resource // by group/version/plural; core is v1/plural
 	forbidden map[string]bool
 	reviews   func(token string, audiences []string) Object // the status of a TokenReview
-	requests  []string                                      // method and path, of writes
+	access    func(user, namespace, verb, resource string) bool
+	requests  []string // method and path, of writes
 }
 
 type resource struct {
@@ -158,6 +159,13 @@ func (s *Server) Forbid(key string, forbidden bool) {
 		}
 		s.resources[key].watchers = map[*watcher]bool{}
 	}
+}
+
+// Access answers SubjectAccessReviews; resource is group/plural. Without it nobody may do anything.
+func (s *Server) Access(f func(user, namespace, verb, resource string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.access = f
 }
 
 // Reviews answers TokenReviews.

@@ -183,7 +183,7 @@ func (c *Case) node(t testing.TB, s string) Node {
 		if w.Gateway {
 			n.Type = xds.Router
 		}
-		n.Verified, n.Metadata.ServiceAccount = true, w.ServiceAccount // as an authenticated stream proved it
+		n.Verified, n.ReadsSecrets, n.Metadata.ServiceAccount = true, true, w.ServiceAccount // as an authenticated stream proved it
 	}
 	switch kind {
 	case "router":
