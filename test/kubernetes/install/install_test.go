@@ -133,6 +133,43 @@ func TestAnAPIServerTakesEverything(t *testing.T) {
 	}
 }
 
+// Definitions that somebody else brought, of a version before v1, are not taken over unless it is asked for.
+func TestOlderDefinitionsOfOthersAreRefusedOrReplaced(t *testing.T) {
+	c := start(t)
+	crds := c.Dynamic.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	const name = "virtualservices.networking.istio.io"
+	p := plan(t, "minimal")
+	i := slices.IndexFunc(p.CRDs, func(o *unstructured.Unstructured) bool { return o.GetName() == name })
+	if i < 0 {
+		t.Fatal("the plan has no " + name)
+	}
+	old := p.CRDs[i].DeepCopy()
+	all, _, _ := unstructured.NestedSlice(old.Object, "spec", "versions")
+	all = slices.DeleteFunc(all, func(v any) bool { return v.(map[string]any)["name"] == "v1" })
+	for _, v := range all {
+		v.(map[string]any)["storage"] = v.(map[string]any)["name"] == "v1beta1"
+	}
+	if err := unstructured.SetNestedSlice(old.Object, all, "spec", "versions"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := crds.Create(t.Context(), old, metav1.CreateOptions{FieldManager: "somebody"}); err != nil {
+		t.Fatal(err)
+	}
+	in := &install.Installer{Cluster: c, Progress: func(string) {}}
+	if err := in.Install(t.Context(), plan(t, "minimal")); err == nil || !strings.Contains(err.Error(), "definition "+name+" is older and not Weft's: it does not serve v1") {
+		t.Fatalf("error %v, want that the definition is older", err)
+	}
+	run(t, in, func(ctx context.Context) error { return in.Install(ctx, plan(t, "minimal", "crds.mode=replace")) })
+	now, err := crds.Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	versions, _, _ := unstructured.NestedSlice(now.Object, "spec", "versions")
+	if !slices.ContainsFunc(versions, func(v any) bool { return v.(map[string]any)["name"] == "v1" }) {
+		t.Errorf("versions after replacing: %v", versions)
+	}
+}
+
 // A container beside a sidecar that runs as the sidecar's user would not be captured.
 func TestTheSidecarsUserIsReserved(t *testing.T) {
 	c := start(t)
