@@ -151,7 +151,7 @@ func (p *proxies) grpcOutcome(t *testing.T, address string, c grpcCase) string {
 		return d.DialContext(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(p.port)))
 	}
 	defer tr.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), p.wait(3*time.Second))
 	defer cancel()
 	method, host := c.method, c.host
 	if method == "" {
@@ -195,7 +195,9 @@ func (p *proxies) runGRPC(t *testing.T, suite string) {
 			continue // is passed through, back to the proxy
 		}
 		t.Run(c.name, func(t *testing.T) {
-			p.judge(t, suite, c.name, p.grpcOutcome(t, weftAddress, c), p.grpcOutcome(t, envoyAddress, c))
+			p.judge(t, suite, c.name, func() (ours, theirs string) {
+				return p.grpcOutcome(t, weftAddress, c), p.grpcOutcome(t, envoyAddress, c)
+			})
 		})
 	}
 }

@@ -6,14 +6,41 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 // judge compares the outcomes of a case: equal, or different for a reason that
 // the table of differences gives.
-func (p *proxies) judge(t *testing.T, suite, name, ours, theirs string) {
+func (p *proxies) judge(t *testing.T, suite, name string, run func() (ours, theirs string)) {
 	t.Helper()
+	p.patiently(t, func() string {
+		ours, theirs := run()
+		return p.difference(suite, name, ours, theirs)
+	})
+}
+
+// patiently does a comparison, and again with more time for everything if it fails: on a machine that is busy with something
+// else a proxy, or the test, may be late. What is really different stays so.
+func (p *proxies) patiently(t *testing.T, compare func() (wrong string)) {
+	t.Helper()
+	defer func() { p.slower = 1 }()
+	var wrong string
+	for _, p.slower = range []time.Duration{1, 4, 12} {
+		if p.slower > 1 {
+			t.Logf("once more with %d times the time, because of\n%s", p.slower, wrong)
+			time.Sleep(100 * time.Millisecond * p.slower) // what the last attempt has sent may still be on its way
+		}
+		if wrong = compare(); wrong == "" {
+			return
+		}
+	}
+	t.Error(wrong)
+}
+
+// difference says what is wrong, "" if nothing is.
+func (p *proxies) difference(suite, name, ours, theirs string) string {
 	bad := strings.HasPrefix(name, "bad: ")
 	a, b := withoutTrace(lines(ours, bad), lines(theirs, bad)), lines(theirs, bad)
 	if p.self != "" {
@@ -35,14 +62,15 @@ func (p *proxies) judge(t *testing.T, suite, name, ours, theirs string) {
 	}
 	switch {
 	case !ok && diff != "":
-		t.Errorf("-envoy +weft\n%s", diff)
+		return "-envoy +weft\n" + diff
 	case ok && diff == "" && known.why == staleRetry:
 		// It shows only if a pooled connection is there to be stale, which is the last case's doing.
 	case ok && diff == "":
-		t.Errorf("the difference is gone: take the case out of the table (%s)", known.why)
+		return "the difference is gone: take the case out of the table (" + known.why + ")"
 	case ok && !strings.Contains(strings.Join(a, "\n"), known.ours):
-		t.Errorf("ours differs as it should, but lacks %q:\n%s", known.ours, ours)
+		return fmt.Sprintf("ours differs as it should, but lacks %q:\n%s", known.ours, ours)
 	}
+	return ""
 }
 
 // lines splits an outcome. A refusal by the codec is one line: what its body

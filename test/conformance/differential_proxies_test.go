@@ -47,6 +47,8 @@ type proxies struct {
 	port int
 	up   *backends
 	self string // what Envoy calls clients on loopback
+	// slower is what waits are multiplied by; 0 is 1.
+	slower time.Duration
 }
 
 // startProxies translates differential.yaml for one node and starts both on it.

@@ -21,10 +21,10 @@ func (p *proxies) exchange(address string, raw []byte, n int, pause time.Duratio
 		return []string{"refused"}
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(1500 * time.Millisecond))
+	_ = c.SetDeadline(time.Now().Add(p.wait(1500 * time.Millisecond)))
 	for i, part := range strings.Split(string(raw), pauseMark) {
 		if i > 0 {
-			time.Sleep(pause)
+			time.Sleep(p.wait(pause))
 		}
 		if _, err := c.Write([]byte(part)); err != nil {
 			break
@@ -58,6 +58,9 @@ func (p *proxies) exchange(address string, raw []byte, n int, pause time.Duratio
 	return out
 }
 
+// wait is how long to wait in this attempt at a comparison.
+func (p *proxies) wait(d time.Duration) time.Duration { return d * max(p.slower, 1) }
+
 // pauseMark in a request is where the client waits.
 const pauseMark = "\x00pause\x00"
 
@@ -73,14 +76,14 @@ func (p *proxies) outcome(address string, c diffCase) string {
 	raw := strings.ReplaceAll(c.raw, "PORT", fmt.Sprint(p.port))
 	out := p.exchange(address, []byte(raw), max(c.responses, 1), 30*time.Millisecond)
 	if c.requests > 0 { // mirrored and retried ones may still be on their way
-		end := time.Now().Add(500 * time.Millisecond)
+		end := time.Now().Add(p.wait(500 * time.Millisecond))
 		for p.up.arrived() < c.requests && time.Now().Before(end) {
 			time.Sleep(time.Millisecond)
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(p.wait(5 * time.Millisecond))
 	}
 	if closing.MatchString(c.raw) { // let the proxy notice before the next case
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(p.wait(20 * time.Millisecond))
 	}
 	return strings.Join(append(out, p.up.drain()...), "\n")
 }
@@ -99,7 +102,7 @@ func testTheWire(t *testing.T, typ xds.NodeType, suite string) {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
-			p.judge(t, suite, c.name, p.outcome(weftAddress, c), p.outcome(envoyAddress, c))
+			p.judge(t, suite, c.name, func() (ours, theirs string) { return p.outcome(weftAddress, c), p.outcome(envoyAddress, c) })
 		})
 	}
 	t.Run("HTTP2", func(t *testing.T) { p.runGRPC(t, suite) })
@@ -114,6 +117,11 @@ func (p *proxies) testHash(t *testing.T) {
 		for i := range 100 {
 			c := diffCase{raw: get("hash.test", fmt.Sprintf("%s?user=u%d&z=1", path, i), fmt.Sprintf("x-user: user-%d", i), fmt.Sprintf(`cookie: a=b; seat="c%d"`, i))}
 			ours, theirs := backendOf(p.outcome(weftAddress, c)), backendOf(p.outcome(envoyAddress, c))
+			if ours == "" || theirs == "" { // no answer, perhaps because the machine was busy: this is about where it comes from
+				p.slower = 12
+				ours, theirs = backendOf(p.outcome(weftAddress, c)), backendOf(p.outcome(envoyAddress, c))
+				p.slower = 1
+			}
 			used[theirs] = true
 			if ours != theirs {
 				wrong++
@@ -125,17 +133,17 @@ func (p *proxies) testHash(t *testing.T) {
 	}
 }
 
-// testWeights compares shares: 75 to 25 of 400.
+// testWeights compares shares: 75 to 25 of 800.
 func (p *proxies) testWeights(t *testing.T) {
 	for _, a := range []string{weftAddress, envoyAddress} {
 		n := 0
-		for range 400 {
+		for range 800 {
 			if backendOf(p.outcome(a, diffCase{raw: get("hash.test", "/w1")})) == "two-2" {
 				n++
 			}
 		}
-		if n < 60 || n > 140 { // 100 expected; more than 4 standard deviations of 8.7
-			t.Errorf("%s: %d of 400 requests at weight 25", a, n)
+		if n < 120 || n > 280 { // 200 expected, by chance: out of these bounds once in 10^9 runs
+			t.Errorf("%s: %d of 800 requests at weight 25", a, n)
 		}
 	}
 }
