@@ -130,21 +130,6 @@ func TestPodsAreRefused(t *testing.T) {
 	}
 }
 
-func TestNamespacesOfOthersAreLeftAlone(t *testing.T) {
-	labels := map[string]map[string]string{"shop": {"istio.io/rev": "canary"}, "ours": {"istio-injection": "enabled"}}
-	h := newHandler(Settings{
-		Namespace: func(n string) (map[string]string, bool) { l, ok := labels[n]; return l, ok },
-		Revision:  inject.Revision{Names: []string{"default"}, Default: true},
-	})
-	for ns, want := range map[string]bool{"shop": false, "ours": true, "unknown here": true} {
-		req := pod(`{}`)
-		req.Namespace = ns
-		if r := ask(t, h, "/inject", req); !r.Allowed || (r.Patch != nil) != want {
-			t.Errorf("namespace %s: patched %v, want %v", ns, r.Patch != nil, want)
-		}
-	}
-}
-
 func TestRequestsAreRead(t *testing.T) {
 	h := newHandler(Settings{})
 	good := `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"`

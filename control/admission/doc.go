@@ -28,11 +28,6 @@ const (
 type Settings struct {
 	// Inject is the current configuration of injection; nil: it is not known yet.
 	Inject func() *inject.Config
-	// Namespace returns a namespace's labels, to check what the webhook's selectors say; nil, or false for a namespace that is not
-	// known here: the selectors are trusted.
-	Namespace func(name string) (labels map[string]string, ok bool)
-	// Revision is who we are to labels.
-	Revision inject.Revision
 	// Check is the check of weft apply over everything that is there and these objects.
 	Check func(ctx context.Context, changed []convert.Object) ([]admin.Diagnostic, error)
 	Log   *slog.Logger

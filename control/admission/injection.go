@@ -41,10 +41,6 @@ func (h *Handler) inject(ctx context.Context, req *admissionv1.AdmissionRequest,
 	if err != nil {
 		return fail(http.StatusBadRequest, metav1.StatusReasonBadRequest, err)
 	}
-	if !h.selected(req) {
-		h.metrics.skipped.Inc()
-		return allowed()
-	}
 	res, err := conf.Inject(req.Object.Raw, req.Namespace)
 	switch {
 	case err != nil:
@@ -66,23 +62,6 @@ func (h *Handler) inject(ctx context.Context, req *admissionv1.AdmissionRequest,
 		out.Patch, out.PatchType = res.Patch, &kind
 	}
 	return out
-}
-
-// selected looks again at what the selectors of the webhook looked at: a configuration that somebody widened by
-// hand does not inject into namespaces of another revision.
-func (h *Handler) selected(req *admissionv1.AdmissionRequest) bool {
-	if h.set.Namespace == nil {
-		return true
-	}
-	labels, ok := h.set.Namespace(req.Namespace)
-	if !ok {
-		return true
-	}
-	var p struct{ Metadata metav1.ObjectMeta }
-	if err := json.Unmarshal(req.Object.Raw, &p); err != nil {
-		return true // Inject says what is wrong
-	}
-	return h.set.Revision.Selects(labels, p.Metadata.Labels)
 }
 
 // forPath is the configuration that the path of the webhook asks for.

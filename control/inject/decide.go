@@ -25,7 +25,8 @@ type Decision struct {
 }
 
 // Required decides for a pod that a webhook of this revision was asked about, or that a user brings in a file: the label or
-// annotation of the pod, then the selectors, then yes. Which webhook is asked is [Selects].
+// annotation of the pod, then the selectors, then yes. Which webhook is asked, the selectors of package
+// deploy's chart say, and the API server judges them: it knows the namespace's labels of the moment.
 func (c *Config) Required(p *corev1.Pod, namespace string) Decision {
 	switch {
 	case p.Spec.HostNetwork:
@@ -53,34 +54,4 @@ func (c *Config) Required(p *corev1.Pod, namespace string) Decision {
 		return Decision{true, "alwaysInjectSelector"}
 	}
 	return Decision{true, "namespace or revision"}
-}
-
-// Revision is how a control plane is chosen by labels: its name and tags, and whether it serves istio-injection=enabled.
-type Revision struct {
-	Names   []string // revision and tags
-	Default bool
-	// Auto injects into namespaces that say nothing (enableNamespacesByDefault).
-	Auto bool
-}
-
-// Selects tells whether the webhooks of r are asked about a pod with these labels in a namespace with these.
-func (r Revision) Selects(namespace, pod map[string]string) bool {
-	if strings.EqualFold(pod[LabelInject], "false") {
-		return false
-	}
-	injection, hasInjection := namespace[LabelInjection]
-	nsRev, hasNsRev := namespace[LabelRevision]
-	podRev, hasPodRev := pod[LabelRevision]
-	_, says := pod[LabelInject]
-	switch {
-	case hasInjection: // it wins over a revision
-		return r.Default && injection == "enabled"
-	case hasNsRev:
-		return slices.Contains(r.Names, nsRev)
-	case hasPodRev:
-		return slices.Contains(r.Names, podRev)
-	case says:
-		return r.Default && pod[LabelInject] == "true"
-	}
-	return r.Default && r.Auto
 }

@@ -236,44 +236,6 @@ alwaysInjectSelector: [{matchExpressions: [{key: always, operator: Exists}]}]`
 	}
 }
 
-func TestRevisionSelects(t *testing.T) {
-	def := Revision{Names: []string{"default", "stable"}, Default: true}
-	canary := Revision{Names: []string{"canary"}}
-	auto := Revision{Names: []string{"default"}, Default: true, Auto: true}
-	for _, tt := range []struct {
-		ns, pod               string
-		def, canary, automate bool
-	}{
-		{"", "", false, false, true},
-		{"istio-injection=enabled", "", true, false, true},
-		{"istio-injection=disabled", "", false, false, false},
-		{"istio-injection=disabled", "sidecar.istio.io/inject=true", false, false, false},
-		{"istio-injection=enabled", "sidecar.istio.io/inject=false", false, false, false},
-		{"istio.io/rev=canary", "", false, true, false},
-		{"istio.io/rev=stable", "", true, false, false},
-		{"istio.io/rev=canary istio-injection=enabled", "", true, false, true},
-		{"istio.io/rev=canary", "istio.io/rev=default", false, true, false},
-		{"", "istio.io/rev=canary", false, true, false},
-		{"", "sidecar.istio.io/inject=true", true, false, true},
-		{"", "sidecar.istio.io/inject=true istio.io/rev=canary", false, true, false},
-		{"", "sidecar.istio.io/inject=false istio.io/rev=canary", false, false, false},
-	} {
-		ns, pod := pairs(tt.ns), pairs(tt.pod)
-		if d, c, a := def.Selects(ns, pod), canary.Selects(ns, pod), auto.Selects(ns, pod); d != tt.def || c != tt.canary || a != tt.automate {
-			t.Errorf("namespace %q, pod %q: default %v, canary %v, auto %v; want %v, %v, %v", tt.ns, tt.pod, d, c, a, tt.def, tt.canary, tt.automate)
-		}
-	}
-}
-
-func pairs(s string) map[string]string {
-	out := map[string]string{}
-	for _, kv := range strings.Fields(s) {
-		k, v, _ := strings.Cut(kv, "=")
-		out[k] = v
-	}
-	return out
-}
-
 func TestPodsThatAreLeftAlone(t *testing.T) {
 	conf := &Config{Values: DefaultValues()}
 	for _, pod := range []string{`{"spec":{"hostNetwork":true}}`, `{"metadata":{"labels":{"sidecar.istio.io/inject":"false"}}}`} {
