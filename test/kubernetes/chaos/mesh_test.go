@@ -175,6 +175,16 @@ func (m *mesh) nodes(ctx context.Context) error {
 	return err
 }
 
+// readyNodes waits until Kubernetes itself takes all nodes for ready.
+func (m *mesh) readyNodes() error {
+	start := time.Now()
+	ctx, cancel := context.WithTimeoutCause(m.t.Context(), 90*time.Second, errors.New("the cluster's nodes are not ready after 90 s"))
+	defer cancel()
+	err := until(ctx, func() error { return m.nodes(ctx) })
+	m.t.Logf("the nodes were ready after %.1f s", time.Since(start).Seconds())
+	return err
+}
+
 // change makes the gateway add a header with the number of the round.
 func (m *mesh) change(ctx context.Context) error {
 	_, err := m.Try(ctx, fmt.Sprintf(`
