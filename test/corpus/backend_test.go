@@ -21,6 +21,8 @@ type backend struct {
 	conns  []*record
 	script testCase // response, answer and then
 	served int      // responses so far
+	// slower is what waits are multiplied by, for a machine that is busy with something else; 0 is 1.
+	slower time.Duration
 }
 
 // record is what one connection brought.
@@ -133,6 +135,20 @@ func (b *backend) begin(c *testCase) {
 	b.script, b.served = testCase{response: c.response, answer: c.answer, then: c.then}, 0
 }
 
+// patient says how much time the attempts from now on have.
+func (b *backend) patient(slower time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.slower = slower
+}
+
+// wait is how long to wait in this attempt.
+func (b *backend) wait(d time.Duration) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return d * max(b.slower, 1)
+}
+
 // settled is how long nothing must arrive for a connection to count as read.
 const settled = 15 * time.Millisecond
 
@@ -166,7 +182,7 @@ func (b *backend) settle(r *record) {
 		select {
 		case <-r.done:
 			return
-		case <-time.After(settled):
+		case <-time.After(b.wait(settled)):
 		}
 	}
 }
