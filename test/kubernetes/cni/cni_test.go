@@ -212,7 +212,6 @@ func TestTheNodeAgent(t *testing.T) {
 // bookinfo runs in a namespace that lets no privileged pod in, and what others send it without mTLS is refused.
 func bookinfo(t *testing.T, m *kubetest.Mesh, ns string) {
 	m.Cluster.Apply(t, ns, restrictedBookinfo(t, m.Cluster))
-	m.Cluster.Apply(t, ns, "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default}, spec: {mtls: {mode: STRICT}}}")
 
 	for d := range strings.FieldsSeq(m.Kubectl(t, "-n", ns, "get", "deployments", "-o", "name")) {
 		m.Kubectl(t, "-n", ns, "rollout", "status", d, "--timeout=120s")
@@ -232,9 +231,19 @@ func bookinfo(t *testing.T, m *kubetest.Mesh, ns string) {
 	outside := m.Namespace(t, "cni-outside")
 	m.Cluster.Apply(t, outside, fmt.Sprintf(sleeper, "stranger"))
 	m.Kubectl(t, "-n", outside, "wait", "--for=condition=Ready", "--timeout=60s", "pod/stranger")
-	m.Eventually(t, 30*time.Second, "a stranger is refused", func(ctx context.Context) error {
+	stranger := func(ctx context.Context) bool {
 		out, err := m.Cluster.Exec(ctx, outside, "stranger", "sleep", "bookinfo", "client", "http://productpage."+ns+":9080/productpage")
-		if err == nil && strings.Contains(out, "The Comedy of Errors") {
+		return err == nil && strings.Contains(out, "The Comedy of Errors")
+	}
+	m.Eventually(t, 30*time.Second, "the page, for a stranger", func(ctx context.Context) error {
+		if !stranger(ctx) {
+			return errors.New("it did not come")
+		}
+		return nil
+	})
+	m.Cluster.Apply(t, ns, "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default}, spec: {mtls: {mode: STRICT}}}")
+	m.Eventually(t, 30*time.Second, "a stranger is refused", func(ctx context.Context) error {
+		if stranger(ctx) {
 			return errors.New("the page came without mTLS: what reaches the pod is not captured")
 		}
 		return nil
