@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -75,7 +77,7 @@ func fakeWeft(argv []string) int {
 	set := Settings{
 		Inside: in, StateDir: dir, ProxyPath: filepath.Join(bin, "weft-proxy"), ProgramDirs: []string{bin},
 		Environ:   append(os.Environ(), "SECRET=do-not-leak"),
-		HostPorts: map[uint16]string{8080: "ingress"}, DrainDelay: 200 * time.Millisecond, SidecarWait: 3 * time.Second,
+		HostPorts: map[uint16]string{8080: "ingress"}, DrainDelay: 200 * time.Millisecond, SidecarWait: patience,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Start: func(ctx context.Context, n NodeNet) error {
 			fmt.Println("node", n.IP)
@@ -386,7 +388,7 @@ func testApp(args []string) int {
 		c.Close()
 		return 0
 	case "get":
-		c := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		c := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 		resp, err := c.Get(args[1])
 		if err != nil {
 			fmt.Println(err)
@@ -488,12 +490,7 @@ func share(path string) error {
 
 func start(t *testing.T, uid int, dir string, more ...string) *mesh {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ingress := ln.Addr().String()
-	ln.Close()
+	ingress := freePort(t)
 	m := &mesh{t: t, dir: dir, ingress: ingress, client: client.New(dir), out: &output{}, done: make(chan struct{})}
 	m.control = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -523,7 +520,7 @@ func start(t *testing.T, uid int, dir string, more ...string) *mesh {
 			t.Logf("output of the mesh:\n%s", m.out)
 		}
 	})
-	m.eventually("the runtime answers", 15*time.Second, func() error {
+	m.eventually("the runtime answers", func() error {
 		if strings.Contains(m.out.String(), "two ways out") {
 			t.Skipf("SKIPPED, NOT TESTED: %s", m.out)
 		}
@@ -538,17 +535,35 @@ func start(t *testing.T, uid int, dir string, more ...string) *mesh {
 	return m
 }
 
+// patience is how long what has to happen may take: it is about that it does, on a machine however busy.
+const patience = time.Minute
+
+// freePort is an address where nobody listens. It is outside the range from which the system gives outgoing connections
+// theirs, so that none has it before the mesh does, and outside those of the other packages' tests.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 14000+rand.IntN(4000))
+		if ln, err := net.Listen("tcp", address); err == nil {
+			ln.Close()
+			return address
+		}
+	}
+	t.Fatal("no free port from 14000 to 17999")
+	return ""
+}
+
 // eventually polls a real machine: these tests run real processes.
-func (m *mesh) eventually(what string, within time.Duration, f func() error) {
+func (m *mesh) eventually(what string, f func() error) {
 	m.t.Helper()
-	deadline := time.Now().Add(within)
+	deadline := time.Now().Add(patience)
 	for {
 		err := f()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("%s: not within %s: %v", what, within, err)
+			m.t.Fatalf("%s: not within %s: %v", what, patience, err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -562,7 +577,7 @@ func (m *mesh) put(kind, namespace, name, raw string) {
 func (m *mesh) post(what string, o admin.Object) {
 	m.t.Helper()
 	b, _ := json.Marshal(o)
-	m.eventually("the fake control plane takes "+o.Name, 5*time.Second, func() error {
+	m.eventually("the fake control plane takes "+o.Name, func() error {
 		resp, err := m.control.Post("http://control/test/"+what, "application/json", bytes.NewReader(b))
 		if err == nil {
 			resp.Body.Close()
@@ -601,7 +616,7 @@ func (m *mesh) pods(deployment string) []admin.Pod {
 func (m *mesh) ready(deployment string, n int) []admin.Pod {
 	m.t.Helper()
 	var pods []admin.Pod
-	m.eventually(fmt.Sprintf("%d ready pods of %s", n, deployment), 20*time.Second, func() error {
+	m.eventually(fmt.Sprintf("%d ready pods of %s", n, deployment), func() error {
 		pods = m.pods(deployment)
 		for _, p := range pods {
 			if !p.Ready {
@@ -660,4 +675,15 @@ func (m *mesh) logs(namespace, pod, container string) string {
 		m.t.Fatal(err)
 	}
 	return b.String()
+}
+
+// logged waits until a pod's sidecar has said what it is to say: its output is on its way for a moment.
+func (m *mesh) logged(p admin.Pod, ok func(logs string) bool) {
+	m.t.Helper()
+	m.eventually("the log of "+p.Name+"'s sidecar", func() error {
+		if logs := m.logs(p.Namespace, p.Name, "istio-proxy"); !ok(logs) {
+			return errors.New(logs)
+		}
+		return nil
+	})
 }

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/api/admin/client"
@@ -31,12 +30,10 @@ func TestMeshOnOneMachine(t *testing.T) {
 			if len(web.Containers) != 2 || web.Containers[1].Name != "istio-proxy" || web.Containers[0].RSSBytes == 0 {
 				t.Errorf("containers: %+v", web.Containers)
 			}
-			if logs := m.logs("default", web.Name, "istio-proxy"); !strings.Contains(logs, "ip="+web.IP+" sa=web-sa token=default/web-sa/") {
-				t.Errorf("sidecar was started with: %s", logs)
-			}
+			m.logged(web, func(logs string) bool { return strings.Contains(logs, "ip="+web.IP+" sa=web-sa token=default/web-sa/") })
 		})
 		t.Run("services are found by every form of their name, through both sidecars", func(t *testing.T) {
-			m.eventually("the name and the address of web are known", 5*time.Second, func() error {
+			m.eventually("the name and the address of web are known", func() error {
 				_, err := m.get("default", caller.Name, "http://web/")
 				return err
 			})
@@ -50,13 +47,12 @@ func TestMeshOnOneMachine(t *testing.T) {
 					t.Errorf("%s answered %q: want pod %s, called by its sidecar", name, out, web.Name)
 				}
 			}
-			if logs := m.logs("default", caller.Name, "istio-proxy"); !strings.Contains(logs, "relay :15001 from="+caller.IP) || !strings.Contains(logs, "to=10.96.0.10:80") {
-				t.Errorf("the caller's sidecar did not see the service's address: %s", logs)
-			}
-			if logs := m.logs("default", web.Name, "istio-proxy"); !strings.Contains(logs, fmt.Sprintf("relay :15006 from=%s", caller.IP)) ||
-				!strings.Contains(logs, "to="+web.IP+":9080") {
-				t.Errorf("the server's sidecar did not see the pod's address: %s", logs)
-			}
+			m.logged(caller, func(logs string) bool { // its sidecar saw the service's address
+				return strings.Contains(logs, "relay :15001 from="+caller.IP) && strings.Contains(logs, "to=10.96.0.10:80")
+			})
+			m.logged(web, func(logs string) bool { // its sidecar saw the pod's
+				return strings.Contains(logs, "relay :15006 from="+caller.IP) && strings.Contains(logs, "to="+web.IP+":9080")
+			})
 		})
 		t.Run("unknown names do not exist", func(t *testing.T) {
 			out, err := m.get("default", caller.Name, "http://nobody/")
@@ -65,15 +61,15 @@ func TestMeshOnOneMachine(t *testing.T) {
 			}
 		})
 		t.Run("a pod reaches itself through its service and by its address", func(t *testing.T) {
-			before := strings.Count(m.logs("default", web.Name, "istio-proxy"), "relay :15006")
 			if out, err := m.get("default", web.Name, "http://10.96.0.250:9999/"); err != nil || !strings.HasPrefix(out, web.Name) {
 				t.Errorf("through its service: %q, %v", out, err)
 			}
-			if after := strings.Count(m.logs("default", web.Name, "istio-proxy"), "relay :15006"); after != before+1 {
-				t.Errorf("inbound connections of the sidecar went from %d to %d, want one more", before, after)
-			}
 			if out, err := m.get("default", web.Name, "http://"+web.IP+":9080/"); err != nil || !strings.Contains(out, "from="+web.IP) {
 				t.Errorf("by its address: %q, %v", out, err)
+			}
+			m.logged(web, func(logs string) bool { return strings.Contains(logs, "relay :15006 from="+web.IP+":") })
+			if n := strings.Count(m.logs("default", web.Name, "istio-proxy"), "relay :15006 from="+web.IP+":"); n != 1 {
+				t.Errorf("%d inbound connections of the sidecar are from its own pod, want one", n)
 			}
 		})
 		t.Run("programs run as the user and get no secrets", func(t *testing.T) {
@@ -123,22 +119,22 @@ func TestMeshOnOneMachine(t *testing.T) {
 					return nil
 				}
 			}
-			m.eventually("the command runs", 5*time.Second, count(1))
+			m.eventually("the command runs", count(1))
 			cancel()
 			if err := <-done; !errors.Is(err, context.Canceled) {
 				t.Errorf("the caller sees %v", err)
 			}
-			m.eventually("the command has ended", 5*time.Second, count(0))
+			m.eventually("the command has ended", count(0))
 		})
 		t.Run("logs are followed", func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			var seen output
 			done := make(chan error, 1)
 			go func() {
 				done <- m.client.Logs(ctx, client.LogOptions{Pod: web.Name, Container: "istio-proxy", Follow: true, Tail: 1}, &seen)
 			}()
-			m.eventually("a new line comes", 5*time.Second, func() error {
+			m.eventually("a new line comes", func() error {
 				m.get("default", caller.Name, "http://web/")
 				if strings.Count(seen.String(), "relay :15006") < 2 {
 					return errors.New(seen.String())
@@ -154,7 +150,7 @@ func TestMeshOnOneMachine(t *testing.T) {
 			if err := m.client.Signal(t.Context(), admin.SignalRequest{Namespace: "default", Pod: "deployment/caller", Container: "istio-proxy", Signal: "KILL"}); err != nil {
 				t.Fatal(err)
 			}
-			m.eventually("it is ready again", 5*time.Second, func() error {
+			m.eventually("it is ready again", func() error {
 				if p := m.pods("caller")[0]; p.Restarts != 1 || !p.Ready {
 					return fmt.Errorf("%+v", p)
 				}
@@ -187,21 +183,24 @@ func TestMeshOnOneMachine(t *testing.T) {
 		})
 		t.Run("a crashed program is started again", func(t *testing.T) {
 			m.get("default", web.Name, "http://127.0.0.1:9080/crash")
-			m.eventually("a restart is counted", 5*time.Second, func() error {
+			m.eventually("a restart is counted", func() error {
 				if p := m.pods("web")[0]; p.Restarts != 1 || !p.Ready {
 					return fmt.Errorf("%+v", p)
 				}
 				return nil
 			})
-			if logs := m.logs("default", web.Name, "app"); !strings.Contains(logs, "exit code 3; starts again in 200ms") || strings.Count(logs, "serving on") != 2 {
-				t.Errorf("logs: %s", logs)
-			}
+			m.eventually("the log says it", func() error {
+				if logs := m.logs("default", web.Name, "app"); !strings.Contains(logs, "exit code 3; starts again in 200ms") || strings.Count(logs, "serving on") != 2 {
+					return errors.New(logs)
+				}
+				return nil
+			})
 		})
 		t.Run("a sidecar is restarted alone", func(t *testing.T) {
 			if err := m.client.Restart(t.Context(), admin.RestartRequest{Namespace: "default", Pod: web.Name, Container: "istio-proxy"}); err != nil {
 				t.Fatal(err)
 			}
-			m.eventually("the sidecar runs again", 5*time.Second, func() error {
+			m.eventually("the sidecar runs again", func() error {
 				p := m.pods("web")[0]
 				if c := p.Containers[1]; c.Restarts != 1 || !c.Ready || p.Containers[0].Restarts != 1 {
 					return fmt.Errorf("%+v", p)
@@ -219,7 +218,7 @@ func TestMeshOnOneMachine(t *testing.T) {
 		})
 		t.Run("a changed template is rolled out without a gap", func(t *testing.T) {
 			m.deploy("default", "web", 1, "", strings.Replace(serveSpec, `"v1"`, `"v2"`, 1))
-			m.eventually("v2 serves", 20*time.Second, func() error {
+			m.eventually("v2 serves", func() error {
 				out, err := m.get("default", caller.Name, "http://web/")
 				if err != nil {
 					t.Errorf("a request was lost: %v", err)
@@ -264,7 +263,7 @@ func TestMeshOnOneMachine(t *testing.T) {
 		t.Run("a Deployment that cannot run here changes nothing", func(t *testing.T) {
 			before := m.pods("web")[0].Name
 			m.deploy("default", "web", 5, "", `{"hostNetwork":true,"containers":[{"name":"app","command":["testapp"]}]}`)
-			m.eventually("the refusal is logged", 5*time.Second, func() error {
+			m.eventually("the refusal is logged", func() error {
 				if !strings.Contains(m.out.String(), "spec.template.spec.hostNetwork") {
 					return errors.New("no message yet")
 				}
@@ -276,7 +275,7 @@ func TestMeshOnOneMachine(t *testing.T) {
 		})
 		t.Run("a removed Deployment ends", func(t *testing.T) {
 			m.post("delete", admin.Object{Kind: "Deployment", Namespace: "default", Name: "plain"})
-			m.eventually("its pods are gone", 10*time.Second, func() error {
+			m.eventually("its pods are gone", func() error {
 				if p := m.pods("plain"); len(p) > 0 {
 					return fmt.Errorf("%+v", p)
 				}

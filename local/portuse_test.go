@@ -50,7 +50,7 @@ func TestAPortThatIsBeingGivenUpIsWaitedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer time.AfterFunc(200*time.Millisecond, func() { ln.Close() }).Stop()
+	defer time.AfterFunc(20*time.Millisecond, func() { ln.Close() }).Stop()
 	next, err := openPort("ingress", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)

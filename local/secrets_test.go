@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"weft.mesh/weft/api/admin"
 )
@@ -68,7 +67,7 @@ func TestASidecarSeesItsOwnFilesOnly(t *testing.T) {
 		m, web, _ := secretsMesh(t, uid)
 		for starts := range 2 {
 			want := fmt.Sprintf("files: root=true starts=%d err=<nil> secret=false folders=1\n", starts)
-			m.eventually("the sidecar finds its files", 5*time.Second, func() error {
+			m.eventually("the sidecar finds its files", func() error {
 				if logs := m.logs("default", web.Name, "istio-proxy"); !strings.Contains(logs, want) {
 					return fmt.Errorf("want %q in %s", want, logs)
 				}
@@ -93,7 +92,7 @@ func TestWhatAProgramLeftBehindEndsBeforeItsRestart(t *testing.T) {
 			{"name":"steady","command":["sh","-c","setsid sleep 7533 & exec sleep 1000"]}]}`)
 		most := map[string]int{}
 		var other string
-		m.eventually("three restarts", 20*time.Second, func() error {
+		m.eventually("three restarts", func() error {
 			seen := map[string]int{}
 			for _, pid := range descendants(m.cmd.Process.Pid) {
 				b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))

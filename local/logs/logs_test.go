@@ -117,7 +117,7 @@ func TestFollowSeesWhatComesAndEndsWithTheLog(t *testing.T) {
 		want += s
 		fmt.Fprint(l, s)
 		if i%10 == 0 {
-			for deadline := time.Now().Add(5 * time.Second); !strings.HasSuffix(f.String(), s) && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(time.Minute); !strings.HasSuffix(f.String(), s) && time.Now().Before(deadline); {
 				time.Sleep(time.Millisecond)
 			}
 		}

@@ -63,7 +63,7 @@ func TestPodsReachEachOtherAndTheNode(t *testing.T) {
 			return err
 		}
 		defer ln.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		c, err := a.Dial(ctx, "tcp4", "10.97.3.4:80")
 		if err != nil {

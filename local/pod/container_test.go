@@ -32,7 +32,7 @@ func TestAContainerIsNotReadyFromTheRequestToRestartUntilItsNextRun(t *testing.T
 	go srv.Serve(ln)
 	defer srv.Close()
 	c.ready = &podspec.Probe{HTTP: &podspec.HTTPProbe{Host: "127.0.0.1", Port: uint16(ln.Addr().(*net.TCPAddr).Port), Path: "/"},
-		Period: 10 * time.Millisecond, Timeout: time.Second, SuccessThreshold: 1, FailureThreshold: 1}
+		Period: 10 * time.Millisecond, Timeout: time.Minute, SuccessThreshold: 1, FailureThreshold: 1}
 	c.target = probe.Target{Dial: new(net.Dialer).DialContext}
 	const drains = `trap 'sleep 0.5; exit' TERM; while :; do sleep 0.02; done`
 	c.start = func(context.Context) (*process.Process, error) {
@@ -45,9 +45,9 @@ func TestAContainerIsNotReadyFromTheRequestToRestartUntilItsNextRun(t *testing.T
 	defer func() { cancel(); <-c.done }()
 	await := func(what string, f func(containerStatus) bool) {
 		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); !f(c.read()); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); !f(c.read()); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("not within 10 s: %s: %+v", what, c.read())
+				t.Fatalf("not within a minute: %s: %+v", what, c.read())
 			}
 		}
 	}
