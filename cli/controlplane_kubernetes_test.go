@@ -303,9 +303,13 @@ func TestAReplicaThatDoesNotKnowEverythingRemovesNothing(t *testing.T) {
 	})
 	c.eventually("it does not lead", func() bool { return strings.Contains(c.log.String(), "this replica writes") })
 	c.eventually("no root certificates: they depend on nothing else", func() bool { return c.Get("v1/configmaps", "shop", "istio-ca-root-cert") != nil })
-	time.Sleep(300 * time.Millisecond)
-	if c.Get("apps/v1/deployments", "shop", "gw-weft") == nil {
-		t.Fatal("a gateway's Deployment was removed before the Gateways were read")
+	// What this leader does write follows three more changes: as often it could have come to the gateways.
+	for _, ns := range []string{"one", "two", "three"} {
+		c.Put("v1/namespaces", obj{"apiVersion": "v1", "kind": "Namespace", "metadata": obj{"name": ns}})
+		c.eventually("no root certificate in a new namespace", func() bool { return c.Get("v1/configmaps", ns, "istio-ca-root-cert") != nil })
+		if c.Get("apps/v1/deployments", "shop", "gw-weft") == nil {
+			t.Fatal("a gateway's Deployment was removed before the Gateways were read")
+		}
 	}
 	c.Forbid("v1/nodes", false)
 	c.eventually("a Deployment that no Gateway wants stays", func() bool { return c.Get("apps/v1/deployments", "shop", "gw-weft") == nil })

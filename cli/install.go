@@ -95,6 +95,18 @@ func (a *app) installer(timeout time.Duration) (*install.Installer, error) {
 	}, nil
 }
 
+// recordedPlan is what the flags say on top of what the revision was installed with; was is nil where it was not.
+func (a *app) recordedPlan(ctx context.Context, o *installOptions) (in *install.Installer, was *install.Recorded, p *install.Plan, err error) {
+	if in, err = a.installer(time.Minute); err != nil {
+		return nil, nil, nil, err
+	}
+	if was, err = in.Recorded(ctx, o.namespace, o.revision); err != nil {
+		return nil, nil, nil, kubeError(err)
+	}
+	p, err = o.plan("", was)
+	return in, was, p, err
+}
+
 func (a *app) installCommand() *cobra.Command {
 	var o installOptions
 	var dry, wait, force bool

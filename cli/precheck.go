@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"time"
-
 	"github.com/spf13/cobra"
 
 	"weft.mesh/weft/cli/install"
@@ -16,15 +14,7 @@ func (a *app) precheckCommand() *cobra.Command {
 		Example: "  weft precheck\n  weft precheck --revision canary -o json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			in, err := a.installer(time.Minute)
-			if err != nil {
-				return err
-			}
-			was, err := in.Recorded(cmd.Context(), o.namespace, o.revision)
-			if err != nil {
-				return kubeError(err)
-			}
-			p, err := o.plan("", was)
+			in, _, p, err := a.recordedPlan(cmd.Context(), &o)
 			if err != nil {
 				return err
 			}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,20 +17,12 @@ func (a *app) verifyCommand() *cobra.Command {
 		Example: "  weft verify\n  weft verify --revision canary -o json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			in, err := a.installer(time.Minute)
+			in, was, p, err := a.recordedPlan(cmd.Context(), &o)
 			if err != nil {
 				return err
-			}
-			was, err := in.Recorded(cmd.Context(), o.namespace, o.revision)
-			if err != nil {
-				return kubeError(err)
 			}
 			if was == nil {
 				return withHint(fmt.Errorf("no revision %s was installed in %s by weft install", orDefault(o.revision), o.namespace), "weft install")
-			}
-			p, err := o.plan("", was)
-			if err != nil {
-				return err
 			}
 			checks, err := in.Verify(cmd.Context(), p)
 			if err != nil {

@@ -72,7 +72,7 @@ func checkProxyConfig(pc *mesh.ProxyConfig) (warnings []string, err error) {
 		return nil, fmt.Errorf("interceptionMode %s: only REDIRECT is supported", pc.GetInterceptionMode())
 	}
 	if v := pc.GetProxyMetadata()["ISTIO_META_DNS_CAPTURE"]; v != "" && v != "false" { // weft-proxy would not start
-		return nil, fmt.Errorf("proxyMetadata.ISTIO_META_DNS_CAPTURE %q: names are not captured in pods yet; remove it", v)
+		return nil, fmt.Errorf("proxyMetadata.ISTIO_META_DNS_CAPTURE %q: in pods the cluster's DNS resolves names; remove it", v)
 	}
 	if err := isImageType(pc.GetImage().GetImageType()); err != nil {
 		return nil, fmt.Errorf("image.imageType %q: %w", pc.GetImage().GetImageType(), err)
