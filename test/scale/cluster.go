@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"weft.mesh/weft/control/ca"
 	"weft.mesh/weft/test/kubernetes/testbed"
@@ -22,6 +23,7 @@ type cluster struct {
 	api  *testbed.APIServer
 	size size
 	flip []atomic.Bool // endpoint 0 of each service is not ready
+	salt int           // of timeouts: another run has used others
 }
 
 const (
@@ -60,8 +62,31 @@ func openCluster(dir string) (*cluster, ca.Material, error) {
 	if api.Client, err = testbed.NewClient(s.URL, pki); err != nil {
 		return nil, ca.Material{}, err
 	}
-	c := &cluster{api: api, size: s.Size, flip: make([]atomic.Bool, s.Size.Services)}
+	c := &cluster{api: api, size: s.Size, flip: make([]atomic.Bool, s.Size.Services), salt: int(time.Now().Unix() % 1e6)}
+	if err := c.readFlips(); err != nil {
+		return nil, ca.Material{}, err
+	}
 	return c, ca.Material{Key: s.Key, Cert: s.Cert}, nil
+}
+
+// readFlips finds out which services' first endpoint another run has left out of rotation.
+func (c *cluster) readFlips() error {
+	var slices struct {
+		Items []struct {
+			Metadata  struct{ Name string }
+			Endpoints []struct{ Conditions struct{ Ready bool } }
+		}
+	}
+	if err := c.api.Client.Do(context.Background(), http.MethodGet, "/apis/discovery.k8s.io/v1/endpointslices", "", nil, &slices); err != nil {
+		return err
+	}
+	for _, s := range slices.Items {
+		var service int
+		if _, err := fmt.Sscanf(s.Metadata.Name, "svc-%d", &service); err == nil && len(s.Endpoints) > 0 {
+			c.flip[service].Store(!s.Endpoints[0].Conditions.Ready)
+		}
+	}
+	return nil
 }
 
 // startCluster starts an API server and writes all objects of a mesh into it.
@@ -179,6 +204,6 @@ func (c *cluster) changeEndpoint(ctx context.Context, service int) error {
 // changeRoute gives a VirtualService another timeout.
 func (c *cluster) changeRoute(ctx context.Context, service, n int) error {
 	path := "/apis/networking.istio.io/v1/namespaces/" + c.size.namespace(service) + "/virtualservices/" + serviceName(service)
-	spec := c.size.routeObject(service, fmt.Sprintf("%dms", 10_001+n))["spec"]
+	spec := c.size.routeObject(service, fmt.Sprintf("%dms", 10_001+c.salt+n))["spec"]
 	return c.do(ctx, write{http.MethodPatch, path, "application/merge-patch+json", object{"spec": spec}})
 }

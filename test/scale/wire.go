@@ -49,7 +49,14 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	b := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer b.Free()
-	return r.read(b.ReadOnlyData())
+	have, err := parsed.of(b.ReadOnlyData(), func() (*response, error) {
+		x := &response{}
+		return x, x.read(b.ReadOnlyData())
+	})
+	if err == nil {
+		*r = *have // which nobody changes
+	}
+	return err
 }
 
 // fields visits the length-delimited fields of a message.
