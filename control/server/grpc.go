@@ -26,6 +26,10 @@ const (
 	maxConcurrent = 1000 // streams on one connection
 	keepaliveTime = 30 * time.Second
 	ageGrace      = 10 * time.Second // for calls under way on a connection that is too old
+	// readBuffer is what each connection keeps: proxies say little but acknowledgements.
+	readBuffer = 4 << 10
+	// window is for what clients send. A fixed one spares both a ping for each message.
+	window = 1 << 18
 )
 
 // grpcOptions are those of all servers. Connections end after maxAge, give or
@@ -38,6 +42,7 @@ func grpcOptions(maxAge time.Duration) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxRecv),
 		grpc.MaxConcurrentStreams(maxConcurrent),
+		grpc.ReadBufferSize(readBuffer), grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window),
 		grpc.ConnectionTimeout(20 * time.Second),
 		grpc.KeepaliveParams(alive),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),

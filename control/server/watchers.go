@@ -18,6 +18,7 @@ const maxWatchers = 256
 // names holds the current name table and wakes those who watch it.
 type names struct {
 	mu      sync.Mutex // protects the following
+	of      *snapshot.World
 	cur     admin.NameTable
 	waiters map[chan struct{}]struct{}
 }
@@ -28,6 +29,9 @@ func newNames(domain string) *names {
 
 // set publishes a World's names, if they differ.
 func (n *names) set(w *snapshot.World) {
+	if was := n.world(w); was != nil && was.Mesh().Domain == w.Mesh().Domain && was.Revisions().Services == w.Revisions().Services && was.Revisions().Addresses == w.Revisions().Addresses {
+		return // endpoints change all the time, and have names in headless services only
+	}
 	t := w.NameTable()
 	out, auto := make(map[string][]string, len(t.Names)), make(map[string][]string, len(t.Auto))
 	for name, addrs := range t.Names {
@@ -50,6 +54,15 @@ func (n *names) set(w *snapshot.World) {
 		default:
 		}
 	}
+}
+
+// world notes the World that the names are of now, and returns the one before.
+func (n *names) world(w *snapshot.World) *snapshot.World {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	was := n.of
+	n.of = w
+	return was
 }
 
 func (n *names) table() admin.NameTable {

@@ -140,6 +140,15 @@ func (s *Snapshot) sidecarAll(v *view, typeURL string) []*xds.Resource {
 	return nil // secrets are the workload's own; other types we do not serve
 }
 
+// Common is the part of a sidecar's clusters that all sidecars of its scope have, as the same list; nil for other types and nodes.
+func (s *Snapshot) Common(n *xds.Node, typeURL string) []*xds.Resource {
+	if n.Generator != "" || n.Type != xds.Sidecar || typeURL != xds.ClusterType {
+		return nil
+	}
+	v := s.view(n)
+	return s.reachOf(s.scopeKeyOf(v), v).clusters()
+}
+
 // mergedKey finds what a sidecar has of both directions.
 type mergedKey struct {
 	inboundKey

@@ -79,6 +79,8 @@ type message struct {
 	resources []*xds.Resource
 	removed   []string
 	added     bool  // resources has names that the client did not have
+	partial   bool  // another message of the same type follows
+	rest      bool  // it is that other one
 	total     int   // resources of the type that the client has after it
 	wire      *wire // its encoding, if others send it too
 }
@@ -189,9 +191,12 @@ func (s *session) advance(now time.Time) ([]*message, error) {
 		if m == nil {
 			continue
 		}
+		if m.partial {
+			s.steps = append([]step{st}, s.steps...)
+		}
 		out = append(out, m)
 		s.wait = waiting{nonce: m.nonce, typeURL: m.typeURL, until: now.Add(s.limits.AckTimeout)}
-		s.wait.grace = s.delta && m.added && m.typeURL == xds.ClusterType
+		s.wait.grace = s.delta && m.added && !m.partial && !m.rest && m.typeURL == xds.ClusterType
 	}
 }
 
@@ -252,6 +257,9 @@ func (s *session) take(st step) (*message, error) {
 		w.at = s.snap
 		return nil, nil
 	}
+	if m := s.buildCommon(w, s.snap); m != nil {
+		return m, nil
+	}
 	return s.build(w, s.snap, st)
 }
 
@@ -275,6 +283,36 @@ func (s *session) build(w *watch, snap xds.Snapshot, st step) (*message, error) 
 		return s.buildRemoved(w, snap, all), nil
 	}
 	return s.buildDelta(w, snap, all), nil
+}
+
+// commoner is a Snapshot that knows which resources of all that a node gets of a type
+// are the same list for many nodes.
+type commoner interface {
+	Common(n *xds.Node, typeURL string) []*xds.Resource
+}
+
+// minCommon is from how many resources on it is worth a response of its own to send what others get too.
+const minCommon = 16
+
+// buildCommon begins a client's first round with what it has in common with others, so that
+// a thousand clients which come at once do not each need a message of their own for a thousand clusters.
+func (s *session) buildCommon(w *watch, snap xds.Snapshot) *message {
+	c, ok := snap.(commoner)
+	if !ok || !s.delta || !w.wildcard || w.at != nil || len(w.held)+len(w.told)+len(w.force)+len(w.names.list) > 0 {
+		return nil
+	}
+	list := c.Common(s.node, w.typeURL)
+	if len(list) < minCommon {
+		return nil
+	}
+	k := shareKey{typeURL: w.typeURL, version: snap.Version(), to: keyOf(list), wildcard: true, fresh: true}
+	m := s.hub.shares.of(k, func() *message {
+		m := s.message(w, snap, len(list))
+		m.resources, m.added, m.partial = list, true, true
+		return m
+	})
+	w.held = list
+	return s.note(w, m)
 }
 
 func (s *session) buildDelta(w *watch, snap xds.Snapshot, all []*xds.Resource) *message {
@@ -306,6 +344,7 @@ func (s *session) compare(w *watch, snap xds.Snapshot, all []*xds.Resource, fres
 	d := differ(w.held, all, w.told, w.force)
 	m := s.message(w, snap, len(all))
 	m.resources, m.added = d.resources, d.added
+	m.rest = fresh && len(w.held) > 0 // endpoints were asked for after the first part
 	// Clusters that went away are told in the last step of a round, when no
 	// listener or route that the client has refers to them any more.
 	hold := w.typeURL == xds.ClusterType && (s.watches[xds.ListenerType] != nil || s.watches[xds.RouteType] != nil)
