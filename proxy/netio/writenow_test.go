@@ -84,14 +84,17 @@ func TestWhatWriteNowKeptEndsWithTheConnection(t *testing.T) {
 		if !a.CanWriteNow() {
 			return // in memory there is no socket to try; callers ask first
 		}
-		for done := true; done; {
-			var err error
-			if done, err = a.WriteNow(make([]byte, 100<<10)); err != nil {
-				t.Fatal(err)
-			}
-		}
 		a.SetWriteStall(50 * time.Millisecond)
-		if err := a.WriteKept(); !netio.IsTimeout(err) {
+		var err error
+		for err == nil { // a kernel that is behind with its own work takes some more after it has taken nothing
+			for done := true; done; {
+				if done, err = a.WriteNow(make([]byte, 100<<10)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err = a.WriteKept()
+		}
+		if !netio.IsTimeout(err) {
 			t.Errorf("a peer that takes nothing: %v", err)
 		}
 		a.SetWriteStall(0)
