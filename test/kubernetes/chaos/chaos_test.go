@@ -49,7 +49,7 @@ func apiServerAway(m *mesh) {
 		m.t.Error("the API server answers, which is held")
 	}
 	m.must(m.Bed.Release(1, "kube-apiserver"))
-	m.converged(m.answers())
+	m.converged(m.whole())
 	tr.lossless()
 }
 
@@ -60,7 +60,7 @@ func apiServerHangs(m *mesh) {
 	m.must(m.Bed.Pause(1, "kube-apiserver"))
 	time.Sleep(45 * time.Second)
 	m.must(m.Bed.Continue(1, "kube-apiserver"))
-	m.converged(time.Now())
+	m.converged(m.whole())
 	tr.lossless()
 }
 
@@ -175,11 +175,7 @@ func partitioned(m *mesh) {
 	m.must(m.Bed.Partition(lost))
 	time.Sleep(75 * time.Second)
 	m.must(m.Bed.Join(lost))
-	// Repaired is the cluster when its kubelet has got through again, whose connections wait as long as TCP makes them.
-	if err := m.readyNodes(); err != nil {
-		m.t.Fatal(err)
-	}
-	m.converged(time.Now())
+	m.converged(m.whole())
 	for who, r := range tr.results() {
 		m.t.Logf("%s: %s", who, r)
 		kubetest.Enough(m.t, who, r, rate, time.Since(tr.start))

@@ -175,16 +175,6 @@ func (m *mesh) nodes(ctx context.Context) error {
 	return err
 }
 
-// readyNodes waits until Kubernetes itself takes all nodes for ready.
-func (m *mesh) readyNodes() error {
-	start := time.Now()
-	ctx, cancel := context.WithTimeoutCause(m.t.Context(), 90*time.Second, errors.New("the cluster's nodes are not ready after 90 s"))
-	defer cancel()
-	err := until(ctx, func() error { return m.nodes(ctx) })
-	m.t.Logf("the nodes were ready after %.1f s", time.Since(start).Seconds())
-	return err
-}
-
 // change makes the gateway add a header with the number of the round.
 func (m *mesh) change(ctx context.Context) error {
 	_, err := m.Try(ctx, fmt.Sprintf(`
@@ -316,13 +306,17 @@ func away(t *testing.T) time.Duration {
 	return d
 }
 
-// answers waits until the API server, which was released, is there again: that is its repair.
-func (m *mesh) answers() time.Time {
+// whole waits until Kubernetes itself is well: its API server answers, and its kubelets have got through to it
+// again, whose connections wait as long as TCP makes them. Then it is repaired, and the mesh's 30 s begin.
+func (m *mesh) whole() time.Time {
 	m.t.Helper()
-	m.Eventually(m.t, time.Minute, "the API server", func(ctx context.Context) error {
-		_, err := m.Try(ctx, "", "get", "--raw", "/readyz")
-		return err
-	})
+	start := time.Now()
+	ctx, cancel := context.WithTimeoutCause(m.t.Context(), 90*time.Second, errors.New("not within 90 s"))
+	defer cancel()
+	if err := until(ctx, func() error { return m.nodes(ctx) }); err != nil {
+		m.t.Fatalf("the cluster itself: %v", err)
+	}
+	m.t.Logf("the cluster itself was well after %.1f s", time.Since(start).Seconds())
 	return time.Now()
 }
 
