@@ -51,7 +51,7 @@ func TestAPodIsRetiredWhenEveryProxyKnows(t *testing.T) {
 	if got, _ := ask(t, s); got.Done || !cmp.Equal(got.Behind, []string{"router~gw-1"}) {
 		t.Errorf("a pod that one proxy still sends to: %+v", got)
 	}
-	time.AfterFunc(50*time.Millisecond, func() { s.tracker.Settled(2, s.world().Version()) })
+	time.AfterFunc(5*time.Millisecond, func() { s.tracker.Settled(2, s.world().Version()) })
 	if got, took := ask(t, s); !got.Done || took > retiredWait {
 		t.Errorf("all proxies know: %+v after %v", got, took)
 	}

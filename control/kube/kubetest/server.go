@@ -110,7 +110,7 @@ func (s *Server) Down() {
 // Up serves again at the same address.
 func (s *Server) Up(t testing.TB) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		l, err := net.Listen("tcp", s.addr)
 		if err == nil {
 			s.serve(l)

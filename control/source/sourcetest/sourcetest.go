@@ -22,7 +22,7 @@ type Harness struct {
 }
 
 // Patience is how long the suite waits for an event before it calls it missing.
-const Patience = 10 * time.Second
+const Patience = time.Minute
 
 // Service makes an object for tests.
 func Service(t testing.TB, name string, port int) convert.Object {
