@@ -35,7 +35,7 @@ func TestReplicaAnswersWebhooks(t *testing.T) {
 	if l == nil {
 		t.Fatalf("15017 is closed: %s", c.log.String())
 	}
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "weft.weft-system.svc"}}}
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "weft.weft-system.svc"}}}
 	t.Cleanup(client.CloseIdleConnections)
 	type answer struct {
 		Allowed bool

@@ -142,7 +142,7 @@ func startControl(t *testing.T, state string, files ...string) {
 		}
 	})
 	a := &app{stateDir: state}
-	for deadline := time.Now().Add(10 * time.Second); !a.mesh().Reachable(t.Context()); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !a.mesh().Reachable(t.Context()); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the control plane does not answer")
 		}

@@ -157,11 +157,11 @@ func TestAWrongAnswerIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.close()
-	if s, err := l.run(t.Context(), 20*time.Millisecond); err != nil || s.Requests == 0 {
+	if s, err := l.run(t.Context(), 300*time.Millisecond); err != nil || s.Requests == 0 {
 		t.Fatalf("against the backend itself: %+v, %v", s, err)
 	}
 	l.(*h1Closed).conns[0].want = fill(bodySize / 2)
-	if _, err := l.run(t.Context(), 20*time.Millisecond); err == nil || !strings.Contains(err.Error(), "wrong response") {
+	if _, err := l.run(t.Context(), 300*time.Millisecond); err == nil || !strings.Contains(err.Error(), "wrong response") {
 		t.Errorf("a body of the wrong length: %v, want an error", err)
 	}
 	// A backend alone adds no header fields, as a proxy that passes everything on unchanged.

@@ -53,7 +53,7 @@ func answering(t *testing.T, port int, body string) *listenerv3.Listener {
 // ask returns the body of an answer of 127.0.0.1:port.
 func ask(t *testing.T, port int) string {
 	t.Helper()
-	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	c := http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := c.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
 	if err != nil {
 		t.Fatal(err)

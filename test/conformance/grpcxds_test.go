@@ -177,7 +177,7 @@ func TestProxylessGRPCTakesItsConfigOverStateOfTheWorld(t *testing.T) {
 	ports := map[string]int{"blue": grpcBackend(t, "blue"), "green": grpcBackend(t, "green")}
 	apply(t, cp, echoEntry(ports)+echoSubsets+echoRoute("blue"))
 	c := proxylessClient(t, cp.plain, "echo.test:50051")
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	for range 5 {
 		got, err := backend(ctx, c)
@@ -212,7 +212,7 @@ func TestProxylessGRPCLearnsThatAServiceDoesNotExist(t *testing.T) {
 	cp := startLiveControl(t)
 	apply(t, cp, echoEntry(map[string]int{"blue": grpcBackend(t, "blue")}))
 	c := proxylessClient(t, cp.plain, "nowhere.test:50051")
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	_, err := c.Check(ctx, &healthpb.HealthCheckRequest{})
 	if status.Code(err) != codes.Unavailable {

@@ -140,7 +140,7 @@ func (p *plane) listeners(t *testing.T, version string, ls ...*listenerv3.Listen
 // state waits for the proxy's listener state.
 func (p *plane) state(t *testing.T, want string) admin.TypeStatus {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		for _, x := range p.tracker.Proxies() {
 			if s := x.Types["LDS"]; s.State == want {
@@ -185,7 +185,7 @@ func TestARefusalReachesTheStatusWithItsReasonAndTheOldConfigServes(t *testing.T
 	if st.LastNack == nil || !st.LastNack.Cleared {
 		t.Errorf("the refusal is not marked as cleared: %+v", st.LastNack)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for got := ask(t, port); got != "better"; got = ask(t, port) {
 		if time.Now().After(deadline) {
 			t.Fatalf("answer %q, want better", got)

@@ -264,7 +264,7 @@ func TestTLSAtAGatewayAndBehindItMeansWhatItSays(t *testing.T) {
 
 // askTLS returns status and body.
 func askTLS(ctx context.Context, port int, cfg *tls.Config, path string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	d := tls.Dialer{Config: cfg}
 	c, err := d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -272,7 +272,7 @@ func askTLS(ctx context.Context, port int, cfg *tls.Config, path string) (string
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, cfg.ServerName); err != nil {
 		return "", err
 	}
