@@ -91,7 +91,7 @@ func (b *bench) connect(ctx context.Context, r *result) error {
 	}
 	cpu, began, counts := b.plane.cpu(), time.Now(), b.fleet.traffic.now()
 	b.fleet.start(ctx)
-	if err := b.fleet.complete(ctx, 2*time.Minute); err != nil {
+	if err := b.fleet.complete(ctx, 5*time.Minute); err != nil {
 		return b.explain(err)
 	}
 	r.Connect = phase{Took: time.Since(began) - quietTime, CPU: b.plane.cpu() - cpu, Bytes: b.fleet.traffic.now().since(counts).bytes, Refused: b.fleet.traffic.refused.Load()}
@@ -192,7 +192,7 @@ func (b *bench) restart(ctx context.Context, r *result) error {
 		return err
 	}
 	r.Restart.Ready = time.Since(began)
-	if err := b.fleet.complete(ctx, 2*time.Minute); err != nil {
+	if err := b.fleet.complete(ctx, 5*time.Minute); err != nil {
 		return b.explain(err)
 	}
 	r.Restart.Took = time.Since(began) - quietTime
