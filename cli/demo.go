@@ -166,7 +166,9 @@ func (d *demo) progress(ctx context.Context) string {
 	return fmt.Sprintf("starting pods: %d of %d ready…", ready, len(pods))
 }
 
-func (d *demo) mesh() *meshClient { return &meshClient{app: d.app, base: d.url()} }
+func (d *demo) mesh() *meshClient {
+	return &meshClient{app: d.app, Browser: tour.Browser{Base: d.url()}}
+}
 
 // idle leaves the mesh alone until it is told to end.
 func (d *demo) idle(ctx context.Context) error {

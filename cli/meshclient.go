@@ -6,12 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/http/cookiejar"
-	"net/url"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"weft.mesh/weft/api/admin"
@@ -19,19 +15,13 @@ import (
 	"weft.mesh/weft/cli/tour"
 )
 
-// Bounds of what a task reads.
-const (
-	maxPage   = 1 << 20
-	maxOutput = 4 << 20
-)
+// maxOutput bounds what a task reads of a program, in bytes.
+const maxOutput = 4 << 20
 
 // meshClient is a running mesh as the tour sees it: through its sockets and its ingress.
 type meshClient struct {
-	app  *app
-	base string // URL of the ingress
-
-	mu       sync.Mutex // protects sessions
-	sessions map[string]*http.Client
+	app *app
+	tour.Browser
 }
 
 var _ tour.Mesh = (*meshClient)(nil)
@@ -59,69 +49,6 @@ func (m *meshClient) changed(ctx context.Context, resp admin.ApplyResponse, err 
 		}
 	}
 	return m.app.settle(ctx, resp.World)
-}
-
-// session is a browser: it keeps cookies and connections. Each user has one.
-func (m *meshClient) session(ctx context.Context, user string) (*http.Client, error) {
-	m.mu.Lock()
-	c, ok := m.sessions[user]
-	m.mu.Unlock()
-	if ok {
-		return c, nil
-	}
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		return nil, err
-	}
-	c = &http.Client{Jar: jar, Timeout: 30 * time.Second}
-	if user != "" {
-		form := url.Values{"username": {user}, "passwd": {"demo"}}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.base+"/login", strings.NewReader(form.Encode()))
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("content-type", "application/x-www-form-urlencoded")
-		noFollow := *c
-		noFollow.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-		resp, err := noFollow.Do(req)
-		if err != nil {
-			return nil, fmt.Errorf("sign in as %s: %w", user, err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode >= 400 {
-			return nil, fmt.Errorf("sign in as %s: answer %d", user, resp.StatusCode)
-		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.sessions == nil {
-		m.sessions = map[string]*http.Client{}
-	}
-	m.sessions[user] = c
-	return c, nil
-}
-
-// Load implements tour.Mesh.
-func (m *meshClient) Load(ctx context.Context, user string) (*tour.Page, error) {
-	c, err := m.session(ctx, user)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.base+"/productpage", nil)
-	if err != nil {
-		return nil, err
-	}
-	start := time.Now()
-	resp, err := c.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("load the page: %w", err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxPage))
-	if err != nil {
-		return nil, fmt.Errorf("load the page: %w", err)
-	}
-	return &tour.Page{Status: resp.StatusCode, Body: string(b), Reviews: resp.Header.Get("Bookinfo-Reviews-Version"), Took: time.Since(start)}, nil
 }
 
 func (m *meshClient) pods(ctx context.Context) ([]admin.Pod, error) {

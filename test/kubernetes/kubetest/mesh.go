@@ -8,13 +8,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/cookiejar"
-	"net/url"
 	"os/exec"
 	"path"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,10 +25,7 @@ const System = "weft-system"
 // Mesh is Weft on the cluster, as the tour and other tests see it.
 type Mesh struct {
 	*Cluster
-	Base string // URL of the ingress, which the tour loads the page from
-
-	mu       sync.Mutex // protects sessions
-	sessions map[string]*http.Client
+	tour.Browser // its Base is the ingress, which the tour loads the page from
 }
 
 var _ tour.Mesh = (*Mesh)(nil)
@@ -153,58 +147,6 @@ func behind(s *admin.ControlStatus) string {
 		}
 	}
 	return ""
-}
-
-// Load implements tour.Mesh.
-func (m *Mesh) Load(ctx context.Context, user string) (*tour.Page, error) {
-	c, err := m.session(ctx, user)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.Base+"/productpage", nil)
-	if err != nil {
-		return nil, err
-	}
-	start := time.Now()
-	resp, err := c.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	return &tour.Page{Status: resp.StatusCode, Body: string(body), Reviews: resp.Header.Get("Bookinfo-Reviews-Version"), Took: time.Since(start)}, err
-}
-
-// session is a browser of one user, who is signed in.
-func (m *Mesh) session(ctx context.Context, user string) (*http.Client, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if c, ok := m.sessions[user]; ok {
-		return c, nil
-	}
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		return nil, err
-	}
-	c := &http.Client{Jar: jar, Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	if user != "" {
-		form := url.Values{"username": {user}, "passwd": {"any"}}.Encode()
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.Base+"/login", strings.NewReader(form))
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		resp, err := c.Do(req)
-		if err != nil {
-			return nil, fmt.Errorf("sign in as %s: %w", user, err)
-		}
-		resp.Body.Close()
-	}
-	if m.sessions == nil {
-		m.sessions = map[string]*http.Client{}
-	}
-	m.sessions[user] = c
-	return c, nil
 }
 
 // Exec implements tour.Mesh.
