@@ -183,7 +183,7 @@ func missingRights(t *testing.T, m *kubetest.Mesh, ns string) {
 // A pod in its node's network gets no sidecar, which would capture the node's; one that
 // has no address yet is nobody's endpoint.
 func podsWithoutNetwork(t *testing.T, m *kubetest.Mesh, ns string) {
-	m.Cluster.Apply(t, ns, `
+	_, err := m.Try(t.Context(), `
 apiVersion: v1
 kind: Pod
 metadata: {name: host}
@@ -198,12 +198,14 @@ metadata: {name: nowhere, labels: {app: web}}
 spec:
   nodeSelector: {kubernetes.io/hostname: node9}
   containers: [{name: app, image: "localhost/testapp:1"}]
-`)
+`, "-n", ns, "apply", "--warnings-as-errors", "-f", "-")
+	if err == nil || !strings.Contains(err.Error(), "the pod gets no sidecar: a host network pod has no network of its own") {
+		t.Errorf("a pod in its node's network: %v, want a warning", err)
+	}
 	m.Kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "pod/host", "--timeout=60s")
 	if names := m.Field(t, ns, "pod/host", "{.spec.initContainers[*].name}{.spec.containers[*].name}"); names != "app" {
 		t.Errorf("containers of a pod in its node's network: %s", names)
 	}
-	said(t, m, "a pod is left as it is", "pod=host", "host network")
 	if names := m.Field(t, ns, "pod/nowhere", "{.spec.initContainers[*].name}"); !strings.Contains(names, "istio-proxy") {
 		t.Errorf("init containers of a pod that waits for a node: %s", names)
 	}
