@@ -579,6 +579,7 @@ func TestTheTagDefaultTakesOver(t *testing.T) {
 func TestTheNodeAgentComesAndGoes(t *testing.T) {
 	const agent = "/apis/apps/v1/namespaces/kube-system/daemonsets/weft-cni-node"
 	f, in, lines := newFake(t)
+	f.put("/api/v1/namespaces/kube-system", "{apiVersion: v1, kind: Namespace, metadata: {name: kube-system}}")
 	there := func(want bool, when string) {
 		t.Helper()
 		for _, k := range []string{agent, "/api/v1/namespaces/kube-system/serviceaccounts/weft-cni", "/apis/rbac.authorization.k8s.io/v1/clusterroles/weft-cni"} {
@@ -634,5 +635,19 @@ func TestIstiosNodeAgentIsInTheWay(t *testing.T) {
 	}
 	if err := in.Install(t.Context(), plan(t, "minimal")); err != nil {
 		t.Errorf("without a node agent: %v", err)
+	}
+}
+
+func TestANamespaceThatCannotHaveTheNodeAgent(t *testing.T) {
+	f, in, _ := newFake(t)
+	f.put("/api/v1/namespaces/kube-system", "{apiVersion: v1, kind: Namespace, metadata: {name: kube-system}}")
+	f.put("/api/v1/namespaces/tight", "{apiVersion: v1, kind: Namespace, metadata: {name: tight, labels: {pod-security.kubernetes.io/enforce: baseline}}}")
+	p := plan(t, "minimal", "cni.enabled=true")
+	for ns, want := range map[string]string{"kube-system": "", "tight": "enforces the Pod Security standard baseline", "weft-system": "enforces the Pod Security standard restricted", "nowhere": "is not there"} {
+		p.Values["cni"].(map[string]any)["namespace"] = ns
+		found, err := in.checkAgent(t.Context(), p)
+		if err != nil || len(found) > 0 != (want != "") || want != "" && !strings.Contains(found[0].Error(), want) {
+			t.Errorf("%s: %v, %v, want %q", ns, found, err, want)
+		}
 	}
 }

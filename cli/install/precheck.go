@@ -224,7 +224,7 @@ func (in *Installer) checkNodes(ctx context.Context, _ *Plan) ([]*Finding, error
 	return []*Finding{{SeverityWarning, "images are for linux/amd64 and linux/arm64, not for " + strings.Join(odd, ", "), "keep pods of the mesh off these nodes"}}, nil
 }
 
-// checkAgent finds a node agent of an Istio, which would redirect the same pods.
+// checkAgent finds a node agent of an Istio, which would redirect the same pods, and a namespace that would not let ours in.
 func (in *Installer) checkAgent(ctx context.Context, p *Plan) ([]*Finding, error) {
 	if !p.on("cni", "enabled") {
 		return nil, nil // pods with istio-init are left alone by Istio's agent
@@ -238,5 +238,31 @@ func (in *Installer) checkAgent(ctx context.Context, p *Plan) ([]*Finding, error
 		out = append(out, &Finding{SeverityError, fmt.Sprintf("%s in %s is Istio's node agent, which would redirect the pods of this one too", nameOf(named(&o, "DaemonSet", "apps/v1")), o.GetNamespace()),
 			"--set cni.enabled=false while Istio's is there: pods with istio-init are not its concern"})
 	}
-	return out, nil
+	f, err := in.checkAgentNamespace(ctx, p)
+	if f != nil {
+		out = append(out, f)
+	}
+	return out, err
+}
+
+// checkAgentNamespace finds a namespace whose Pod Security standard the node agent cannot keep; the install's own has one.
+func (in *Installer) checkAgentNamespace(ctx context.Context, p *Plan) (*Finding, error) {
+	name, level := p.text("cni", "namespace"), "restricted"
+	if name != p.Config.Namespace {
+		ns, err := in.Cluster.Dynamic.Resource(namespaces).Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsForbidden(err):
+			return nil, nil // what checkRights says
+		case apierrors.IsNotFound(err):
+			return &Finding{SeverityError, fmt.Sprintf("cni.namespace %s is not there", name), "make it, or leave it at kube-system"}, nil
+		case err != nil:
+			return nil, in.Cluster.Explain("get", "namespace/"+name, err)
+		}
+		level = ns.GetLabels()["pod-security.kubernetes.io/enforce"]
+	}
+	if level == "" || level == "privileged" {
+		return nil, nil
+	}
+	return &Finding{SeverityError, fmt.Sprintf("cni.namespace %s enforces the Pod Security standard %s, which the node agent cannot keep: it needs folders of the node", name, level),
+		"use kube-system, or a namespace that allows it"}, nil
 }

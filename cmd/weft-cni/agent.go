@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -156,6 +157,9 @@ func (a *nodeAgent) leave() error {
 	}
 	if err := a.chain.Uninstall(); err != nil {
 		return fmt.Errorf("take the plugin away: %w; remove the entry %s from %s by hand", err, cni.Type, a.o.confDir)
+	}
+	if err := os.Remove(a.o.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		a.log.Warn("the plugin's socket stays", "error", err)
 	}
 	a.log.Info("the plugin is taken away")
 	return nil

@@ -86,6 +86,8 @@ func Listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node agent: socket: %w", err)
 	}
+	// An agent that ends late must not take the socket of the next one with it.
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	if err := os.Chmod(path, 0o600); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("node agent: socket: %w", err)
