@@ -32,6 +32,12 @@ func (deaf) Settled(uint64, string)                 {}
 // dial serves ADS on loopback, everyone as one identity.
 func dial(t *testing.T, l Limits) discovery.AggregatedDiscoveryServiceClient {
 	t.Helper()
+	_, c := dialServer(t, l)
+	return c
+}
+
+func dialServer(t *testing.T, l Limits) (*Server, discovery.AggregatedDiscoveryServiceClient) {
+	t.Helper()
 	id, err := spiffe.New("cluster.local", "default", "greedy")
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +60,7 @@ func dial(t *testing.T, l Limits) discovery.AggregatedDiscoveryServiceClient {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close(); g.Stop(); wg.Wait() })
-	return discovery.NewAggregatedDiscoveryServiceClient(c)
+	return s, discovery.NewAggregatedDiscoveryServiceClient(c)
 }
 
 func TestAStreamThatNeverSaysItsNodeIsEnded(t *testing.T) {
