@@ -19,6 +19,24 @@ import (
 // Start starts an API server that ends with the test. Client libraries take its Kubeconfig.
 func Start(t testing.TB) *testbed.APIServer {
 	t.Helper()
+	s, bed := start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := bed.InstallCRDs(ctx, s.Client); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Bare is [Start] without any definitions.
+func Bare(t testing.TB) *testbed.APIServer {
+	t.Helper()
+	s, _ := start(t)
+	return s
+}
+
+func start(t testing.TB) (*testbed.APIServer, *testbed.Bed) {
+	t.Helper()
 	bed, err := testbed.Find(os.Stderr)
 	if err != nil {
 		t.Fatal(err)
@@ -33,8 +51,5 @@ func Start(t testing.TB) *testbed.APIServer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Stop() })
-	if err := bed.InstallCRDs(ctx, s.Client); err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return s, bed
 }

@@ -5,7 +5,6 @@ package install_test
 
 import (
 	"context"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -18,26 +17,13 @@ import (
 	"weft.mesh/weft/cli/install"
 	"weft.mesh/weft/cli/kube"
 	"weft.mesh/weft/deploy/render"
-	"weft.mesh/weft/test/kubernetes/testbed"
+	"weft.mesh/weft/test/kubernetes/apiserver"
 )
 
 // start starts an API server without any definitions.
 func start(t *testing.T) *kube.Cluster {
 	t.Helper()
-	bed, err := testbed.Find(os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := bed.Missing(); err != nil {
-		t.Skipf("SKIPPED: %v", err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	s, err := bed.StartAPIServer(ctx, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Stop() })
+	s := apiserver.Bare(t)
 	c, err := kube.Open(kube.Options{File: s.Kubeconfig})
 	if err != nil {
 		t.Fatal(err)
