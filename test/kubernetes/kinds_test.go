@@ -122,7 +122,7 @@ func columns(ctx context.Context, m *kubetest.Mesh, ns, resource, header, values
 	if got := strings.Join(strings.Fields(lines[0]), " "); got != header {
 		return fmt.Errorf("%s: columns %s, want %s", resource, got, header)
 	}
-	want := regexp.MustCompile("^" + strings.NewReplacer("[\"", `\["`, "\"]", `"\]`).Replace(values) + " [0-9]+m?[0-9]*s$")
+	want := regexp.MustCompile("^" + strings.NewReplacer("[\"", `\["`, "\"]", `"\]`).Replace(values) + " [0-9]+[0-9a-z]*$")
 	if !slices.ContainsFunc(lines[1:], func(l string) bool { return want.MatchString(strings.TrimSpace(spaces.ReplaceAllString(l, " "))) }) {
 		return fmt.Errorf("%s: no line %s in\n%s", resource, want, out)
 	}
