@@ -41,8 +41,11 @@ func start(t *testing.T) *mesh {
 		t.Skip("SKIPPED: breaks the cluster for minutes: run make test-chaos (root)")
 	}
 	m := &mesh{Mesh: kubetest.Install(t), t: t, clients: map[string]string{}}
-	// One replica of the control plane on each node; the gateway where no case cuts it off.
-	m.Kubectl(t, "-n", kubetest.System, "scale", "deployment/weft", "--replicas=2")
+	// One replica of the control plane on each node, whatever happens; the gateway where no case cuts it off.
+	m.Kubectl(t, "-n", kubetest.System, "patch", "deployment/weft", "--type=merge", "-p", fmt.Sprintf(`{"spec":{"replicas":2,
+		"strategy":{"rollingUpdate":{"maxSurge":0,"maxUnavailable":1}},
+		"template":{"spec":{"affinity":{"podAntiAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[
+			{"topologyKey":"kubernetes.io/hostname","labelSelector":{"matchLabels":%s}}]}}}}}}`, m.Field(t, kubetest.System, "deployment/weft", "{.spec.selector.matchLabels}")))
 	m.Kubectl(t, "-n", kubetest.System, "patch", "deployment/istio-ingressgateway", "--type=merge", "-p",
 		`{"spec":{"template":{"spec":{"nodeSelector":{"kubernetes.io/hostname":"node1"}}}}}`)
 	m.Cluster.Ready(t, kubetest.System)
