@@ -3,6 +3,7 @@ package xdsserver
 import (
 	"compress/gzip"
 	"io"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc/encoding"
@@ -29,20 +30,29 @@ func ours() bool {
 // Compress implements encoding.Compressor.
 func (compressor) Compress(w io.Writer) (io.WriteCloser, error) { return &packer{out: w}, nil }
 
-// zipper is both ways of writing gzip, kept for the next message.
-type zipper struct{ fast, store *gzip.Writer }
+// Writers are kept for the next message; those that compress are ten times as large as those that store.
+var (
+	fast  = writersOf(gzip.BestSpeed)
+	store = writersOf(gzip.NoCompression)
+)
 
-var writers = sync.Pool{New: func() any {
-	z := &zipper{}
-	z.fast, _ = gzip.NewWriterLevel(nil, gzip.BestSpeed) // both levels exist
-	z.store, _ = gzip.NewWriterLevel(nil, gzip.NoCompression)
-	return z
-}}
+func writersOf(level int) *sync.Pool {
+	return &sync.Pool{New: func() any {
+		z, err := gzip.NewWriterLevel(nil, level)
+		if err != nil {
+			panic(err) // both levels exist
+		}
+		return z
+	}}
+}
+
+// chunk is what is passed on at once: gRPC rounds each buffer up.
+const chunk = 32 << 10
 
 // packer writes one message.
 type packer struct {
 	out    io.Writer
-	z      *zipper
+	z      *gzip.Writer
 	began  bool
 	passes bool // it is compressed already
 }
@@ -55,14 +65,19 @@ func (p *packer) Write(b []byte) (int, error) {
 	if !p.began {
 		p.began = true
 		if p.passes = len(b) > 1 && b[0] == 0x1f && b[1] == 0x8b; !p.passes {
-			p.z = writers.Get().(*zipper)
-			p.z.store.Reset(p.out)
+			p.z = store.Get().(*gzip.Writer)
+			p.z.Reset(p.out)
 		}
 	}
-	if p.passes {
-		return p.out.Write(b)
+	if !p.passes {
+		return p.z.Write(b)
 	}
-	return p.z.store.Write(b)
+	for part := range slices.Chunk(b, chunk) {
+		if _, err := p.out.Write(part); err != nil {
+			return 0, err
+		}
+	}
+	return len(b), nil
 }
 
 // Close implements io.Closer.
@@ -70,6 +85,6 @@ func (p *packer) Close() error {
 	if p.z == nil {
 		return nil
 	}
-	defer writers.Put(p.z)
-	return p.z.store.Close()
+	defer store.Put(p.z)
+	return p.z.Close()
 }

@@ -2,6 +2,7 @@ package xdsserver
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"slices"
 	"sync"
@@ -95,10 +96,10 @@ func compressed(ctx context.Context) bool {
 func deflate(b []byte) []byte {
 	var out bytes.Buffer
 	out.Grow(len(b)/8 + 64)
-	z := writers.Get().(*zipper)
-	defer writers.Put(z)
-	z.fast.Reset(&out)
-	z.fast.Write(b) // to memory
-	z.fast.Close()
+	z := fast.Get().(*gzip.Writer)
+	defer fast.Put(z)
+	z.Reset(&out)
+	z.Write(b) // to memory
+	z.Close()
 	return out.Bytes()
 }
