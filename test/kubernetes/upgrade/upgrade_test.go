@@ -156,7 +156,7 @@ func TestACanaryOfTheControlPlaneLosesNothing(t *testing.T) {
 		t.Errorf("weft tag list:\n%s", out)
 	}
 	if _, err := m.RunWeft(t.Context(), "uninstall", "--revision", "canary-b", "-y"); err == nil || !strings.Contains(err.Error(), namespace) {
-		t.Errorf("a revision in use was uninstalled, or not for that reason not: %v", err)
+		t.Errorf("a revision in use was uninstalled, or refused for another reason: %v", err)
 	}
 	m.weft(t, "uninstall", "--revision", "canary-a", "-y")
 	m.weft(t, "verify", "--revision", "canary-b")
