@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,13 +19,14 @@ import (
 	"weft.mesh/weft/test/kubernetes/kubetest"
 )
 
-// prometheusConfig is the job that most installations of Prometheus have for pods: annotations say
-// whether, where and which path. %s is a kubeconfig file, the other a namespace.
+// prometheusConfig is the job that most installations of Prometheus have for pods: annotations say whether, where
+// and which path. Debian's Prometheus is built without its discovery of pods (kubernetes_sd_configs): the test writes
+// the same labels into the file %q.
 const prometheusConfig = `
 global: {scrape_interval: 1s, scrape_timeout: 1s}
 scrape_configs:
 - job_name: kubernetes-pods
-  kubernetes_sd_configs: [{role: pod, kubeconfig_file: %q, namespaces: {names: [%s]}}]
+  file_sd_configs: [{files: [%q]}]
   relabel_configs:
   - {action: keep, source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], regex: "true"}
   - {action: replace, source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path], target_label: __metrics_path__, regex: (.+)}
@@ -54,7 +56,7 @@ func TestPrometheusScrapesInjectedPods(t *testing.T) {
 			t.Errorf("annotations have no %s: %s", want, annotations)
 		}
 	}
-	p := startPrometheus(t, program, fmt.Sprintf(prometheusConfig, m.Bed.Kubeconfig(), ns))
+	p := startPrometheus(t, program, fmt.Sprintf(prometheusConfig, discovered(t, m, ns)))
 	for _, query := range []string{
 		`up{app="annotated"} == 1`,
 		`testapp_requests_total{app="annotated"} > 0`, // the application's own, through the sidecar
@@ -68,6 +70,49 @@ func TestPrometheusScrapesInjectedPods(t *testing.T) {
 	if err := p.has(t.Context(), `up{app="silent"}`); err == nil {
 		t.Error("a pod with prometheus.io/scrape: false is a target")
 	}
+}
+
+// discovered writes the pods of a namespace as Prometheus' own discovery labels them.
+func discovered(t *testing.T, m *kubetest.Mesh, ns string) (file string) {
+	t.Helper()
+	var list struct {
+		Items []struct {
+			Metadata struct {
+				Name                string
+				Labels, Annotations map[string]string
+			}
+			Status struct{ PodIP string }
+		}
+	}
+	if err := json.Unmarshal([]byte(m.Kubectl(t, "-n", ns, "get", "pods", "-o", "json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	type group struct {
+		Targets []string          `json:"targets"`
+		Labels  map[string]string `json:"labels"`
+	}
+	const meta = "__meta_kubernetes_pod_"
+	word := regexp.MustCompile(`[^a-zA-Z0-9_]`)
+	var groups []group
+	for _, p := range list.Items {
+		labels := map[string]string{meta + "ip": p.Status.PodIP, meta + "name": p.Metadata.Name}
+		for k, v := range p.Metadata.Labels {
+			labels[meta+"label_"+word.ReplaceAllString(k, "_")] = v
+		}
+		for k, v := range p.Metadata.Annotations {
+			labels[meta+"annotation_"+word.ReplaceAllString(k, "_")] = v
+		}
+		groups = append(groups, group{[]string{p.Status.PodIP}, labels})
+	}
+	text, err := json.Marshal(groups)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(t.TempDir(), "pods.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // prometheusServer is a Prometheus on loopback.
