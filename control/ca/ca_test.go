@@ -190,16 +190,26 @@ func TestAJoinTokenWorksOnceAndExpires(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.now = tk.now
-	if got, err := again.Redeem(s); err != nil || got != id {
+	mine, other := []byte("the key of the pod"), []byte("the key of a thief")
+	if got, err := again.Redeem(s, mine); err != nil || got != id {
 		t.Fatalf("redeem = %v, %v", got, err)
 	}
-	if _, err := again.Redeem(s); !errors.Is(err, ErrToken) {
-		t.Errorf("second use: err = %v, want ErrToken", err)
+	if again, err = OpenTokens(file); err != nil { // another restart, which the answer did not outlive
+		t.Fatal(err)
+	}
+	again.now = tk.now
+	if _, err := again.Redeem(s, other); !errors.Is(err, ErrToken) {
+		t.Errorf("use by another key: err = %v, want ErrToken", err)
+	}
+	if got, err := again.Redeem(s, mine); err != nil || got != id {
+		t.Errorf("the same key, whose answer was lost: %v, %v", got, err)
 	}
 	late, _, _ := again.Issue(id, time.Minute)
 	now = now.Add(time.Minute + 1)
-	if _, err := again.Redeem(late); !errors.Is(err, ErrToken) {
-		t.Errorf("after expiry: err = %v, want ErrToken", err)
+	for _, expired := range []string{late, s} {
+		if _, err := again.Redeem(expired, mine); !errors.Is(err, ErrToken) {
+			t.Errorf("after expiry: err = %v, want ErrToken", err)
+		}
 	}
 	if _, _, err := again.Issue(id, 48*time.Hour); err == nil {
 		t.Error("a token of two days was issued")
@@ -256,7 +266,11 @@ func TestABadRequestDoesNotUseATokenUp(t *testing.T) {
 	if _, err := s.CreateCertificate(ctx, &securityapi.IstioCertificateRequest{Csr: good}); err != nil {
 		t.Fatalf("the token was used up by a bad request: %v", err)
 	}
-	if _, err := s.CreateCertificate(ctx, &securityapi.IstioCertificateRequest{Csr: good}); status.Code(err) != codes.Unauthenticated {
-		t.Errorf("second use: %v, want Unauthenticated", err)
+	if _, err := s.CreateCertificate(ctx, &securityapi.IstioCertificateRequest{Csr: good}); err != nil {
+		t.Errorf("the same key once more: %v", err)
+	}
+	other := string(csr(t, ecKey(t, elliptic.P256()), nil))
+	if _, err := s.CreateCertificate(ctx, &securityapi.IstioCertificateRequest{Csr: other}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("use by another key: %v, want Unauthenticated", err)
 	}
 }

@@ -61,10 +61,11 @@ func (s *Service) CreateCertificate(ctx context.Context, r *securityapi.IstioCer
 		return nil, s.refuse("csr", codes.InvalidArgument, fmt.Errorf("validity of %d s: want 0 (default) to %d", r.GetValidityDuration(), int64(MaxTTL/time.Second)))
 	}
 	// A request that can never be signed must not use a join token up.
-	if _, err := parseCSR([]byte(r.GetCsr())); err != nil {
+	csr, err := parseCSR([]byte(r.GetCsr()))
+	if err != nil {
 		return nil, s.refuse("csr", codes.InvalidArgument, err)
 	}
-	id, err := s.caller(ctx)
+	id, err := s.caller(ctx, csr.RawSubjectPublicKeyInfo)
 	if err != nil {
 		return nil, s.refuse("authentication", codes.Unauthenticated, err)
 	}
@@ -85,7 +86,7 @@ func (s *Service) refuse(reason string, c codes.Code, err error) error {
 	return status.Error(c, err.Error())
 }
 
-func (s *Service) caller(ctx context.Context) (spiffe.ID, error) {
+func (s *Service) caller(ctx context.Context, publicKey []byte) (spiffe.ID, error) {
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		if v := md.Get("authorization"); len(v) > 0 {
 			tok, isBearer := strings.CutPrefix(v[0], "Bearer ")
@@ -95,7 +96,7 @@ func (s *Service) caller(ctx context.Context) (spiffe.ID, error) {
 			if s.Attest != nil && strings.Count(tok, ".") == 2 { // a JWT; join tokens have no dot
 				return s.attest(ctx, tok)
 			}
-			return s.Tokens.Redeem(tok)
+			return s.Tokens.Redeem(tok, publicKey)
 		}
 	}
 	id, err := PeerID(ctx, s.CA.trustDomain)

@@ -26,10 +26,11 @@ const (
 // ErrToken is all that a caller with a bad token learns.
 var ErrToken = errors.New("join token is unknown, used or expired; make a new one")
 
-// Tokens are single-use secrets that stand for one identity until a workload
-// has its first certificate. Only their SHA-256 is kept, in memory and in a
-// file (0600), so that pods that are being started outlive a restart of the
-// control plane.
+// Tokens are secrets that stand for one identity until a workload has its first
+// certificate. The first use binds a token to the key of that request: until it expires
+// the same key may ask again, because an answer may be lost or come too late, and no
+// other may. Only the SHA-256 of a token is kept, in memory and in a file (0600), so
+// that pods that are being started outlive a restart of the control plane.
 type Tokens struct {
 	file string
 	now  func() time.Time
@@ -41,6 +42,7 @@ type Tokens struct {
 type token struct {
 	ID      string    `json:"id"`
 	Expires time.Time `json:"expires"`
+	Key     string    `json:"key,omitempty"` // hex of the SHA-256 of the public key that used it
 }
 
 // OpenTokens loads the file; a missing one is empty, "" keeps tokens in memory only.
@@ -80,26 +82,33 @@ func (t *Tokens) Issue(id spiffe.ID, ttl time.Duration) (string, time.Time, erro
 	defer t.mu.Unlock()
 	t.expire()
 	if len(t.all) >= maxTokens {
-		return "", time.Time{}, fmt.Errorf("join token: %d unused tokens, the limit", len(t.all))
+		return "", time.Time{}, fmt.Errorf("join token: %d tokens that have not expired, the limit", len(t.all))
 	}
 	t.all[hash(s)] = token{ID: id.String(), Expires: exp}
 	return s, exp, t.save()
 }
 
-// Redeem uses a token up and returns the identity it stands for.
-func (t *Tokens) Redeem(s string) (spiffe.ID, error) {
+// Redeem returns the identity that a token stands for, to the first public key (SubjectPublicKeyInfo) that asks.
+func (t *Tokens) Redeem(s string, publicKey []byte) (spiffe.ID, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	h := hash(s)
+	h, key := hash(s), hash(string(publicKey))
 	tok, ok := t.all[h]
 	// The map look-up compares hashes of a secret with 256 bits, which leaks
 	// nothing usable; the explicit compare keeps that true if the key changes.
 	if !ok || subtle.ConstantTimeCompare([]byte(h), []byte(hash(s))) != 1 || t.now().After(tok.Expires) {
 		return spiffe.ID{}, ErrToken
 	}
-	delete(t.all, h)
-	if err := t.save(); err != nil {
-		return spiffe.ID{}, err // fail closed: a token whose use is not on disk could be used twice
+	switch tok.Key {
+	case key:
+	case "":
+		tok.Key = key
+		t.all[h] = tok
+		if err := t.save(); err != nil {
+			return spiffe.ID{}, err // fail closed: a token whose use is not on disk could be used twice
+		}
+	default:
+		return spiffe.ID{}, ErrToken
 	}
 	return spiffe.Parse(tok.ID)
 }

@@ -80,7 +80,7 @@ func (c *CA) dialOptions() []grpc.DialOption {
 // issue gets one certificate. With useToken the bearer token authenticates, else the current SVID.
 func (s *Source) issue(ctx context.Context, useToken bool) (err error) {
 	ca := s.set.CA
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := s.newKey(useToken)
 	if err != nil {
 		return fmt.Errorf("make key: %w", err)
 	}
@@ -110,7 +110,24 @@ func (s *Source) issue(ctx context.Context, useToken bool) (err error) {
 	if err != nil {
 		return fmt.Errorf("certificate authority %s: create certificate: %w", ca.Address, err)
 	}
-	return s.accept(res.GetCertChain(), key)
+	if err := s.accept(res.GetCertChain(), key); err != nil {
+		return err
+	}
+	s.joining = nil
+	return nil
+}
+
+// newKey makes the key of a request. One with a join token keeps its key until it is answered: an answer
+// that was lost can be asked for again only by the key that the token was used for.
+func (s *Source) newKey(useToken bool) (*ecdsa.PrivateKey, error) {
+	if useToken && s.joining != nil {
+		return s.joining, nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if useToken {
+		s.joining = key
+	}
+	return key, err
 }
 
 // accept checks a response, makes it current and saves it.

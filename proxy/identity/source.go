@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
@@ -49,6 +50,8 @@ type Source struct {
 	set Settings
 	log *slog.Logger
 	cur atomic.Pointer[state]
+	// joining is the key of the first certificate while its request is not answered: a join token is for one key. Run only.
+	joining *ecdsa.PrivateKey
 
 	mu    sync.Mutex
 	trust trust // mu protects the trust set and publishing

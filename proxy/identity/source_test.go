@@ -8,10 +8,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"weft.mesh/weft/internal/memnet"
 	"weft.mesh/weft/proxy/identity"
@@ -115,6 +119,35 @@ func TestTheFirstCertificateNeedsTheTokenAndTheNextOnesDoNot(t *testing.T) {
 		}
 		if calls[1].Bearer != "" || calls[1].Peer != reviews {
 			t.Errorf("second call = %+v, want mTLS and no token", calls[1])
+		}
+	})
+}
+
+// A join token is for one key, so the request is made again with the key of the answer that was lost.
+func TestALostAnswerToTheTokenIsAskedForWithTheSameKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var keys []any
+		b.svc.Set(func(s *identitytest.Service) {
+			s.Once = false
+			s.Answer = func(csr *x509.CertificateRequest) ([]string, error) {
+				if keys = append(keys, csr.PublicKey); len(keys) < 3 {
+					return nil, status.Error(codes.DeadlineExceeded, "too late")
+				}
+				return []string{identitytest.PEM(b.root.Issue(t, reviews, csr.PublicKey)), identitytest.PEM(b.root.Cert)}, nil
+			}
+		})
+		s := b.run(t, identity.Settings{})
+		first := ready(t, s)
+		if len(keys) != 3 || !reflect.DeepEqual(keys[0], keys[1]) || !reflect.DeepEqual(keys[1], keys[2]) {
+			t.Fatalf("%d requests, with different keys: %v", len(keys), keys)
+		}
+		<-s.Changed() // the renewal
+		if len(keys) != 4 || reflect.DeepEqual(keys[2], keys[3]) {
+			t.Errorf("%d requests; the renewal has the old key", len(keys))
+		}
+		if ready(t, s).Leaf().Equal(first.Leaf()) {
+			t.Error("not renewed")
 		}
 	})
 }
