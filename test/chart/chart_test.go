@@ -134,7 +134,7 @@ func TestTheSchemaMeansTheSameToHelm(t *testing.T) {
 	}
 	for _, set := range []string{
 		"controlPlane.replica=3", "controlPlane.replicas=many", "controlPlane.replicas=101", "injection.failurePolicy=Maybe",
-		"revision=Canary_1", "revisionTags=prod", "gateways.ingress.ports[0].port=70000", "istioCompatible=1", "cni.enabled=true",
+		"revision=Canary_1", "revisionTags=prod", "gateways.ingress.ports[0].port=70000", "istioCompatible=1", "cni.enabled=1",
 		"controlPlane.replicas=3", "revision=v1-2", "meshConfig.anything.goes=1",
 	} {
 		v, err := render.ParseSet(nil, set)
