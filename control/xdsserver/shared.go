@@ -20,14 +20,19 @@ func newHub() *hub { return &hub{names: newNameSets()} }
 // nonce is a new one for all streams: a message may go to many of them.
 func (h *hub) nonce() string { return strconv.FormatUint(h.nonces.Add(1), 36) }
 
-// maxShares bounds the messages that are kept for others between two snapshots.
-const maxShares = 1024
+// Bounds of the messages that are kept for others between two snapshots. An encoding is as large as its
+// resources, and many that come at once may each want something else.
+const (
+	maxShares     = 1024
+	maxShareBytes = 64 << 20
+)
 
 // shares are messages that bring all clients which have the same to the same. They
 // live until the next snapshot. Safe for concurrent use.
 type shares struct {
-	mu sync.Mutex // protects m
-	m  map[shareKey]*shared
+	mu    sync.Mutex // protects the following
+	m     map[shareKey]*shared
+	bytes int // of the resources of all of them
 }
 
 // shareKey is all that a message depends on. Lists are told apart by where they are:
@@ -76,14 +81,29 @@ func (s *shares) of(k shareKey, build func() *message) *message {
 	x.once.Do(func() {
 		if x.m = build(); x.m != nil {
 			x.m.wire = &wire{}
+			s.weigh(k, x)
 		}
 	})
 	return x.m
+}
+
+// weigh counts a message that was just made. One that does not fit is not kept for others.
+func (s *shares) weigh(k shareKey, x *shared) {
+	size := x.m.wire.size(x.m)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.m[k] != x: // of a snapshot before
+	case s.bytes+size > maxShareBytes:
+		delete(s.m, k)
+	default:
+		s.bytes += size
+	}
 }
 
 // clear forgets what leads to an older snapshot.
 func (s *shares) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.m = nil
+	s.m, s.bytes = nil, 0
 }

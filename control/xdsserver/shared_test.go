@@ -217,3 +217,27 @@ func TestNamesAreEdited(t *testing.T) {
 		}
 	}
 }
+
+// What is kept for others is bounded in bytes too: a thousand clients may each want something else.
+func TestMessagesForOthersAreKeptWithinABound(t *testing.T) {
+	var s shares
+	big := &xds.Resource{Name: "a", Body: make([]byte, maxShareBytes/4)}
+	message := func(name string) *message {
+		return s.of(shareKey{typeURL: name}, func() *message { return &message{resources: []*xds.Resource{big}} })
+	}
+	for i := range 8 {
+		if m := message(fmt.Sprint(i)); m == nil || len(m.resources) != 1 {
+			t.Fatalf("message %d: %+v", i, m)
+		}
+	}
+	if len(s.m) != 4 || s.bytes != maxShareBytes {
+		t.Errorf("%d messages of %d bytes are kept, want 4 of %d", len(s.m), s.bytes, maxShareBytes)
+	}
+	if message("0") != message("0") {
+		t.Error("a message that fits is made again")
+	}
+	s.clear()
+	if message("7") != message("7") {
+		t.Error("after another snapshot there is no room")
+	}
+}
