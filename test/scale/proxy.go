@@ -195,7 +195,7 @@ func (p *proxy) open() []*discovery.DeltaDiscoveryRequest {
 	return out
 }
 
-// take keeps a response, and returns the acknowledgement and what else is asked for now.
+// take keeps a response, and returns the acknowledgement and the subscriptions that follow from it.
 func (p *proxy) take(r *response) []*discovery.DeltaDiscoveryRequest {
 	p.traffic.responses.Add(1)
 	p.traffic.resources.Add(int64(len(r.resources) + len(r.removed)))

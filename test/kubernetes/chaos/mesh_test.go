@@ -275,7 +275,7 @@ func (m *mesh) leader(ctx context.Context) (string, error) {
 	return out, err
 }
 
-// pod makes a pod of its own; the API server may say no for now.
+// pod makes a pod of its own. The API server may refuse it while it or a webhook is away.
 func (m *mesh) pod(ctx context.Context, name string) error {
 	_, err := m.Try(ctx, fmt.Sprintf(`
 apiVersion: v1
