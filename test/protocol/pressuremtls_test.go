@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"testing"
 	"time"
 
@@ -160,35 +159,31 @@ load_assignment: {cluster_name: x, endpoints: [{lb_endpoints: [{endpoint: {addre
 		defer c.Close()
 		return use(c, path)
 	}
+	secure, pair := fmt.Sprintf("https://127.0.0.1:%d", r.tls), fmt.Sprintf("http://127.0.0.1:%d", front)
 	for _, tc := range []struct {
 		name     string
-		warm     int
-		path     string
+		warm     string
+		h2       bool
 		down, up func() (int, error)
 	}{
-		{"TLS, HTTP/1 to HTTP/1", r.plain, "/", func() (int, error) { return tlsH1(downOn, "/") }, func() (int, error) { return tlsH1(upOn, "/") }},
-		{"TLS, HTTP/1 to HTTP/2", r.plain, "/h2/", func() (int, error) { return tlsH1(downOn, "/h2/") }, func() (int, error) { return tlsH1(upOn, "/h2/") }},
-		{"TLS, HTTP/2 to HTTP/1", r.plain, "/", func() (int, error) { return downH2(edge, "/") }, func() (int, error) { return upH2(edge, "/") }},
-		{"TLS, HTTP/2 to HTTP/2", r.plain, "/h2/", func() (int, error) { return downH2(edge, "/h2/") }, func() (int, error) { return upH2(edge, "/h2/") }},
-		{"mTLS pair, HTTP/1 throughout", front, "/", func() (int, error) { return downH1(mesh, "/") }, func() (int, error) { return upH1(mesh, "/") }},
-		{"mTLS pair, HTTP/1 to HTTP/2", front, "/h2/", func() (int, error) { return downH1(mesh, "/h2/") }, func() (int, error) { return upH1(mesh, "/h2/") }},
-		{"mTLS pair, HTTP/2 to HTTP/1", front, "/", func() (int, error) { return downH2(mesh, "/") }, func() (int, error) { return upH2(mesh, "/") }},
-		{"mTLS pair, HTTP/2 throughout", front, "/h2/", func() (int, error) { return downH2(mesh, "/h2/") }, func() (int, error) { return upH2(mesh, "/h2/") }},
-		{"TCP", 0, "", func() (int, error) { return raw(tcpPlain, "G", read) }, func() (int, error) { return raw(tcpPlain, "P", write) }},
-		{"TCP, mTLS pair", 0, "", func() (int, error) { return raw(tcpFront, "G", read) }, func() (int, error) { return raw(tcpFront, "P", write) }},
+		{"TLS, HTTP/1 to HTTP/1", secure + "/", false, func() (int, error) { return tlsH1(downOn, "/") }, func() (int, error) { return tlsH1(upOn, "/") }},
+		{"TLS, HTTP/1 to HTTP/2", secure + "/h2/", false, func() (int, error) { return tlsH1(downOn, "/h2/") }, func() (int, error) { return tlsH1(upOn, "/h2/") }},
+		{"TLS, HTTP/2 to HTTP/1", secure + "/", true, func() (int, error) { return downH2(edge, "/") }, func() (int, error) { return upH2(edge, "/") }},
+		{"TLS, HTTP/2 to HTTP/2", secure + "/h2/", true, func() (int, error) { return downH2(edge, "/h2/") }, func() (int, error) { return upH2(edge, "/h2/") }},
+		{"mTLS pair, HTTP/1 throughout", pair + "/", false, func() (int, error) { return downH1(mesh, "/") }, func() (int, error) { return upH1(mesh, "/") }},
+		{"mTLS pair, HTTP/1 to HTTP/2", pair + "/h2/", false, func() (int, error) { return downH1(mesh, "/h2/") }, func() (int, error) { return upH1(mesh, "/h2/") }},
+		{"mTLS pair, HTTP/2 to HTTP/1", pair + "/", true, func() (int, error) { return downH2(mesh, "/") }, func() (int, error) { return upH2(mesh, "/") }},
+		{"mTLS pair, HTTP/2 throughout", pair + "/h2/", true, func() (int, error) { return downH2(mesh, "/h2/") }, func() (int, error) { return upH2(mesh, "/h2/") }},
+		{"TCP", "", false, func() (int, error) { return raw(tcpPlain, "G", read) }, func() (int, error) { return raw(tcpPlain, "P", write) }},
+		{"TCP, mTLS pair", "", false, func() (int, error) { return raw(tcpFront, "G", read) }, func() (int, error) { return raw(tcpFront, "P", write) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := tcp
-			if tc.warm == 0 {
+			if tc.warm == "" {
 				tcp.sent.Store(0)
 				tcp.took.Store(0)
 			} else {
-				app.Handle(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "warm") })
-				for range 20 {
-					if _, _, _, err := proxytest.TryCall("GET", tc.warm, tc.path); err != nil {
-						t.Fatal(err)
-					}
-				}
+				warm(t, app, tc.warm, tc.h2)
 				p = &pressed{}
 				app.Handle(p.ServeHTTP)
 			}
