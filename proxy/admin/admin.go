@@ -25,6 +25,8 @@ import (
 	"syscall"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
 	"weft.mesh/weft/proxy/config"
 	"weft.mesh/weft/proxy/identity"
 	"weft.mesh/weft/proxy/upstream"
@@ -59,7 +61,10 @@ type Info struct {
 	NodeID  string
 	Cluster string
 	Role    string // sidecar or router
-	Started time.Time
+	// Node is how the proxy introduces itself to the control plane at ControlPlane (host:port); nil, "": not known.
+	Node         *corev3.Node
+	ControlPlane string
+	Started      time.Time
 	// Epoch counts hot restarts; FirstStarted is when the first process of the line started.
 	Epoch        uint32
 	HotRestart   string // the versions of the hot restart protocol, or disabled

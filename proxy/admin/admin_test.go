@@ -134,7 +134,7 @@ func TestAConfigDumpIsEnvoysAndShowsNoKey(t *testing.T) {
 			}
 		}
 	}
-	if got := strings.Join(names, " "); got != "BootstrapConfigDump ClustersConfigDump EndpointsConfigDump ListenersConfigDump RoutesConfigDump SecretsConfigDump" {
+	if got := strings.Join(names, " "); got != "BootstrapConfigDump ClustersConfigDump EndpointsConfigDump ListenersConfigDump RoutesConfigDump SecretsConfigDump EcdsConfigDump" {
 		t.Errorf("dump has %s", got)
 	}
 	c := clusters.DynamicActiveClusters[0]
@@ -255,5 +255,85 @@ func TestStrangersCannotQuitTheProxy(t *testing.T) {
 	s.statusPages().ServeHTTP(w, r)
 	if w.Code != 403 || f.quit != 0 {
 		t.Errorf("status %d, quit %d", w.Code, f.quit)
+	}
+}
+
+// The masks are those of istioctl proxy-config.
+func TestAMaskOfADumpLeavesTheMessagesThatHaveItsFields(t *testing.T) {
+	s, _ := newServer(t)
+	for mask, want := range map[string]string{
+		"bootstrap": "BootstrapConfigDump",
+		"dynamic_active_clusters,dynamic_warming_clusters,static_clusters": "ClustersConfigDump",
+		"dynamic_listeners,static_listeners":                               "ListenersConfigDump",
+		"dynamic_route_configs,static_route_configs":                       "RoutesConfigDump",
+		"dynamic_active_secrets,dynamic_warming_secrets":                   "SecretsConfigDump",
+		"ecds_filters": "EcdsConfigDump",
+		"nonsense":     "",
+	} {
+		w := do(s.adminPages(), "GET", "localhost", "/config_dump?mask="+mask)
+		var d adminv3.ConfigDump
+		if err := protojson.Unmarshal(w.Body.Bytes(), &d); err != nil {
+			t.Fatalf("%s: %v\n%s", mask, err, w.Body)
+		}
+		var names []string
+		for _, c := range d.Configs {
+			names = append(names, string(c.MessageName().Name()))
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("mask %s: dump has %q, want %q", mask, got, want)
+		}
+		if strings.Contains(w.Body.String(), "PRIVATE KEY") {
+			t.Errorf("mask %s shows a private key", mask)
+		}
+	}
+	if w := do(s.adminPages(), "GET", "localhost", "/config_dump?mask=bootstrap"); strings.Contains(w.Body.String(), "last_updated") {
+		t.Errorf("a field that the mask does not name is there: %s", w.Body)
+	}
+	if w := do(s.adminPages(), "GET", "localhost", "/config_dump?mask=dynamic_active_clusters"); !strings.Contains(w.Body.String(), `"name": "c"`) {
+		t.Errorf("the field that the mask names is empty: %s", w.Body)
+	}
+	for _, q := range []string{"mask=", "mask=bootstrap.node", "mask=a,,b", "resource=dynamic_active_clusters&mask=cluster"} {
+		if w := do(s.adminPages(), "GET", "localhost", "/config_dump?"+q); w.Code != 400 {
+			t.Errorf("%s: %d, want 400", q, w.Code)
+		}
+	}
+}
+
+func TestTheBootstrapSaysWhoTheProxyIsAndWhereItsConfigurationComesFrom(t *testing.T) {
+	s, _ := newServer(t)
+	s.set.Admin = "127.0.0.1:15000"
+	s.set.Info = func() Info {
+		return Info{Version: "v1.2.3-4-gabc", NodeID: "n", ControlPlane: "istiod.istio-system.svc:15012",
+			Node: &corev3.Node{Id: "n", Cluster: "app.ns", UserAgentName: xds.UserAgent, UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: "v1.2.3"}}}
+	}
+	var d adminv3.ConfigDump
+	if err := protojson.Unmarshal(do(s.adminPages(), "GET", "localhost", "/config_dump?mask=bootstrap").Body.Bytes(), &d); err != nil {
+		t.Fatal(err)
+	}
+	var b adminv3.BootstrapConfigDump
+	if err := d.Configs[0].UnmarshalTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	n := b.Bootstrap.GetNode()
+	if n.GetId() != "n" || n.GetCluster() != "app.ns" || n.GetUserAgentBuildVersion().GetVersion().GetMinorNumber() != 2 {
+		t.Errorf("node = %v", n)
+	}
+	if got := b.Bootstrap.GetDynamicResources().GetAdsConfig().GetGrpcServices()[0].GetGoogleGrpc().GetTargetUri(); got != "istiod.istio-system.svc:15012" {
+		t.Errorf("configuration comes from %q", got)
+	}
+	if got := b.Bootstrap.GetAdmin().GetAddress().GetSocketAddress().GetPortValue(); got != 15000 {
+		t.Errorf("admin port = %d", got)
+	}
+}
+
+func TestTheOneLoggerMayBeNamed(t *testing.T) {
+	s, f := newServer(t)
+	if w := do(s.adminPages(), "POST", "localhost", "/logging?weft-proxy=error"); w.Code != 200 || f.level.Level() != slog.LevelError {
+		t.Errorf("%d, level %v", w.Code, f.level.Level())
+	}
+	for _, q := range []string{"http=debug", "paths=http:debug", "weft-proxy=loud", "level=debug&weft-proxy=debug"} {
+		if w := do(s.adminPages(), "POST", "localhost", "/logging?"+q); w.Code != 400 || f.level.Level() != slog.LevelError {
+			t.Errorf("%s: %d, level %v", q, w.Code, f.level.Level())
+		}
 	}
 }

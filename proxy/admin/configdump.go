@@ -19,25 +19,26 @@ type section struct {
 	field    string // "dynamic_active_clusters"
 	resource string // "cluster"
 	eds      bool   // only with ?include_eds
+	empty    string // further fields of the message, for masks; they are never filled here
 }
 
 var sections = []section{
-	{xds.ClusterType, "ClustersConfigDump", "dynamic_active_clusters", "cluster", false},
-	{xds.EndpointType, "EndpointsConfigDump", "dynamic_endpoint_configs", "endpoint_config", true},
-	{xds.ListenerType, "ListenersConfigDump", "dynamic_listeners", "listener", false},
-	{xds.RouteType, "RoutesConfigDump", "dynamic_route_configs", "route_config", false},
-	{xds.SecretType, "SecretsConfigDump", "dynamic_active_secrets", "secret", false},
+	{xds.ClusterType, "ClustersConfigDump", "dynamic_active_clusters", "cluster", false, "version_info static_clusters dynamic_warming_clusters"},
+	{xds.EndpointType, "EndpointsConfigDump", "dynamic_endpoint_configs", "endpoint_config", true, "static_endpoint_configs"},
+	{xds.ListenerType, "ListenersConfigDump", "dynamic_listeners", "listener", false, "version_info static_listeners"},
+	{xds.RouteType, "RoutesConfigDump", "dynamic_route_configs", "route_config", false, "static_route_configs"},
+	{xds.SecretType, "SecretsConfigDump", "dynamic_active_secrets", "secret", false, "static_secrets dynamic_warming_secrets"},
+	{extensionType, "EcdsConfigDump", "ecds_filters", "ecds_filter", false, ""},
 }
+
+// extensionType is of discovered extensions. The proxy has none, and says so to who asks.
+const extensionType = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 
 const adminTypes = "type.googleapis.com/envoy.admin.v3."
 
 // configDump prints Envoy's /config_dump from the resources as they were accepted.
 func (s *Server) configDump(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	if q.Has("mask") {
-		http.Error(w, "mask is not supported; use resource and name_regex", http.StatusBadRequest)
-		return
-	}
 	match := func(string) bool { return true }
 	if p := q.Get("name_regex"); p != "" {
 		re, err := regexp.Compile(`\A(?:` + p + `)\z`)
@@ -48,18 +49,26 @@ func (s *Server) configDump(w http.ResponseWriter, r *http.Request) {
 		match = re.MatchString
 	}
 	only := q.Get("resource")
+	mask, err := parseMask(q)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
 	configs := []any{}
-	if only == "" {
-		i := s.set.Info()
-		configs = append(configs, map[string]any{"@type": adminTypes + "BootstrapConfigDump",
-			"bootstrap": map[string]any{"node": map[string]any{"id": i.NodeID, "cluster": i.Cluster, "user_agent_name": xds.UserAgent}}, "last_updated": stamp(i.Started)})
+	if only == "" && mask.wants("bootstrap last_updated") {
+		m, err := s.bootstrap()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		configs = append(configs, mask.trim(m))
 	}
 	found := only == ""
 	for _, x := range sections {
 		if only != "" && only != x.field {
 			continue
 		}
-		if only == "" && x.eds && !q.Has("include_eds") {
+		if only == "" && (x.eds && !q.Has("include_eds") || !mask.wants(x.field+" "+x.empty)) {
 			continue
 		}
 		found = true
@@ -76,7 +85,7 @@ func (s *Server) configDump(w http.ResponseWriter, r *http.Request) {
 		if len(list) > 0 {
 			m[x.field] = list
 		}
-		configs = append(configs, m)
+		configs = append(configs, mask.trim(m))
 	}
 	if !found {
 		http.Error(w, fmt.Sprintf("%s not found in config dump", only), http.StatusNotFound)

@@ -25,7 +25,7 @@ func (s *Server) pages() []page {
 	return []page{
 		{"/certs", "print certs on machine", s.certs, false},
 		{"/clusters", "upstream cluster status (?format=json)", s.clusters, false},
-		{"/config_dump", "dump current configs (?include_eds, ?resource=, ?name_regex=)", s.configDump, false},
+		{"/config_dump", "dump current configs (?include_eds, ?resource=, ?name_regex=, ?mask=)", s.configDump, false},
 		{"/debug/pprof/", "profiles of the process", pprof.Index, false},
 		{"/drain_listeners", "drain listeners (?graceful: the same, draining is always graceful)", s.drain, true},
 		{"/listeners", "print listener info (?format=json)", s.listeners, false},
@@ -127,6 +127,9 @@ var levels = map[string]slog.Level{
 	"error": slog.LevelError, "critical": slog.LevelError + 4, "off": slog.LevelError + 8,
 }
 
+// logger is the name of the proxy's one logger.
+const logger = "weft-proxy"
+
 // ParseLevel reads a log level by Envoy's names.
 func ParseLevel(s string) (slog.Level, error) {
 	l, ok := levels[strings.ToLower(s)]
@@ -144,7 +147,8 @@ func (s *Server) logging(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "Method Not Allowed: changing the level needs POST", http.StatusMethodNotAllowed)
 			return
 		}
-		if level := q.Get("level"); level != "" {
+		// All loggers, or the one that there is.
+		if level := q.Get("level") + q.Get(logger); level != "" {
 			l, err := ParseLevel(level)
 			if err != nil || len(q) > 1 {
 				http.Error(w, "usage: /logging?level=<level>", http.StatusBadRequest)
@@ -152,7 +156,7 @@ func (s *Server) logging(w http.ResponseWriter, r *http.Request) {
 			}
 			s.set.Level.Set(l)
 		} else if len(q) > 0 {
-			http.Error(w, "usage: /logging?level=<level>; there is one logger", http.StatusBadRequest)
+			http.Error(w, "usage: /logging?level=<level>; there is one logger, "+logger, http.StatusBadRequest)
 			return
 		}
 	}
@@ -162,7 +166,7 @@ func (s *Server) logging(w http.ResponseWriter, r *http.Request) {
 			now = name
 		}
 	}
-	text(w, "active loggers:\n  weft-proxy: "+now+"\n")
+	text(w, "active loggers:\n  "+logger+": "+now+"\n")
 }
 
 func (s *Server) memory(w http.ResponseWriter, _ *http.Request) {

@@ -344,6 +344,7 @@ func (s *Server) listenerList() []admin.Listener {
 
 func (s *Server) info() admin.Info {
 	i := admin.Info{Version: version.Get().Version, NodeID: s.set.nodeID(), Cluster: s.set.node().GetCluster(), Role: string(s.set.Role), Started: s.started,
+		Node: s.set.node(), ControlPlane: s.set.XDS,
 		Epoch: s.hot.lineage.Epoch, FirstStarted: s.hot.lineage.Started, HotRestart: s.hotRestartVersion()}
 	st := s.xds.Status()
 	i.Config = map[string]any{"address": s.set.XDS, "connected": st.Connected, "since": st.Since, "streams": st.Streams, "updates": st.Updates,
