@@ -19,6 +19,20 @@ type attack struct {
 	run func(r *rig) (string, error)
 	// want is what all ends look like.
 	want string
+	// byRate: only so many in so much time are an attack. An attacker that gets no processor stays below that, and since none of it
+	// is work for a stream, the idle time-out ends its connection.
+	byRate bool
+}
+
+// attackIdle is the idle time-out of the proxy that is attacked.
+const attackIdle = 4 * time.Second
+
+// ended tells whether the proxy may have ended a connection of the attack like this.
+func (a *attack) ended(end string, took time.Duration) bool {
+	if a.byRate && end == "GOAWAY NO_ERROR" && took >= attackIdle {
+		return true
+	}
+	return regexp.MustCompile("^(?:"+a.want+")$").MatchString(end) && took <= endsWithin
 }
 
 // attackFor is how long some attacks hold on by themselves.

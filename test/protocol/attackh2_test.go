@@ -134,21 +134,21 @@ func attacksH2() []attack {
 		})},
 		{name: "windows of zero", conns: 2, want: "RST_STREAM .*", run: zeroWindow},
 		{name: "a window that overflows", conns: 4, want: "GOAWAY FLOW_CONTROL_ERROR", run: h2(func(h *h2conn, _ int) error { return h.WriteWindowUpdate(0, 1<<31-1) })},
-		{name: "SETTINGS flood", conns: 4, want: calm, run: h2(func(h *h2conn, _ int) error {
+		{name: "SETTINGS flood", conns: 4, want: calm, byRate: true, run: h2(func(h *h2conn, _ int) error {
 			return h.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: 4096})
 		})},
-		{name: "PING flood", conns: 4, want: calm, run: h2(func(h *h2conn, _ int) error { return h.WritePing(false, [8]byte{1}) })},
+		{name: "PING flood", conns: 4, want: calm, byRate: true, run: h2(func(h *h2conn, _ int) error { return h.WritePing(false, [8]byte{1}) })},
 		{name: "empty DATA flood", conns: 4, want: calm, run: h2(func(h *h2conn, i int) error {
 			if i == 0 {
 				return h.request(1, false, "POST", "/")
 			}
 			return h.WriteData(1, false, nil)
 		})},
-		{name: "PRIORITY flood", conns: 4, want: calm, run: h2(func(h *h2conn, i int) error {
+		{name: "PRIORITY flood", conns: 4, want: calm, byRate: true, run: h2(func(h *h2conn, i int) error {
 			return h.WritePriority(uint32(2*(i%1000)+1), http2.PriorityParam{StreamDep: uint32(2*(i%1000) + 3)})
 		})},
-		{name: "WINDOW_UPDATE flood", conns: 4, want: calm, run: h2(func(h *h2conn, _ int) error { return h.WriteWindowUpdate(0, 1) })},
-		{name: "frames of unknown types", conns: 4, want: calm, run: h2(func(h *h2conn, i int) error { return h.WriteRawFrame(0xf0, 0, 0, []byte("what?")) })},
+		{name: "WINDOW_UPDATE flood", conns: 4, want: calm, byRate: true, run: h2(func(h *h2conn, _ int) error { return h.WriteWindowUpdate(0, 1) })},
+		{name: "frames of unknown types", conns: 4, want: calm, byRate: true, run: h2(func(h *h2conn, i int) error { return h.WriteRawFrame(0xf0, 0, 0, []byte("what?")) })},
 		// The proxy may also have begun to drain the connection before it has had enough.
 		{name: "resets by the server's doing", conns: 1, pause: 300 * time.Millisecond, want: calm + "|GOAWAY NO_ERROR", run: h2(func(h *h2conn, i int) error {
 			id := uint32(2*i + 1)

