@@ -26,6 +26,8 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"weft.mesh/weft/control/kube/kubeclient"
 )
 
 // Resources that are read or written as plain JSON.
@@ -72,6 +74,6 @@ func follow(ctx context.Context, c dynamic.ResourceInterface, fields string, sto
 		},
 	}
 	quiet := logr.Discard()
-	cache.NewReflectorWithOptions(lw, nil, store, cache.ReflectorOptions{Name: "weft", Logger: &quiet, TypeDescription: what}).
+	cache.NewReflectorWithOptions(lw, nil, store, cache.ReflectorOptions{Name: "weft", Logger: &quiet, TypeDescription: what, Backoff: kubeclient.Backoff(kubeclient.MaxBackoff)}).
 		RunWithContext(klog.NewContext(ctx, quiet))
 }

@@ -15,6 +15,8 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"weft.mesh/weft/control/kube/kubeclient"
 )
 
 // The label of what this controller made, as Istio's with our name in it.
@@ -84,7 +86,7 @@ func follow(ctx context.Context, c dynamic.ResourceInterface, store cache.Reflec
 		},
 	}
 	quiet := logr.Discard()
-	cache.NewReflectorWithOptions(lw, nil, store, cache.ReflectorOptions{Name: "weft", Logger: &quiet, TypeDescription: what}).
+	cache.NewReflectorWithOptions(lw, nil, store, cache.ReflectorOptions{Name: "weft", Logger: &quiet, TypeDescription: what, Backoff: kubeclient.Backoff(kubeclient.MaxBackoff)}).
 		RunWithContext(klog.NewContext(ctx, quiet))
 }
 

@@ -8,6 +8,8 @@ package kubeclient
 
 import (
 	"fmt"
+	"math"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -22,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -36,6 +39,19 @@ const (
 
 // requestTimeout bounds a request for a page of the server's discovery.
 const requestTimeout = 30 * time.Second
+
+// dialTimeout bounds an attempt to connect. TCP asks a server that is cut off again after 1, 3, 7, 15 s …: an attempt that
+// has waited long finds out late that the server is there again, a new one at once.
+const dialTimeout = 5 * time.Second
+
+// MaxBackoff is the longest wait between attempts to watch, up to half of it more by chance. client-go's own is 30 s and as much
+// again: so long nobody would hear of anything after the API server is back.
+const MaxBackoff = 5 * time.Second
+
+// Backoff is how long attempts to list and watch wait: from a tenth of longest to that.
+func Backoff(longest time.Duration) *wait.Backoff {
+	return &wait.Backoff{Duration: longest / 10, Cap: longest, Steps: math.MaxInt32, Factor: 2, Jitter: 0.5}
+}
 
 // Client speaks to one API server. Safe for concurrent use.
 type Client struct {
@@ -68,6 +84,9 @@ func New(cfg *rest.Config, userAgent string) (*Client, error) {
 	cfg.UserAgent = userAgent
 	if cfg.QPS == 0 {
 		cfg.QPS, cfg.Burst = qps, burst
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
 	}
 	// Warnings of deprecated versions are nothing that an operator of the mesh can change.
 	cfg.WarningHandler = rest.NoWarnings{}

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+
+	"weft.mesh/weft/control/kube/kubeclient"
 )
 
 const crds = "customresourcedefinitions"
@@ -35,7 +37,7 @@ func (r *run) followCRDs() {
 	}
 	quiet := logr.Discard()
 	x := &installed{names: map[string]bool{}, wake: make(chan struct{}, 1)}
-	reflector := cache.NewReflectorWithOptions(lw, nil, x, cache.ReflectorOptions{Name: "weft", Logger: &quiet, TypeDescription: crds, Backoff: r.backoff()})
+	reflector := cache.NewReflectorWithOptions(lw, nil, x, cache.ReflectorOptions{Name: "weft", Logger: &quiet, TypeDescription: crds, Backoff: kubeclient.Backoff(r.s.set.retry)})
 	r.wg.Go(func() { reflector.RunWithContext(r.ctx) })
 	var retry <-chan time.Time
 	old := unserved{log: r.s.set.Log}

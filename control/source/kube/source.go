@@ -40,7 +40,7 @@ type Settings struct {
 	// OnProblems is called after the answer of Problems has changed. It must not block.
 	OnProblems func()
 
-	retry time.Duration // longest wait between attempts, default 5 s
+	retry time.Duration // longest wait between attempts, default kubeclient.MaxBackoff
 }
 
 // Source is an API server. Safe for concurrent use, except that only one Run may be active.
@@ -71,7 +71,7 @@ func New(set Settings) *Source {
 		set.OnProblems = func() {}
 	}
 	if set.retry == 0 {
-		set.retry = 5 * time.Second
+		set.retry = kubeclient.MaxBackoff
 	}
 	return &Source{set: set, problems: map[model.Key][]admin.Diagnostic{}, versions: map[model.Key]Version{}}
 }

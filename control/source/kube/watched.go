@@ -5,17 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"math"
 	"reflect"
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/cache"
 
 	"weft.mesh/weft/control/convert"
+	"weft.mesh/weft/control/kube/kubeclient"
 	"weft.mesh/weft/model"
 )
 
@@ -58,7 +57,7 @@ func (w *watched) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		part, cancel := context.WithCancel(ctx)
 		quiet := logr.Discard()
-		reflector := cache.NewReflectorWithOptions(w.lw, nil, w, cache.ReflectorOptions{Name: "weft", Logger: &quiet, TypeDescription: string(w.kind.kind), Backoff: w.r.backoff()})
+		reflector := cache.NewReflectorWithOptions(w.lw, nil, w, cache.ReflectorOptions{Name: "weft", Logger: &quiet, TypeDescription: string(w.kind.kind), Backoff: kubeclient.Backoff(w.r.s.set.retry)})
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -71,11 +70,6 @@ func (w *watched) run(ctx context.Context) {
 		cancel()
 		<-done
 	}
-}
-
-// backoff is how long attempts wait: from a tenth of the longest wait to that.
-func (r *run) backoff() *wait.Backoff {
-	return &wait.Backoff{Duration: r.s.set.retry / 10, Cap: r.s.set.retry, Steps: math.MaxInt32, Factor: 2, Jitter: 0.5}
 }
 
 func (w *watched) restart() {

@@ -68,7 +68,8 @@ func (a *API) patch(ctx context.Context, p *corev1.Pod, patch []byte) error {
 func (a *API) Follow(ctx context.Context, node string, store cache.ReflectorStore, log *slog.Logger) {
 	lw := cache.NewListWatchFromClient(a.core, "pods", metav1.NamespaceAll, fields.OneTermEqualSelector("spec.nodeName", node))
 	quiet := logr.Discard()
-	r := cache.NewReflectorWithOptions(lw, &corev1.Pod{}, store, cache.ReflectorOptions{Name: "weft-cni", Logger: &quiet, TypeDescription: "pods of " + node})
+	r := cache.NewReflectorWithOptions(lw, &corev1.Pod{}, store, cache.ReflectorOptions{Name: "weft-cni", Logger: &quiet, TypeDescription: "pods of " + node,
+		Backoff: kubeclient.Backoff(kubeclient.MaxBackoff)})
 	log.Info("watching the node's pods", "node", node)
 	r.RunWithContext(klog.NewContext(ctx, quiet))
 }
