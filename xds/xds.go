@@ -99,7 +99,9 @@ type Node struct {
 	Generator string
 	// WeftProxy tells that the client is weft-proxy (user agent), false: Envoy or gRPC.
 	WeftProxy bool
-	Version   string // of the client
+	// Patches tells that the client takes resources as patches of what it has, see xds/patch.
+	Patches bool
+	Version string // of the client
 	// Verified tells that the stream proved the node's namespace and service account. Only then does it get keys.
 	Verified bool
 	// ReadsSecrets tells that the proven service account may read the Secrets of its namespace: only then a gateway gets the

@@ -99,11 +99,12 @@ func (p *deltaProtocol) send(m *message) (int, error) {
 	}
 	size := 0
 	for _, x := range m.resources {
-		size += len(x.Body)
+		typeURL, body := m.body(x)
+		size += len(body)
 		r.Resources = append(r.Resources, &discovery.Resource{
 			Name:     x.Name,
 			Version:  x.Version,
-			Resource: &anypb.Any{TypeUrl: x.TypeURL, Value: x.Body},
+			Resource: &anypb.Any{TypeUrl: typeURL, Value: body},
 		})
 	}
 	return size, p.g.Send(r)

@@ -9,9 +9,10 @@ import (
 // difference is what brings a client from what it has to what a snapshot has.
 type difference struct {
 	resources []*xds.Resource
-	added     bool              // resources has names that the client did not have
-	gone      []*xds.Resource   // of what it has
-	forgotten map[string]string // of what it said it has, and never was sent: versions by name
+	changed   map[string]*xds.Resource // of them, what the client has of the name; nil if there is none
+	added     bool                     // resources has names that the client did not have
+	gone      []*xds.Resource          // of what it has
+	forgotten map[string]string        // of what it said it has, and never was sent: versions by name
 }
 
 // differ compares both lists, sorted by name, and what is known besides held.
@@ -36,6 +37,10 @@ func differ(held, all []*xds.Resource, told map[string]string, force map[string]
 				}
 			}
 			d.resources = append(d.resources, r)
+			if d.changed == nil {
+				d.changed = map[string]*xds.Resource{}
+			}
+			d.changed[r.Name] = h
 			continue
 		}
 		v, known := told[r.Name]

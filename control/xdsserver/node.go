@@ -2,6 +2,7 @@ package xdsserver
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 
 	"weft.mesh/weft/spiffe"
 	"weft.mesh/weft/xds"
+	"weft.mesh/weft/xds/patch"
 )
 
 // nodeOf reads what a client says of itself: the ID in Istio's form and the
@@ -28,6 +30,7 @@ func nodeOf(n *core.Node) (*xds.Node, error) {
 	}
 	node.WeftProxy = n.GetUserAgentName() == xds.UserAgent
 	node.Version = n.GetUserAgentVersion()
+	node.Patches = slices.Contains(n.GetClientFeatures(), patch.Feature)
 	f := n.GetMetadata().GetFields()
 	m := &node.Metadata
 	m.Namespace = str(f, "NAMESPACE")

@@ -66,6 +66,7 @@ type watch struct {
 	at          xds.Snapshot // the snapshot that held reflects
 	acked       string
 	nonce       string // of the newest response
+	refused     bool   // the newest answer was a refusal: what the client has is not known for sure
 }
 
 // sent is a response without an answer.
@@ -77,6 +78,7 @@ type message struct {
 	version   string
 	nonce     string
 	resources []*xds.Resource
+	patches   map[string][]byte // of resources that go as a patch of what the client has
 	removed   []string
 	added     bool  // resources has names that the client did not have
 	partial   bool  // another message of the same type follows
@@ -133,7 +135,7 @@ func (s *session) acknowledge(w *watch, nonce string, now time.Time, refused boo
 	}
 	version := w.outstanding[i].version
 	w.outstanding = slices.Delete(w.outstanding, i, i+1)
-	if !refused {
+	if w.refused = refused; !refused {
 		w.acked = version
 	}
 	if s.wait.nonce == nonce {
@@ -335,7 +337,7 @@ func (s *session) deltaTo(w *watch, snap xds.Snapshot, all []*xds.Resource) *mes
 		return s.compare(w, snap, all, fresh)
 	}
 	// What nodes have of these types is the same for many of them.
-	k := shareKey{w.typeURL, snap.Version(), keyOf(w.held), keyOf(all), w.names, w.wildcard, fresh}
+	k := shareKey{w.typeURL, snap.Version(), keyOf(w.held), keyOf(all), w.names, w.wildcard, fresh, s.patches(w)}
 	return s.hub.shares.of(k, func() *message { return s.compare(w, snap, all, fresh) })
 }
 
@@ -344,6 +346,9 @@ func (s *session) compare(w *watch, snap xds.Snapshot, all []*xds.Resource, fres
 	d := differ(w.held, all, w.told, w.force)
 	m := s.message(w, snap, len(all))
 	m.resources, m.added = d.resources, d.added
+	if s.patches(w) {
+		m.patches = patchesOf(d, w.force)
+	}
 	m.rest = fresh && len(w.held) > 0 // endpoints were asked for after the first part
 	// Clusters that went away are told in the last step of a round, when no
 	// listener or route that the client has refers to them any more.

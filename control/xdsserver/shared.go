@@ -42,6 +42,7 @@ type shareKey struct {
 	from, to         listKey
 	names            *nameSet
 	wildcard, fresh  bool
+	patches          bool // for clients that take them
 }
 
 // listKey is a list as a thing.

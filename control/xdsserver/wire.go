@@ -27,7 +27,8 @@ type wire struct {
 func (w *wire) size(m *message) int {
 	w.once.Do(func() {
 		for _, r := range m.resources {
-			w.bytes += len(r.Body)
+			_, body := m.body(r)
+			w.bytes += len(body)
 		}
 	})
 	return w.bytes
@@ -60,19 +61,21 @@ func encodeDelta(m *message) []byte {
 	}
 	size := 256
 	for _, r := range m.resources {
-		size += len(r.Body) + len(r.Name) + len(r.Version) + len(r.TypeURL) + 32
+		typeURL, body := m.body(r)
+		size += len(body) + len(r.Name) + len(r.Version) + len(typeURL) + 32
 	}
 	b := str(make([]byte, 0, size), fieldVersionInfo, m.version)
 	for _, r := range m.resources {
-		value := protowire.SizeTag(fieldAnyValue) + protowire.SizeBytes(len(r.Body))
-		wrapped := protowire.SizeTag(fieldAnyType) + protowire.SizeBytes(len(r.TypeURL)) + value
+		typeURL, body := m.body(r)
+		value := protowire.SizeTag(fieldAnyValue) + protowire.SizeBytes(len(body))
+		wrapped := protowire.SizeTag(fieldAnyType) + protowire.SizeBytes(len(typeURL)) + value
 		whole := protowire.SizeTag(fieldVersion) + protowire.SizeBytes(len(r.Version)) + protowire.SizeTag(fieldResource) + protowire.SizeBytes(wrapped) +
 			protowire.SizeTag(fieldName) + protowire.SizeBytes(len(r.Name))
 		b = protowire.AppendVarint(protowire.AppendTag(b, fieldResources, protowire.BytesType), uint64(whole))
 		b = str(b, fieldVersion, r.Version)
 		b = protowire.AppendVarint(protowire.AppendTag(b, fieldResource, protowire.BytesType), uint64(wrapped))
-		b = str(b, fieldAnyType, r.TypeURL)
-		b = protowire.AppendBytes(protowire.AppendTag(b, fieldAnyValue, protowire.BytesType), r.Body)
+		b = str(b, fieldAnyType, typeURL)
+		b = protowire.AppendBytes(protowire.AppendTag(b, fieldAnyValue, protowire.BytesType), body)
 		b = str(b, fieldName, r.Name)
 	}
 	b = str(b, fieldTypeURL, m.typeURL)

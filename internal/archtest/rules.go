@@ -30,6 +30,7 @@ var rules = []rule{
 	{"spiffe", "", ""},
 	{"xds", "", envoy},
 	{"xds/canon", "xds", envoy + "go.yaml.in/yaml/v3"},
+	{"xds/patch", "xds", protobuf},
 	{"xds/xdstest", "xds xds/canon spiffe", envoy + grpc},
 	{"api/...", "", protobuf + "k8s.io/apimachinery"},
 	{"api/admin/client", "api/admin internal/backoff", unix},
@@ -60,7 +61,7 @@ var rules = []rule{
 	// Data plane: configuration in.
 	{"proxy/compile", "proxy/config proxy/filter proxy/filter/matcher proxy/route proxy/stream proxy/telemetry spiffe xds", envoy},
 	{"proxy/hotrestart", "", unix},
-	{"proxy/xdsclient", "internal/backoff proxy/identity proxy/telemetry spiffe xds", envoy + grpc},
+	{"proxy/xdsclient", "internal/backoff proxy/identity proxy/telemetry spiffe xds xds/patch", envoy + grpc},
 	{"proxy/identity", "internal/backoff proxy/telemetry spiffe", grpc + "istio.io/api/security"},
 	{"proxy/identity/identitytest", "proxy/identity spiffe", grpc + "istio.io/api/security"},
 
@@ -77,7 +78,7 @@ var rules = []rule{
 
 	// Data plane: wiring.
 	{"proxy/admin", "api/admin internal/drain internal/version proxy/config proxy/identity proxy/stream proxy/telemetry proxy/upstream spiffe xds", envoy + grpc},
-	{"proxy/server", "api/admin internal/... proxy/... spiffe xds", "*"},
+	{"proxy/server", "api/admin internal/... proxy/... spiffe xds xds/patch", "*"},
 	{"proxy/proxytest", "api/admin internal/... proxy/... spiffe xds xds/canon xds/xdstest", "*"},
 
 	// Control plane: configuration source → model → snapshot → xDS.
@@ -98,7 +99,7 @@ var rules = []rule{
 	{"control/snapshot", "model spiffe", ""},
 	{"control/translate", "control/snapshot model spiffe xds", envoy + istioAPI},
 	{"control/translate/translatetest", "api/admin control/convert control/gatewayapi control/snapshot model xds", ""},
-	{"control/xdsserver", "internal/drain spiffe xds", envoy + grpc},
+	{"control/xdsserver", "internal/drain spiffe xds xds/patch", envoy + grpc},
 	{"control/ca", "spiffe", grpc + "istio.io/api/security"},
 	{"control/admission", "api/admin control/analyze control/convert control/inject model", kubeAPI + "github.com/prometheus/client_golang"},
 	{"control/inject", "", protobuf + kubeAPI + istioAPI + "sigs.k8s.io/yaml go.yaml.in/yaml/v3"},

@@ -6,6 +6,7 @@ import (
 
 	"weft.mesh/weft/internal/version"
 	"weft.mesh/weft/xds"
+	"weft.mesh/weft/xds/patch"
 )
 
 // node is how we introduce ourselves to the control plane: Istio's ID and metadata keys.
@@ -41,5 +42,6 @@ func (s *Settings) node() *corev3.Node {
 		Id: s.nodeID(), Cluster: cluster + "." + s.Namespace, Metadata: &structpb.Struct{Fields: f},
 		UserAgentName:        xds.UserAgent,
 		UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: version.Get().Version},
+		ClientFeatures:       []string{patch.Feature},
 	}
 }

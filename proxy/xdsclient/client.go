@@ -92,7 +92,8 @@ func New(s Settings) (*Client, error) {
 	if s.Backoff == (backoff.Policy{}) {
 		s.Backoff = backoff.Full(100*time.Millisecond, 10*time.Second)
 	}
-	c := &Client{set: s, log: s.Log, session: newSession(s.Node), flush: make(chan chan struct{})}
+	c := &Client{set: s, log: s.Log, flush: make(chan chan struct{})}
+	c.session = newSession(s.Node, c.accepted)
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -110,6 +111,16 @@ func (c *Client) note(f func(*Status)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f(&c.status)
+}
+
+// accepted is an accepted resource; nil if there is none of that name.
+func (c *Client) accepted(typeURL, name string) *xds.Resource {
+	for _, r := range c.set.Sink.Accepted(typeURL) {
+		if r.Name == name {
+			return r
+		}
+	}
+	return nil
 }
 
 // Load takes what the last-good file holds, so that the proxy serves before,

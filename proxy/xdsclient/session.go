@@ -1,6 +1,7 @@
 package xdsclient
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"weft.mesh/weft/xds"
+	"weft.mesh/weft/xds/patch"
 )
 
 // maxResources bounds how many resources one response may carry.
@@ -63,6 +65,7 @@ type pendingUpdate struct {
 	nonce string
 	bad   []string // resources refused before the Sink saw them
 	why   string
+	whole []string // resources that are to be sent again, not as a patch
 }
 
 // session is the state of incremental ADS on the client's side. It has no
@@ -74,6 +77,8 @@ type session struct {
 	first bool
 	// live tells that there was a stream; before the first one nothing is sent.
 	live bool
+	// accepted finds an accepted resource, which a patch is applied to; nil if there is none of that name.
+	accepted func(typeURL, name string) *xds.Resource
 }
 
 // subscription is what is held and asked for of one type.
@@ -83,8 +88,8 @@ type subscription struct {
 	versions map[string]string // of accepted resources
 }
 
-func newSession(node *corev3.Node) *session {
-	s := &session{node: node, types: map[string]*subscription{}}
+func newSession(node *corev3.Node, accepted func(typeURL, name string) *xds.Resource) *session {
+	s := &session{node: node, types: map[string]*subscription{}, accepted: accepted}
 	for _, t := range xds.PushOrder {
 		s.types[t] = &subscription{names: map[string]bool{}, versions: map[string]string{}}
 	}
@@ -166,6 +171,8 @@ func (s *session) receive(r *discoveryv3.DeltaDiscoveryResponse) []action {
 			u.bad, u.why = append(u.bad, x.GetName()), fmt.Sprintf("resource %q has no body", x.GetName())
 		case x.GetTtl() != nil:
 			u.bad, u.why = append(u.bad, x.GetName()), fmt.Sprintf("resource %q has a ttl, which is not supported", x.GetName())
+		case x.GetResource().GetTypeUrl() == patch.Type:
+			s.patched(&u, x)
 		case x.GetResource().GetTypeUrl() != r.GetTypeUrl():
 			u.bad, u.why = append(u.bad, x.GetName()), fmt.Sprintf("resource %q is a %s", x.GetName(), x.GetResource().GetTypeUrl())
 		default:
@@ -173,6 +180,24 @@ func (s *session) receive(r *discoveryv3.DeltaDiscoveryResponse) []action {
 		}
 	}
 	return []action{apply{u}}
+}
+
+// patched adds a resource that came as a patch of the one that is held. If another is held, it is asked for whole; one that is
+// not wanted any more is passed by, since the server has been told.
+func (s *session) patched(u *pendingUpdate, x *discoveryv3.Resource) {
+	name, sub := x.GetName(), s.types[u.TypeURL]
+	if !wildcard(u.TypeURL) && !sub.names[name] {
+		return
+	}
+	body, err := patch.Apply(s.accepted(u.TypeURL, name), x.GetResource().GetValue(), x.GetVersion())
+	switch {
+	case errors.Is(err, patch.ErrBase):
+		u.whole = append(u.whole, name)
+	case err != nil:
+		u.bad, u.why = append(u.bad, name), fmt.Sprintf("resource %q: %v", name, err)
+	default:
+		u.Set = append(u.Set, &xds.Resource{Name: name, Version: x.GetVersion(), TypeURL: u.TypeURL, Body: body})
+	}
 }
 
 func (s *session) nack(typeURL, nonce, why string) action {
@@ -194,10 +219,14 @@ func (s *session) settle(e settled) []action {
 	if e.update.why != "" {
 		why = joinText(why, e.update.why)
 	}
-	if why != "" || len(e.refused) > 0 {
-		return []action{s.nack(e.update.TypeURL, e.update.nonce, why)}
+	var again []action
+	if len(e.update.whole) > 0 { // a name that is subscribed to again is sent again
+		again = []action{s.request(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: e.update.TypeURL, ResourceNamesSubscribe: e.update.whole})}
 	}
-	return []action{s.request(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: e.update.TypeURL, ResponseNonce: e.update.nonce})}
+	if why != "" || len(e.refused) > 0 {
+		return append([]action{s.nack(e.update.TypeURL, e.update.nonce, why)}, again...)
+	}
+	return append([]action{s.request(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: e.update.TypeURL, ResponseNonce: e.update.nonce})}, again...)
 }
 
 func joinText(a, b string) string {

@@ -19,7 +19,7 @@ type Sink interface {
 	Wanted(typeURL string) []string
 	// Commit publishes what the Apply calls since the last Commit amount to.
 	Commit()
-	// Accepted lists what was taken of a type, for the last-good file.
+	// Accepted lists what was taken of a type, for the last-good file and for patches.
 	Accepted(typeURL string) []*xds.Resource
 }
 

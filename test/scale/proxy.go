@@ -22,6 +22,7 @@ import (
 
 	"weft.mesh/weft/internal/backoff"
 	"weft.mesh/weft/xds"
+	"weft.mesh/weft/xds/patch"
 )
 
 // proxy is one simulated sidecar. Its loop is the only one that writes the maps.
@@ -87,7 +88,8 @@ func sidecar(ip, name, namespace, account string, labels map[string]string) *cor
 		panic(err) // strings are valid
 	}
 	return &corev3.Node{Id: fmt.Sprintf("sidecar~%s~%s.%s~%s.svc.cluster.local", ip, name, namespace, namespace), Cluster: account + "." + namespace,
-		Metadata: m, UserAgentName: xds.UserAgent, UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: "scale"}}
+		Metadata: m, UserAgentName: xds.UserAgent, UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: "scale"},
+		ClientFeatures: []string{patch.Feature}}
 }
 
 func newProxy(node *corev3.Node, address string, creds credentials.TransportCredentials, t *traffic) *proxy {

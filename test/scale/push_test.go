@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/control/status"
 	"weft.mesh/weft/control/translate"
@@ -29,6 +32,8 @@ type rig struct {
 	snap  *translate.Snapshot
 	ads   *xdsserver.Server
 	all   fleet
+
+	tracker *status.Tracker
 }
 
 func objectMeta(kind model.Kind, ns, name string) model.Meta {
@@ -44,6 +49,21 @@ func podIn(ns, name, ip string, ready bool) *model.Workload {
 	m := objectMeta(model.KindPod, ns, name)
 	m.Labels = map[string]string{"app": "web"}
 	return &model.Workload{Meta: m, Addresses: []netip.Addr{netip.MustParseAddr(ip)}, ServiceAccount: "web", Ready: ready, HasSidecar: true}
+}
+
+func newRig(t *testing.T) *rig {
+	tracker := status.New()
+	return &rig{t: t, tracker: tracker, world: snapshot.Empty(model.Mesh{}), ads: xdsserver.New(xdsserver.Settings{
+		Authenticate: func(context.Context) (spiffe.ID, error) { return spiffe.ID{}, nil },
+		Authorize:    func(spiffe.ID, *xds.Node) error { return nil }, Observer: tracker, Log: slog.New(slog.DiscardHandler)})}
+}
+
+// settled waits until the control plane has all acknowledgements.
+func (r *rig) settled() {
+	r.await("all acknowledgements", func(int, *proxy) bool {
+		all := r.tracker.Proxies()
+		return len(all) == len(r.all.proxies) && !slices.ContainsFunc(all, func(p admin.ProxyStatus) bool { return p.World != r.snap.Version() })
+	})
 }
 
 func (r *rig) apply(objects ...model.Object) {
@@ -101,9 +121,7 @@ func (r *rig) changed(typeURL, name string, from, to int, objects ...model.Objec
 
 // An endpoint change reaches the proxies that use the service, and only the assignment that changed goes over the wire.
 func TestAnEndpointChangeIsSentToWhoUsesItOnly(t *testing.T) {
-	r := &rig{t: t, world: snapshot.Empty(model.Mesh{}), ads: xdsserver.New(xdsserver.Settings{
-		Authenticate: func(context.Context) (spiffe.ID, error) { return spiffe.ID{}, nil },
-		Authorize:    func(spiffe.ID, *xds.Node) error { return nil }, Observer: status.New(), Log: slog.New(slog.DiscardHandler)})}
+	r := newRig(t)
 	shared := serviceIn("shared")
 	a1, a2, b1 := podIn("a", "web-1", "10.0.0.1", true), podIn("a", "web-2", "10.0.0.2", true), podIn("b", "web-1", "10.0.1.1", true)
 	r.apply(serviceIn("a", "."), serviceIn("b", "."), shared, a1, a2, b1, podIn("b", "web-2", "10.0.1.2", true), podIn("shared", "web-1", "10.0.2.1", true))
@@ -127,6 +145,42 @@ func TestAnEndpointChangeIsSentToWhoUsesItOnly(t *testing.T) {
 	}
 	// What all see goes to all.
 	r.changed(xds.EndpointType, of("shared"), 0, 3, podIn("shared", "web-1", "10.0.2.1", false))
+}
+
+// A VirtualService is one host of a table that has all hosts of the mesh; what is sent is in proportion to the host.
+func TestARouteChangeIsSentAsAPatchOfTheTable(t *testing.T) {
+	r := newRig(t)
+	var objects []model.Object
+	for i := range 60 {
+		objects = append(objects, serviceIn(fmt.Sprint("ns-", i)))
+	}
+	a, b := podIn("ns-1", "web-1", "10.0.0.1", true), podIn("ns-2", "web-1", "10.0.1.1", true)
+	r.apply(append(objects, a, b)...)
+	r.connect(a, b)
+	r.settled() // before, a table would go whole
+	host := "web.ns-9.svc.cluster.local"
+	for _, timeout := range []time.Duration{time.Second, 2 * time.Second} {
+		before := make([]totals, len(r.all.proxies))
+		for i, p := range r.all.proxies {
+			before[i] = p.traffic.now()
+		}
+		r.changed(xds.RouteType, "80", 0, 2, &model.RouteSet{Meta: objectMeta(model.KindVirtualService, "ns-9", "web"), Hosts: []string{host}, Gateways: []string{snapshot.GatewayMesh},
+			HTTP: []model.Route{{Timeout: &timeout, Forward: []model.Destination{{Host: host, Weight: 1}}}}})
+		for i, p := range r.all.proxies {
+			if got := p.traffic.now().since(before[i]); got.responses != 1 || got.resources != 1 || got.bytes > 1200 {
+				t.Errorf("proxy %d got %d responses with %d resources in %d bytes for one host of 60, want one in 1200 at most", i, got.responses, got.resources, got.bytes)
+			}
+		}
+	}
+	for i, p := range r.all.proxies { // and what the patches make is what the control plane has
+		rs, err := r.snap.Resources(&xds.Node{Type: xds.Sidecar, Namespace: fmt.Sprint("ns-", i+1), Name: "web-1", WeftProxy: true}, xds.RouteType, []string{"80"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := p.version(xds.RouteType, "80"); got != rs[0].Version || len(rs[0].Body) < 10_000 {
+			t.Errorf("proxy %d has version %s, want %s of a table of %d bytes", i, got, rs[0].Version, len(rs[0].Body))
+		}
+	}
 }
 
 func TestSizes(t *testing.T) {

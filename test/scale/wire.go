@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weft.mesh/weft/xds"
+	"weft.mesh/weft/xds/patch"
 )
 
 // response is a DeltaDiscoveryResponse as far as a simulated proxy reads it.
@@ -134,7 +136,13 @@ func readResource(b []byte) (resource, error) {
 	if err == nil && (x.name == "" || x.version == "" || typeURL == "") {
 		err = errors.New("a resource without name, version or type")
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case typeURL == patch.Type:
+		err = applied(x, body)
+	case typeURL == xds.RouteType:
+		tables.Store(refKey{typeURL, x.name, x.version}, &xds.Resource{Name: x.name, Version: x.version, TypeURL: typeURL, Body: bytes.Clone(body)})
+	default:
 		x.refs, err = refsOf(typeURL, x, body)
 	}
 	return x, err
@@ -142,8 +150,29 @@ func readResource(b []byte) (resource, error) {
 
 type refKey struct{ typeURL, name, version string }
 
-// refs are worked out once for each version of a resource.
-var refs sync.Map
+// refs are worked out once for each version of a resource, and tables are kept by version: to be patched.
+var refs, tables sync.Map
+
+// applied checks that a patch makes of some table that was sent before the version that it says.
+func applied(x resource, p []byte) error {
+	if _, ok := tables.Load(refKey{xds.RouteType, x.name, x.version}); ok {
+		return nil // others got it before
+	}
+	err := patch.ErrBase
+	tables.Range(func(_, v any) bool {
+		old := v.(*xds.Resource)
+		if old.Name != x.name {
+			return true
+		}
+		var body []byte
+		if body, err = patch.Apply(old, p, x.version); err == nil {
+			tables.Store(refKey{old.TypeURL, x.name, x.version}, &xds.Resource{Name: x.name, Version: x.version, TypeURL: old.TypeURL, Body: body})
+			tables.CompareAndDelete(refKey{old.TypeURL, x.name, old.Version}, v)
+		}
+		return errors.Is(err, patch.ErrBase)
+	})
+	return err
+}
 
 // refsOf is what a cluster or listener makes a proxy ask for.
 func refsOf(typeURL string, x resource, body []byte) ([]string, error) {
