@@ -139,7 +139,7 @@ func (c *testCluster) run() {
 
 func (c *testCluster) eventually(what string, ok func() bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			c.t.Fatalf("%s\n%s", what, c.log.String())
 		}
@@ -184,7 +184,7 @@ func (c *testCluster) certificate(token string) (*tls.Certificate, error) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+token), 20*time.Second)
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+token), time.Minute)
 	defer cancel()
 	resp, err := securityapi.NewIstioCertificateServiceClient(c.dial(nil)).CreateCertificate(ctx, &securityapi.IstioCertificateRequest{
 		Csr: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))})
@@ -202,7 +202,7 @@ func (c *testCluster) certificate(token string) (*tls.Certificate, error) {
 // ads opens a stream for a node and asks for a type.
 func (c *testCluster) ads(conn *grpc.ClientConn, ns, sa string, types ...string) discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	c.t.Cleanup(cancel)
 	st, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	if err != nil {
