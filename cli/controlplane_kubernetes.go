@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,7 +55,7 @@ type kubernetesOptions struct {
 	revision   string
 	namespace  string
 	plaintext  bool
-	istioClass bool   // GatewayClasses of Istio's controller are ours too
+	istioClass bool   // GatewayClasses and IngressClasses of Istio's controllers are ours too
 	untaint    string // namespace of the node agent whose nodes are untainted; empty: none are
 	drain      time.Duration
 }
@@ -97,6 +99,8 @@ type replica struct {
 	trust  chan struct{}
 	status *kube.Status
 	id     string
+	// addresses are where Ingresses are reached; nil: not known yet. Leader only.
+	addresses atomic.Pointer[[]string]
 	// revisions are those beside this one: each writes what is its own.
 	revisions *kube.Revisions
 
@@ -120,7 +124,7 @@ func (a *app) runKubernetes(ctx context.Context, o *kubernetesOptions, mesh mode
 	}
 	r := &replica{o: o, set: set, base: mesh, log: set.Log, client: client, roots: make(chan struct{}, 1), bundle: make(chan struct{}, 1), trust: make(chan struct{}, 1),
 		id: cmp.Or(a.env.Getenv("POD_NAME"), fmt.Sprintf("%s-%d", host, os.Getpid()))}
-	r.base.EndpointSlices, r.base.RootNamespace = true, o.namespace
+	r.base.EndpointSlices, r.base.RootNamespace, r.base.Ingress.Istio = true, o.namespace, o.istioClass
 	if err := r.start(ctx); err != nil {
 		return err
 	}
@@ -168,7 +172,9 @@ func (r *replica) start(ctx context.Context) error {
 		return v.Generation
 	}
 	r.set.GatewayAPI = &gatewayapi.Settings{Controllers: r.controllers()}
-	r.set.CA, r.set.Attest = r.ca, kube.NewAttestor(r.client, mesh.TrustDomain).Attest
+	attestor := kube.NewAttestor(r.client, mesh.TrustDomain)
+	r.set.CA, r.set.Attest, r.set.AttestCaller = r.ca, attestor.Attest, attestor.Caller
+	r.set.Name, r.set.Namespace = r.id, r.o.namespace
 	r.set.ReadsSecrets = kube.NewSecretReader(r.client).MayRead
 	r.set.ServerNames = r.names()
 	r.set.Plaintext = server.PlaintextOff
@@ -254,10 +260,12 @@ func (r *replica) sources(mesh model.Mesh) error {
 	return nil
 }
 
-// wanted are the statuses of the Gateway API's objects.
+// wanted are the statuses of the Gateway API's objects and of Ingresses.
 func (r *replica) wanted() map[model.Key]kube.Wanted {
 	ours := func(c gw.GatewayController) bool { return slices.Contains(r.controllers(), string(c)) }
-	return kube.GatewayStatuses(r.server.GatewayAPI().Statuses, ours)
+	out := kube.GatewayStatuses(r.server.GatewayAPI().Statuses, ours)
+	maps.Copy(out, kube.IngressStatuses(r.server.Ingresses(), r.addresses.Load()))
+	return out
 }
 
 // names are what proxies and the API server call this control plane.
@@ -343,6 +351,7 @@ func (r *replica) lead(ctx context.Context) {
 	if r.server.Synced(ctx) != nil {
 		return
 	}
+	wg.Go(func() { r.followIngressAddresses(ctx) })
 	wg.Go(func() { r.status.Run(ctx) })
 	wg.Go(func() { r.deployGateways(ctx) })
 }

@@ -100,7 +100,9 @@ func (c *config) wait(ctx context.Context) error {
 }
 
 func (c *config) check(changed []convert.Object, deleted []model.Key) []admin.Diagnostic {
-	return analyze.Check(c.merged.Objects(), changed, deleted, analyze.Options{Mesh: c.set.Mesh})
+	mesh := c.set.Mesh
+	mesh.Ingress = c.gatewayAPI.ingressSettings()
+	return analyze.Check(c.merged.Objects(), changed, deleted, analyze.Options{Mesh: mesh})
 }
 
 // logFiles logs errors of watched files, and whether what they held before serves on.
@@ -178,6 +180,7 @@ func (c *config) recheck(configChanged bool) {
 // Synced implements source.Sink.
 func (c *config) Synced() {
 	close(c.synced)
+	c.gatewayAPI.sourcesRead()
 	c.recheck(true)
 }
 

@@ -1,36 +1,55 @@
 package server
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/http/pprof"
-	"slices"
-	"strings"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
-
-	"weft.mesh/weft/xds"
+	"weft.mesh/weft/internal/version"
 )
 
-// debugPages lists the pages of 15014 with Istio's names where it has them.
-var debugPages = []struct{ path, help string }{
-	{"/metrics", "metrics in Prometheus' format"},
-	{"/ready", "200 when a World is being served"},
-	{"/debug/syncz", "sync state of every proxy, as istioctl reads it"},
-	{"/debug/adsz", "connected proxies"},
-	{"/debug/configz", "all configuration objects"},
-	{"/debug/registryz", "all services with their endpoints' number"},
-	{"/debug/endpointz", "endpoints by service and port"},
-	{"/debug/config_dump", "resources of one proxy: ?proxyID=<pod>.<namespace>"},
-	{"/debug/pprof/", "Go profiles (loopback callers only)"},
+// debugPage is one page of /debug/, by Istio's name where it has it.
+type debugPage struct {
+	name, help string
+	handler    http.HandlerFunc
 }
 
-// httpHandler serves 15014: metrics, readiness and debug pages. Debug pages
+// debugPages are what 15014 shows to loopback callers, and 15012 to who has the right token (see debugStream).
+func (s *Server) debugPages() []debugPage {
+	return []debugPage{
+		{"syncz", "sync state of every proxy: ?namespace=", s.syncz},
+		{"adsz", "connected proxies", s.adsz},
+		{"connections", "connected proxies", s.adsz},
+		{"configz", "all configuration objects; Secrets without their values", s.configz},
+		{"registryz", "all services", s.registryz},
+		{"endpointShardz", "endpoints by service and namespace", s.endpointz},
+		{"endpointz", "the same", s.endpointz},
+		{"config_dump", "resources of one proxy, without keys: ?proxyID=<pod>.<namespace>", s.configDump},
+		{"edsz", "endpoints of one proxy: ?proxyID=<pod>.<namespace>", s.edsz},
+	}
+}
+
+// debugMux has the pages of debugPages and a list of them.
+func (s *Server) debugMux() *http.ServeMux {
+	mux := http.NewServeMux()
+	list := []map[string]string{}
+	for _, p := range s.debugPages() {
+		mux.HandleFunc("GET /debug/"+p.name, p.handler)
+		list = append(list, map[string]string{"name": p.name, "help": p.help})
+	}
+	mux.HandleFunc("GET /debug/list", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, list) })
+	mux.HandleFunc("GET /debug/{$}", func(w http.ResponseWriter, _ *http.Request) {
+		for _, p := range list {
+			fmt.Fprintf(w, "%-28s %s\n", "/debug/"+p["name"], p["help"])
+		}
+		fmt.Fprintf(w, "%-28s %s\n", "/debug/pprof/", "Go profiles (loopback callers only)")
+	})
+	return mux
+}
+
+// httpHandler serves 15014: metrics, readiness, the version, and debug pages. Debug pages
 // show configuration, so they answer loopback callers only.
 func (s *Server) httpHandler() http.Handler {
 	mux := http.NewServeMux()
@@ -44,27 +63,21 @@ func (s *Server) httpHandler() http.Handler {
 	}
 	mux.HandleFunc("GET /ready", ready)
 	mux.HandleFunc("GET /healthz/ready", ready)
+	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, versionText()) })
 	debug := func(pattern string, h http.HandlerFunc) { mux.Handle("GET "+pattern, loopback(h)) }
-	debug("/debug/syncz", s.syncz)
 	s.remote(debug)
-	debug("/debug/adsz", s.adsz)
-	debug("/debug/configz", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.objects("", "", "")) })
-	debug("/debug/registryz", s.registryz)
-	debug("/debug/endpointz", s.endpointz)
-	debug("/debug/config_dump", s.configDump)
+	debug("/debug/", s.debugMux().ServeHTTP)
 	debug("/debug/pprof/", pprof.Index)
 	debug("/debug/pprof/profile", pprof.Profile)
 	debug("/debug/pprof/trace", pprof.Trace)
-	debug("/debug/", func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/debug/" {
-			http.NotFound(w, r)
-			return
-		}
-		for _, p := range debugPages {
-			fmt.Fprintf(w, "%-22s %s\n", p.path, p.help)
-		}
-	})
 	return mux
+}
+
+// versionText is the version as Istio's control plane says it: version, commit and state of the build, the last of
+// which is the product's name here. istioctl and Kiali take it apart.
+func versionText() string {
+	v := version.Get()
+	return v.Version + "-" + cmp.Or(v.Commit, "unknown") + "-Weft"
 }
 
 // loopback refuses callers from elsewhere, and names that a browser was
@@ -96,118 +109,5 @@ func (s *Server) adsz(w http.ResponseWriter, _ *http.Request) {
 		}
 	}
 	out.Total = len(out.Clients)
-	writeJSON(w, http.StatusOK, out)
-}
-
-// configDump shows what a connected proxy gets, decoded.
-func (s *Server) configDump(w http.ResponseWriter, r *http.Request) {
-	want := r.URL.Query().Get("proxyID")
-	n := s.nodes.find(want)
-	if n == nil {
-		known := s.nodes.names()
-		writeError(w, http.StatusNotFound, fmt.Sprintf("proxyID %q: no such proxy is connected", want), "one of: "+strings.Join(known, ", "))
-		return
-	}
-	snap := s.current()
-	if snap == nil {
-		writeError(w, http.StatusServiceUnavailable, "no World is served yet", "wait for /ready")
-		return
-	}
-	out := map[string][]json.RawMessage{}
-	for _, t := range xds.PushOrder {
-		rs, err := snap.Resources(n, t, nil)
-		if err != nil {
-			writeError(w, http.StatusInternalServerError, err.Error(), "")
-			return
-		}
-		for _, x := range rs {
-			out[xds.ShortName(t)] = append(out[xds.ShortName(t)], decode(x))
-		}
-	}
-	writeJSON(w, http.StatusOK, out)
-}
-
-// decode turns a resource into JSON; what cannot be decoded is said, not hidden.
-func decode(r *xds.Resource) json.RawMessage {
-	name := protoreflect.FullName(r.TypeURL[strings.LastIndexByte(r.TypeURL, '/')+1:])
-	fail := func(err error) json.RawMessage {
-		b, _ := json.Marshal(map[string]string{"name": r.Name, "error": err.Error()})
-		return b
-	}
-	mt, err := protoregistry.GlobalTypes.FindMessageByName(name)
-	if err != nil {
-		return fail(err)
-	}
-	m := mt.New().Interface()
-	if err := proto.Unmarshal(r.Body, m); err != nil {
-		return fail(err)
-	}
-	if r.TypeURL == xds.SecretType {
-		hideKey(m.ProtoReflect())
-	}
-	b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
-	if err != nil {
-		return fail(err)
-	}
-	return b
-}
-
-// hideKey takes the private key out of a secret.
-func hideKey(m protoreflect.Message) {
-	field := m.Descriptor().Fields().ByName("tls_certificate")
-	if field == nil || !m.Has(field) {
-		return
-	}
-	cert := m.Mutable(field).Message()
-	if key := cert.Descriptor().Fields().ByName("private_key"); key != nil {
-		cert.Clear(key)
-	}
-}
-
-func (s *Server) registryz(w http.ResponseWriter, _ *http.Request) {
-	type svc struct {
-		Host      string   `json:"hostname"`
-		Ports     []uint16 `json:"ports"`
-		Addresses []string `json:"addresses"`
-	}
-	out := []svc{}
-	names := s.names.table().Names
-	if world := s.world(); world != nil {
-		for _, x := range world.Services() {
-			v := svc{Host: x.Host, Addresses: names[x.Host]}
-			for _, p := range x.Ports {
-				v.Ports = append(v.Ports, p.Number)
-			}
-			out = append(out, v)
-		}
-	}
-	slices.SortFunc(out, func(a, b svc) int { return strings.Compare(a.Host, b.Host) })
-	writeJSON(w, http.StatusOK, out)
-}
-
-func (s *Server) endpointz(w http.ResponseWriter, _ *http.Request) {
-	type ep struct {
-		Service  string `json:"svc"`
-		Port     uint16 `json:"servicePort"`
-		Address  string `json:"address"`
-		MTLS     bool   `json:"mtls"`
-		Draining bool   `json:"draining,omitempty"`
-	}
-	out := []ep{}
-	if world := s.world(); world != nil {
-		for _, x := range world.Services() {
-			eps := world.Endpoints(x.Key)
-			for _, p := range x.Ports {
-				for _, e := range eps.Of(p.Number) {
-					addr := e.Hostname
-					if e.Addr.IsValid() {
-						addr = e.Addr.String()
-					}
-					out = append(out, ep{x.Host, p.Number, fmt.Sprintf("%s:%d", addr, e.Port), e.MTLS, e.Draining})
-				}
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b ep) int { return strings.Compare(a.Service+a.Address, b.Service+b.Address) })
 	writeJSON(w, http.StatusOK, out)
 }

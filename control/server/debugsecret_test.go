@@ -6,6 +6,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"weft.mesh/weft/xds"
@@ -20,7 +21,11 @@ func TestADumpShowsNoKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := string(decode(xds.NewResource(xds.SecretType, "kubernetes://web", body)))
+	m, err := section(xds.SecretType, "1", []*xds.Resource{xds.NewResource(xds.SecretType, "kubernetes://web", body)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := protojson.Format(m)
 	if strings.Contains(got, "the key") || !strings.Contains(got, "the chain") || !strings.Contains(got, "kubernetes://web") {
 		t.Error(got)
 	}

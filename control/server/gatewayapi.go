@@ -28,12 +28,15 @@ func LocalGatewayAPI() gatewayapi.Settings {
 		Controllers: []string{gatewayapi.Controller, gatewayapi.IstioController},
 		Classes:     []string{gatewayapi.ClassWeft, gatewayapi.ClassIstio},
 		Selector:    map[string]string{"istio": "ingressgateway"},
-		Addresses:   []string{"localhost"},
+		Addresses:   []string{localAddress},
 	}
 }
 
-// gatewayAPI feeds what the Gateway API objects mean into the World, beside
-// the objects' own values, and keeps their statuses.
+// localAddress is where gateways are reached without Kubernetes.
+const localAddress = "localhost"
+
+// gatewayAPI feeds what the Gateway API objects and the Ingresses mean into the
+// World, beside the objects' own values, and keeps their statuses.
 type gatewayAPI struct {
 	mesh    model.Mesh
 	worlds  *snapshot.Store
@@ -45,6 +48,7 @@ type gatewayAPI struct {
 
 	mu       sync.Mutex // protects the following, and the order in which changes reach the World
 	computer *gatewayapi.Computer
+	ingress  *ingresses
 	statuses map[model.Key]*gatewayapi.Status // with the times of transition
 }
 
@@ -58,7 +62,7 @@ func newGatewayAPI(set Settings, worlds *snapshot.Store) *gatewayAPI {
 		settings.Controllers = []string{gatewayapi.Controller}
 	}
 	return &gatewayAPI{mesh: set.Mesh, worlds: worlds, changed: newSignal(), generation: set.Generation, controllers: settings.Controllers, now: time.Now,
-		computer: gatewayapi.NewComputer(settings), statuses: map[model.Key]*gatewayapi.Status{}}
+		computer: gatewayapi.NewComputer(settings), ingress: newIngresses(set), statuses: map[model.Key]*gatewayapi.Status{}}
 }
 
 // put takes an object with its values. Objects of the Gateway API come in also
@@ -75,16 +79,18 @@ func (g *gatewayAPI) put(o *convert.Object, values []model.Object) {
 		value = gatewayapi.Stamped(o.Value, generation, metav1.NewTime(o.Meta.Created))
 	}
 	g.computer.Put(o.Key, value, values)
+	g.ingress.Put(o.Key, values)
 }
 
 func (g *gatewayAPI) remove(k model.Key) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.computer.Delete(k)
+	g.ingress.Delete(k)
 	delete(g.statuses, k)
 }
 
-// apply hands changes to the World together with what they change in the meaning of the Gateway API objects.
+// apply hands changes to the World together with what they change in the meaning of the Gateway API objects and the Ingresses.
 func (g *gatewayAPI) apply(changes ...snapshot.Change) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -92,6 +98,7 @@ func (g *gatewayAPI) apply(changes ...snapshot.Change) {
 	for _, ch := range g.computer.Update() {
 		changes = append(changes, snapshot.Change{Key: ch.Key, Objects: ch.Objects})
 	}
+	changes = append(changes, g.ingress.update()...)
 	if len(changes) > 0 {
 		g.worlds.Apply(changes...)
 	}
@@ -117,17 +124,22 @@ func (g *gatewayAPI) keepStatuses() {
 
 // show adds an object's status, as an API server would have it.
 func (g *gatewayAPI) show(k model.Key, raw json.RawMessage) json.RawMessage {
-	if !k.Kind.IsGatewayAPI() {
+	if !k.Kind.IsGatewayAPI() && k.Kind != model.KindIngress {
 		return raw
 	}
 	g.mu.Lock()
-	st := g.statuses[k]
+	var status any
+	if st := g.statuses[k]; st != nil {
+		status = st.Value()
+	} else if s := g.ingress.status(k); s != nil {
+		status = s
+	}
 	g.mu.Unlock()
-	if st == nil {
+	if status == nil {
 		return raw
 	}
 	var o map[string]json.RawMessage
-	text, err := json.Marshal(st.Value())
+	text, err := json.Marshal(status)
 	if err != nil || json.Unmarshal(raw, &o) != nil {
 		return raw
 	}
@@ -139,7 +151,7 @@ func (g *gatewayAPI) show(k model.Key, raw json.RawMessage) json.RawMessage {
 	return out
 }
 
-// problems lists conditions that say that an object has not the effect that it asks for.
+// problems lists conditions that say that an object has not the effect that it asks for, and what is wrong with Ingresses.
 func (g *gatewayAPI) problems() []admin.Diagnostic {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -150,7 +162,7 @@ func (g *gatewayAPI) problems() []admin.Diagnostic {
 				Value: c.Type + "=" + string(c.Status) + " " + c.Reason, Message: c.Message, Hint: gatewayapi.Hint(c)})
 		}
 	}
-	return out
+	return append(out, g.ingress.problems()...)
 }
 
 // GatewayAPI is what the Gateway API objects mean now: statuses to write and

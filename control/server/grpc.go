@@ -49,9 +49,9 @@ func grpcOptions(maxAge time.Duration) []grpc.ServerOption {
 	}
 }
 
-// secureServer serves xDS and the CA over TLS (15012).
+// secureServer serves xDS, the CA and the debug API over TLS (15012).
 func (s *Server) secureServer(serving *ca.Serving, svc *ca.Service) *grpc.Server {
-	g := grpc.NewServer(append(grpcOptions(s.set.MaxConnectionAge), grpc.Creds(credentials.NewTLS(serving.TLSConfig())), grpc.StreamInterceptor(s.gate.intercept))...)
+	g := grpc.NewServer(append(grpcOptions(s.set.MaxConnectionAge), grpc.Creds(credentials.NewTLS(serving.TLSConfig())), grpc.ChainStreamInterceptor(s.gate.intercept, s.debugStream))...)
 	s.secureXDS.Register(g)
 	svc.Register(g)
 	healthpb.RegisterHealthServer(g, health.NewServer())

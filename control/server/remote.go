@@ -37,51 +37,6 @@ func (s *Server) objects(kind, ns, name string) admin.ObjectList {
 	return list
 }
 
-// syncState is one proxy in /debug/syncz, with the names that istioctl and Kiali read.
-type syncState struct {
-	Cluster      string `json:"cluster_id,omitempty"`
-	Proxy        string `json:"proxy"`
-	Type         string `json:"proxy_type,omitempty"`
-	Version      string `json:"istio_version,omitempty"`
-	ClusterSent  string `json:"cluster_sent,omitempty"`
-	ClusterAck   string `json:"cluster_acked,omitempty"`
-	ListenerSent string `json:"listener_sent,omitempty"`
-	ListenerAck  string `json:"listener_acked,omitempty"`
-	RouteSent    string `json:"route_sent,omitempty"`
-	RouteAck     string `json:"route_acked,omitempty"`
-	EndpointSent string `json:"endpoint_sent,omitempty"`
-	EndpointAck  string `json:"endpoint_acked,omitempty"`
-}
-
-// syncz lists connected proxies. What was sent is the version that is
-// acknowledged where nothing is under way, and the World's elsewhere.
-func (s *Server) syncz(w http.ResponseWriter, _ *http.Request) {
-	world := s.world().Version()
-	out := []syncState{}
-	for _, p := range s.tracker.Proxies() {
-		if p.Lost != nil {
-			continue
-		}
-		pair := func(typ string) (sent, acked string) {
-			t := p.Types[typ]
-			if t.State == "" || t.State == admin.SyncNotSent {
-				return "", ""
-			}
-			if t.State == admin.SyncSynced {
-				return t.Version, t.Version
-			}
-			return world, t.Version
-		}
-		st := syncState{Cluster: "Kubernetes", Proxy: p.Pod + "." + p.Namespace, Type: p.Type, Version: p.Version}
-		st.ClusterSent, st.ClusterAck = pair("CDS")
-		st.ListenerSent, st.ListenerAck = pair("LDS")
-		st.RouteSent, st.RouteAck = pair("RDS")
-		st.EndpointSent, st.EndpointAck = pair("EDS")
-		out = append(out, st)
-	}
-	writeJSON(w, http.StatusOK, out)
-}
-
 // withoutValues keeps the keys of a Secret. What cannot be read is left out whole.
 func withoutValues(raw json.RawMessage) json.RawMessage {
 	var o map[string]json.RawMessage

@@ -66,6 +66,11 @@ type Settings struct {
 	CA *ca.CA
 	// Attest finds out who has a bearer token that is no join token; nil: nobody.
 	Attest func(ctx context.Context, token string) (spiffe.ID, error)
+	// AttestCaller finds out whose bearer token it is that somebody who is no proxy has: istioctl, for the debug API on 15012.
+	// It must not be what Attest takes for a workload. Nil: there is no debug API.
+	AttestCaller func(ctx context.Context, token string) (spiffe.ID, error)
+	// Name is what tools call this replica, a pod's name, and Namespace where it is; the debug API is open to accounts there.
+	Name, Namespace string
 	// ReadsSecrets tells whether a service account may read the Secrets of its namespace, for gateways; an error is no answer, and
 	// the gateway has to come again. Nil: all may.
 	ReadsSecrets func(ctx context.Context, namespace, account string) (bool, error)
@@ -114,7 +119,8 @@ type Server struct {
 	config    *config
 	snap      atomic.Pointer[translate.Snapshot]
 	ready     atomic.Bool
-	changed   *signal // a World was published
+	changed   *signal       // a World was published
+	debugging chan struct{} // bounds callers of the debug API
 }
 
 // New opens what is in the state directory; it starts nothing.
@@ -135,7 +141,7 @@ func New(set Settings) (*Server, error) {
 	if err := os.MkdirAll(set.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("control plane: state directory: %w", err)
 	}
-	s := &Server{set: set, started: time.Now(), tracker: status.New(), changed: newSignal()}
+	s := &Server{set: set, started: time.Now(), tracker: status.New(), changed: newSignal(), debugging: make(chan struct{}, maxDebugStreams)}
 	var err error
 	if s.ca = set.CA; s.ca == nil {
 		if s.ca, err = ca.Open(filepath.Join(set.StateDir, admin.DirCA), set.Mesh.TrustDomain); err != nil {
@@ -255,7 +261,9 @@ func (s *Server) SetMesh(mesh model.Mesh) error {
 		}
 	}
 	mesh.Domain, mesh.ClusterID, mesh.ServiceCIDR, mesh.EndpointSlices = now.Domain, now.ClusterID, now.ServiceCIDR, now.EndpointSlices
+	mesh.Ingress.Istio = now.Ingress.Istio
 	s.store.SetMesh(mesh)
+	s.config.gatewayAPI.setIngress(mesh)
 	return nil
 }
 
