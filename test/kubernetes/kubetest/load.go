@@ -1,6 +1,7 @@
 package kubetest
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -34,4 +35,14 @@ func Enough(t testing.TB, what string, r *load.Result, rate int, during time.Dur
 	if want := int(during.Seconds() * float64(rate) / 2); r.Sent < want {
 		t.Errorf("%s: only %d requests in %s: the machine is too busy for a rate of %d/s", what, r.Sent, during, rate)
 	}
+}
+
+// MissingParts judges Bookinfo's page for [Load]: it has status 200 also when a service behind it failed, and says so in a sentence.
+func MissingParts(page string) string {
+	for line := range strings.Lines(page) {
+		if strings.Contains(line, "unavailable") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return ""
 }

@@ -24,8 +24,8 @@ type Load struct {
 	Host string        // header; default that of the URL
 	Rate int           // requests per second
 	Wait time.Duration // for one answer; default 10 s
-	// Good judges an answer; default: status 200.
-	Good func(status int, body string) bool
+	// Wrong says what is wrong with an answer with status 200, "" for nothing; default: nothing ever.
+	Wrong func(body string) string
 }
 
 // Result is what became of all requests that were sent.
@@ -74,8 +74,8 @@ func (l Load) Start(ctx context.Context) *Running {
 	if l.Wait == 0 {
 		l.Wait = 10 * time.Second
 	}
-	if l.Good == nil {
-		l.Good = func(status int, _ string) bool { return status == http.StatusOK }
+	if l.Wrong == nil {
+		l.Wrong = func(string) string { return "" }
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	r := &Running{load: l, client: &http.Client{
@@ -188,10 +188,10 @@ func (r *Running) ask() string {
 	if err != nil {
 		return "body: " + errorClass(err)
 	}
-	if !r.load.Good(resp.StatusCode, string(body)) {
+	if resp.StatusCode != http.StatusOK {
 		return fmt.Sprintf("%s: %.200s", resp.Status, strings.TrimSpace(string(body)))
 	}
-	return ""
+	return r.load.Wrong(string(body))
 }
 
 // errorClass is an error without the ports that make each one different.
