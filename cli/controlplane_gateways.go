@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"weft.mesh/weft/control/gatewayapi"
+	"weft.mesh/weft/control/ingress"
+	"weft.mesh/weft/control/kube"
 	"weft.mesh/weft/control/kube/gateway"
 )
 
@@ -19,5 +21,15 @@ func (r *replica) deployGateways(ctx context.Context) {
 		},
 		Moved:  r.revisions.Moved(),
 		Report: r.server.SetGatewayInfrastructure,
+	}).Run(ctx)
+}
+
+// followIngressAddresses knows where Ingresses are reached until ctx ends. Which Service that is may change with the MeshConfig. Leader only.
+func (r *replica) followIngressAddresses(ctx context.Context) {
+	(&kube.IngressAddresses{
+		Client: r.client, Log: r.log,
+		Service: func() (namespace, name string) { return ingress.ServiceOf(r.server.World().Mesh()) },
+		Changed: r.server.Changed,
+		Report:  func(addresses []string) { r.addresses.Store(&addresses) },
 	}).Run(ctx)
 }

@@ -36,6 +36,8 @@ var kinds = map[string]string{
 	"httproute": "HTTPRoute", "grpcroute": "GRPCRoute", "tlsroute": "TLSRoute", "tcproute": "TCPRoute",
 	"referencegrant": "ReferenceGrant", "refgrant": "ReferenceGrant",
 	"backendtlspolicy": "BackendTLSPolicy", "btlspolicy": "BackendTLSPolicy",
+	"ingress": "Ingress", "ing": "Ingress",
+	"ingressclass": "IngressClass",
 }
 
 // kindK8sGateway is the Gateway API's Gateway; the plain name is Istio's.

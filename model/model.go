@@ -77,6 +77,7 @@ type Mesh struct {
 	ServiceCIDR     netip.Prefix  // for services without an address, default 10.96.0.0/16
 	// DiscoverySelectors choose namespaces on Kubernetes by label selectors, as kubectl writes them; one that matches is enough. None: all.
 	DiscoverySelectors []string
+	Ingress            IngressSettings
 	EndpointSlices     bool // Kubernetes: endpoints of Services come from EndpointSlices; false: pods by selector
 }
 

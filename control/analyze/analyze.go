@@ -178,6 +178,7 @@ func analyzeSet(objects []convert.Object, opts Options) []finding {
 	s.checkGatewayPorts()
 	s.checkSecrets()
 	s.checkGatewayAPI()
+	s.checkIngresses()
 	return s.findings
 }
 

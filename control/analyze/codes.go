@@ -32,6 +32,9 @@ const (
 	CodeGatewayAPI       = "gateway-api-condition"
 	CodeUnknownParent    = "unknown-parent"
 	CodeUnknownSecret    = "unknown-secret"
+	CodeIngressPath      = "ingress-path-conflict"
+	CodeIngressTLS       = "ingress-tls-conflict"
+	CodeIngressClass     = "ingress-class"
 )
 
 // Codes lists every diagnostic code, those of control/convert first.
@@ -64,6 +67,9 @@ func Codes() []convert.CodeInfo {
 		{Code: CodeFaultRetries, Meaning: "A route injects faults; its timeout and retries do not apply to injected answers.", Fix: "Test retries with a service that fails, or remove them from this route."},
 		{Code: CodeGatewayAPI, Meaning: "An object of the Gateway API has not the effect that it asks for; the message is the condition in its status.", Fix: "See the hint; weft get -o yaml shows all conditions."},
 		{Code: CodeUnknownParent, Meaning: "A route names a Gateway or ListenerSet, or a Gateway a GatewayClass, that does not exist.", Fix: "Correct the name and namespace, or add the object."},
-		{Code: CodeUnknownSecret, Meaning: "The Secret of a Gateway's server does not exist where the gateway's pods are, or holds no certificate that can be served; the server's hosts are not served.", Fix: "Add the Secret to the namespace of the gateway's pods, with tls.crt and tls.key, and ca.crt for client certificates."},
+		{Code: CodeIngressPath, Meaning: "Two Ingresses (or one) lead the same path of a host to backends; the older one's counts.", Fix: "Keep one of them."},
+		{Code: CodeIngressTLS, Meaning: "Two tls entries of Ingresses name different Secrets for a host; the older Ingress's is served.", Fix: "Name the same Secret, or keep one of them."},
+		{Code: CodeIngressClass, Meaning: "An Ingress is of no class that is served, so that it has no effect.", Fix: "Set spec.ingressClassName: weft."},
+		{Code: CodeUnknownSecret, Meaning: "The Secret of a Gateway's server or of an Ingress does not exist where the gateway's pods are, or holds no certificate that can be served; the server's hosts are not served.", Fix: "Add the Secret to the namespace of the gateway's pods, with tls.crt and tls.key, and ca.crt for client certificates."},
 	}...)
 }

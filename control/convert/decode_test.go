@@ -57,7 +57,7 @@ func TestJSONAndByteOrderMarksAreRead(t *testing.T) {
 }
 
 func TestAListIsTakenApart(t *testing.T) {
-	text := "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ServiceAccount\n  metadata: {name: a}\n- apiVersion: v1\n  kind: Ingress\n  metadata: {name: b}\n"
+	text := "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ServiceAccount\n  metadata: {name: a}\n- apiVersion: v1\n  kind: NetworkPolicy\n  metadata: {name: b}\n"
 	objs, diags := decode(text, convert.Options{})
 	if len(objs) != 1 || len(diags) != 1 || diags[0].Line != 8 || diags[0].Code != convert.CodeUnknownKind {
 		t.Errorf("%v %+v", objs, diags)

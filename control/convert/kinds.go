@@ -36,7 +36,7 @@ var kinds = sync.OnceValue(func() map[model.Kind]*kindInfo {
 	b, pods := newBuilder(), newBuilder()
 	pods.open = true // written by the runtime, with status and owners
 	out := map[model.Kind]*kindInfo{}
-	for _, k := range append(gatewayAPIKinds(), []*kindInfo{
+	for _, k := range append(append(gatewayAPIKinds(), ingressKinds()...), []*kindInfo{
 		{kind: model.KindNamespace, versions: []string{"v1"}, specless: true, new: func() any { return new(corev1.Namespace) }},
 		{kind: model.KindServiceAccount, versions: []string{"v1"}, namespaced: true, specless: true, new: func() any { return new(corev1.ServiceAccount) }},
 		{kind: model.KindService, versions: []string{"v1"}, namespaced: true, new: func() any { return new(corev1.Service) }},
@@ -112,8 +112,6 @@ var instead = map[string]string{
 	"DaemonSet":                      "use a Deployment",
 	"Job":                            "use a Deployment, or run the command with weft exec",
 	"CronJob":                        "use a Deployment, or run the command with weft exec",
-	"Ingress":                        "use a Gateway and a VirtualService",
-	"IngressClass":                   "use a Gateway and a VirtualService",
 	"NetworkPolicy":                  "use an AuthorizationPolicy",
 	"Role":                           "use an AuthorizationPolicy; there is no Kubernetes API to guard",
 	"RoleBinding":                    "use an AuthorizationPolicy; there is no Kubernetes API to guard",

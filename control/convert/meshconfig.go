@@ -23,7 +23,7 @@ const maxMeshConfig = 1 << 20
 // meshConfigFields are the fields of MeshConfig that are honoured, by the path
 // of the message that has them; "*" takes a message whole.
 var meshConfigFields = map[string]string{
-	"":                      "trustDomain rootNamespace accessLogFile accessLogFormat accessLogEncoding connectTimeout enableAutoMtls outboundTrafficPolicy localityLbSetting defaultConfig discoverySelectors",
+	"":                      "trustDomain rootNamespace accessLogFile accessLogFormat accessLogEncoding connectTimeout enableAutoMtls outboundTrafficPolicy localityLbSetting defaultConfig discoverySelectors ingressClass ingressService ingressControllerMode ingressSelector",
 	"outboundTrafficPolicy": "mode",
 	"localityLbSetting":     "*",
 	"defaultConfig":         "tracing",
@@ -128,6 +128,9 @@ func meshModel(out model.Mesh, raw map[string]any, mc *mesh.MeshConfig) (model.M
 			return out, err
 		}
 	}
+	if err := meshIngress(&out.Ingress, raw, mc); err != nil {
+		return out, err
+	}
 	if l := mc.LocalityLbSetting; l != nil {
 		c := &conv{o: &Object{}, mesh: withDefaults(out)}
 		out.LocalityLB = c.localityLB("localityLbSetting", l)
@@ -136,6 +139,35 @@ func meshModel(out model.Mesh, raw map[string]any, mc *mesh.MeshConfig) (model.M
 		}
 	}
 	return out, nil
+}
+
+// meshIngress reads which Ingresses are served, and by what.
+func meshIngress(out *model.IngressSettings, raw map[string]any, mc *mesh.MeshConfig) error {
+	if raw["ingressControllerMode"] != nil {
+		out.Off = mc.IngressControllerMode == mesh.MeshConfig_OFF
+		out.Unclassed = mc.IngressControllerMode == mesh.MeshConfig_DEFAULT
+	}
+	if raw["ingressClass"] != nil {
+		if out.Class = mc.IngressClass; !isSubdomain(out.Class) {
+			return fmt.Errorf("mesh config: ingressClass %q: want a value of the annotation %s, like weft", out.Class, annotationIngressClass)
+		}
+	}
+	if raw["ingressSelector"] != nil {
+		if out.Selector = mc.IngressSelector; out.Selector == "" || len(out.Selector) > 63 || !labelText.MatchString(out.Selector) {
+			return fmt.Errorf("mesh config: ingressSelector %q: want the value of the label istio of the gateway's pods, like ingressgateway", out.Selector)
+		}
+	}
+	if raw["ingressService"] != nil {
+		out.Service = mc.IngressService
+		ns, name, ok := strings.Cut(out.Service, "/")
+		if !ok {
+			ns, name = "any", out.Service
+		}
+		if !isLabel(ns) || !isLabel(name) {
+			return fmt.Errorf("mesh config: ingressService %q: want the name of a Service, or namespace/name", out.Service)
+		}
+	}
+	return nil
 }
 
 // discoverySelectors writes selectors as kubectl does: "a=b,c in (d,e)".

@@ -32,6 +32,10 @@ localityLbSetting: {distribute: [{from: eu, to: {eu: 100}}]}
 `: {TrustDomain: "td.example", RootNamespace: "istio-config", AccessLogFile: "/tmp/log", AccessLogJSON: true, AccessLogFormat: `{"method": "%REQ(:METHOD)%"}`,
 			ConnectTimeout: 3 * time.Second, DisableAutoMTLS: true, TraceSampling: 42.5,
 			LocalityLB: &model.LocalityLB{Distribute: []model.Distribute{{From: "eu", To: map[string]uint32{"eu": 100}}}}},
+		"{ingressControllerMode: DEFAULT, ingressClass: edge, ingressSelector: edge, ingressService: edge/gateway}": {AccessLogFile: "/dev/stdout", RegistryOnly: true, TraceSampling: 5,
+			Ingress: model.IngressSettings{Unclassed: true, Class: "edge", Selector: "edge", Service: "edge/gateway"}},
+		"ingressControllerMode: \"OFF\"":               {AccessLogFile: "/dev/stdout", RegistryOnly: true, TraceSampling: 5, Ingress: model.IngressSettings{Off: true}},
+		"ingressControllerMode: STRICT":                base,
 		"outboundTrafficPolicy: {mode: REGISTRY_ONLY}": base,
 		"defaultConfig: {tracing: {sampling: 0}}":      {AccessLogFile: "/dev/stdout", RegistryOnly: true, TraceSampling: -1},
 		`{"localityLbSetting": {"enabled": false}}`:    {AccessLogFile: "/dev/stdout", RegistryOnly: true, TraceSampling: 5, LocalityLB: &model.LocalityLB{Disabled: true}},
@@ -46,7 +50,11 @@ localityLbSetting: {distribute: [{from: eu, to: {eu: 100}}]}
 func TestMeshConfigIsStrict(t *testing.T) {
 	for text, want := range map[string]string{
 		"accessLog: /dev/stdout":                                      "accessLog: not supported; supported are trustDomain",
-		"ingressClass: istio":                                         "ingressClass: not supported",
+		"proxyHttpPort: 15002":                                        "proxyHttpPort: not supported",
+		"ingressClass: a b":                                           `ingressClass "a b"`,
+		"ingressSelector: \"\"":                                       `ingressSelector ""`,
+		"ingressService: a/b/c":                                       `ingressService "a/b/c"`,
+		"ingressControllerMode: SOMETIMES":                            "invalid value",
 		"enableTracing: false":                                        "enableTracing: not supported", // though it is the zero value
 		"defaultConfig: {concurrency: 0}":                             "defaultConfig.concurrency: not supported",
 		"defaultConfig: {tracing: {zipkin: {address: a}}}":            "defaultConfig.tracing.zipkin: not supported",

@@ -14,6 +14,7 @@ import (
 	security "istio.io/api/security/v1beta1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/model"
@@ -87,6 +88,10 @@ func (c *conv) convert() []model.Object {
 		return c.secret(v)
 	case *corev1.ConfigMap:
 		return c.configMap(v)
+	case *networkingv1.Ingress:
+		return c.ingress(v)
+	case *networkingv1.IngressClass:
+		return c.ingressClass(v)
 	}
 	if c.o.Key.Kind.IsGatewayAPI() {
 		c.gatewayAPI()

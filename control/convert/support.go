@@ -267,7 +267,7 @@ func securitySupport(name string) (support, bool) {
 // is the runtime's business.
 func kubeSupport(t reflect.Type) support {
 	switch t.Name() {
-	case "Namespace", "Service", "ServiceAccount", "Deployment":
+	case "Namespace", "Service", "ServiceAccount", "Deployment", "Ingress", "IngressClass":
 		s := allow("kind apiVersion metadata spec").hint("secrets", "service account tokens are not used: an identity is a certificate",
 			"imagePullSecrets", "there are no images to pull in a mesh without Kubernetes", "automountServiceAccountToken", "tokens are never mounted; remove it")
 		s.servers = map[string]bool{"status": true}

@@ -13,6 +13,7 @@ import (
 
 	"weft.mesh/weft/control/gatewayapi"
 	"weft.mesh/weft/control/inject"
+	"weft.mesh/weft/control/kube/kubeclient"
 	"weft.mesh/weft/model"
 )
 
@@ -150,7 +151,7 @@ func TestAddresses(t *testing.T) {
 		"{spec: {type: LoadBalancer}, status: {loadBalancer: {ingress: [{ip: 10.0.0.1}, {hostname: a.example}]}}}": {"10.0.0.1", "a.example"},
 		"spec: {type: ClusterIP}": {"web-weft.shop.svc.cluster.local"},
 	} {
-		if d := cmp.Diff(want, addressesOf(service(text))); d != "" {
+		if d := cmp.Diff(want, kubeclient.ServiceAddresses(service(text))); d != "" {
 			t.Errorf("%s: %s", text, d)
 		}
 	}
