@@ -116,6 +116,15 @@ func TestATokenIsReviewedOnceAndGivesAnIdentity(t *testing.T) {
 			t.Errorf("%s: %v, want %q", token, err, want)
 		}
 	}
+	// Who only asks a question needs no pod; all else is as for a workload, by the same answers.
+	if id, err := a.Caller(context.Background(), "unbound"); err != nil || id.String() != "spiffe://cluster.local/ns/shop/sa/web" {
+		t.Errorf("%v, %v", id, err)
+	}
+	for token, want := range map[string]string{"api": "want the audience istio-ca", "person": "want a service account", "old": "token has expired"} {
+		if _, err := a.Caller(context.Background(), token); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s asks: %v, want %q", token, err, want)
+		}
+	}
 	if n := len(s.Writes()); n != 5 {
 		t.Errorf("%d reviews of 5 tokens", n)
 	}

@@ -72,14 +72,18 @@ func (s *Server) debugStream(srv any, ss grpc.ServerStream, info *grpc.StreamSer
 	if id, err := ca.PeerID(ss.Context(), s.ca.TrustDomain()); err != nil || !id.IsZero() {
 		return next(srv, ss)
 	}
+	ctx, cancel := context.WithTimeout(ss.Context(), debugStreamTime)
+	defer cancel()
+	turn := time.NewTimer(admissionWait)
+	defer turn.Stop()
 	select {
 	case s.debugging <- struct{}{}:
 		defer func() { <-s.debugging }()
-	default:
+	case <-turn.C:
 		return status.Errorf(codes.ResourceExhausted, "debug: %d callers at once, the limit; try again", maxDebugStreams)
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	ctx, cancel := context.WithTimeout(ss.Context(), debugStreamTime)
-	defer cancel()
 	id, err := s.set.AttestCaller(ctx, token)
 	if err != nil {
 		s.set.Log.Warn("debug: a caller is refused", "error", err)

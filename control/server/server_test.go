@@ -25,9 +25,10 @@ import (
 // plane is a running control plane.
 type plane struct {
 	*client.Client
-	dir  string
-	http string // address of its metrics and debug pages
-	log  *syncBuffer
+	dir string
+	// Addresses of 15014, metrics and debug pages, of 15012 and of 15010.
+	http, secure, plain string
+	log                 *syncBuffer
 }
 
 type syncBuffer struct {
@@ -50,23 +51,34 @@ func (b *syncBuffer) String() string {
 // start runs a control plane on free ports and ends it with the test.
 func start(t *testing.T, dir string, files ...string) *plane {
 	t.Helper()
+	return startWith(t, dir, func(s *server.Settings) { s.Files = files })
+}
+
+func startWith(t *testing.T, dir string, change func(*server.Settings)) *plane {
+	t.Helper()
 	p := &plane{dir: dir, log: &syncBuffer{}}
 	var mu sync.Mutex
 	set := server.Settings{
-		StateDir: dir, Address: "127.0.0.1", Files: files, Quiet: time.Millisecond, Log: slog.New(slog.NewTextHandler(p.log, nil)),
+		StateDir: dir, Address: "127.0.0.1", Quiet: time.Millisecond, Log: slog.New(slog.NewTextHandler(p.log, nil)),
 		Listen: func(network, address string) (net.Listener, error) {
 			if network != "tcp" {
 				return net.Listen(network, address)
 			}
 			l, err := net.Listen(network, "127.0.0.1:0")
-			if err == nil && strings.HasSuffix(address, ":15014") {
-				mu.Lock()
-				p.http = l.Addr().String()
-				mu.Unlock()
+			if err != nil {
+				return nil, err
 			}
-			return l, err
+			mu.Lock()
+			defer mu.Unlock()
+			for port, at := range map[string]*string{"15010": &p.plain, "15012": &p.secure, "15014": &p.http} {
+				if strings.HasSuffix(address, ":"+port) {
+					*at = l.Addr().String()
+				}
+			}
+			return l, nil
 		},
 	}
+	change(&set)
 	s, err := server.New(set)
 	if err != nil {
 		t.Fatal(err)
