@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,13 +19,12 @@ import (
 )
 
 // prometheusConfig is the job that most installations of Prometheus have for pods: annotations say whether, where
-// and which path. Debian's Prometheus is built without its discovery of pods (kubernetes_sd_configs): the test writes
-// the same labels into the file %q.
+// and which path. %q are the kubeconfig and the namespace.
 const prometheusConfig = `
 global: {scrape_interval: 1s, scrape_timeout: 1s}
 scrape_configs:
 - job_name: kubernetes-pods
-  file_sd_configs: [{files: [%q]}]
+  kubernetes_sd_configs: [{role: pod, kubeconfig_file: %q, namespaces: {names: [%q]}}]
   relabel_configs:
   - {action: keep, source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], regex: "true"}
   - {action: replace, source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path], target_label: __metrics_path__, regex: (.+)}
@@ -42,11 +40,10 @@ scrape_configs:
 // The application's metrics and its sidecar's come from one target, which the pod's annotations name, also where
 // only peers with an identity may speak to the application.
 func TestPrometheusScrapesInjectedPods(t *testing.T) {
-	program, err := exec.LookPath("prometheus")
-	if err != nil {
-		t.Skip("SKIPPED: needs prometheus (Debian package prometheus): run make deps")
-	}
 	m := kubetest.Install(t)
+	if err := m.Bed.Prometheus(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	ns := m.Namespace(t, "scraped", injected)
 	m.ApplyFiles(t, ns, "test/kubernetes/testdata/scraped.yaml")
 	m.Cluster.Ready(t, ns)
@@ -56,7 +53,7 @@ func TestPrometheusScrapesInjectedPods(t *testing.T) {
 			t.Errorf("annotations have no %s: %s", want, annotations)
 		}
 	}
-	p := startPrometheus(t, program, fmt.Sprintf(prometheusConfig, discovered(t, m, ns)))
+	p := startPrometheus(t, m.Bed.Bin("prometheus"), fmt.Sprintf(prometheusConfig, m.Bed.Kubeconfig(), ns))
 	for _, query := range []string{
 		`up{app="annotated"} == 1`,
 		`testapp_requests_total{app="annotated"} > 0`, // the application's own, through the sidecar
@@ -66,53 +63,13 @@ func TestPrometheusScrapesInjectedPods(t *testing.T) {
 	} {
 		m.Eventually(t, 60*time.Second, query, func(ctx context.Context) error { return p.has(ctx, query) })
 	}
+	// A pod that comes later is found as well.
+	m.Kubectl(t, "-n", ns, "scale", "deployment/annotated", "--replicas=2")
+	m.Eventually(t, 60*time.Second, "a second pod", func(ctx context.Context) error { return p.has(ctx, `count(up{app="annotated"} == 1) == 2`) })
 	// Who says no is not asked.
 	if err := p.has(t.Context(), `up{app="silent"}`); err == nil {
 		t.Error("a pod with prometheus.io/scrape: false is a target")
 	}
-}
-
-// discovered writes the pods of a namespace as Prometheus' own discovery labels them.
-func discovered(t *testing.T, m *kubetest.Mesh, ns string) (file string) {
-	t.Helper()
-	var list struct {
-		Items []struct {
-			Metadata struct {
-				Name                string
-				Labels, Annotations map[string]string
-			}
-			Status struct{ PodIP string }
-		}
-	}
-	if err := json.Unmarshal([]byte(m.Kubectl(t, "-n", ns, "get", "pods", "-o", "json")), &list); err != nil {
-		t.Fatal(err)
-	}
-	type group struct {
-		Targets []string          `json:"targets"`
-		Labels  map[string]string `json:"labels"`
-	}
-	const meta = "__meta_kubernetes_pod_"
-	word := regexp.MustCompile(`[^a-zA-Z0-9_]`)
-	var groups []group
-	for _, p := range list.Items {
-		labels := map[string]string{meta + "ip": p.Status.PodIP, meta + "name": p.Metadata.Name}
-		for k, v := range p.Metadata.Labels {
-			labels[meta+"label_"+word.ReplaceAllString(k, "_")] = v
-		}
-		for k, v := range p.Metadata.Annotations {
-			labels[meta+"annotation_"+word.ReplaceAllString(k, "_")] = v
-		}
-		groups = append(groups, group{[]string{p.Status.PodIP}, labels})
-	}
-	text, err := json.Marshal(groups)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file = filepath.Join(t.TempDir(), "pods.json")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
 }
 
 // prometheusServer is a Prometheus on loopback.
@@ -136,7 +93,7 @@ func startPrometheus(t *testing.T, program, config string) *prometheusServer {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	c := exec.Command(program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr)
+	c := exec.Command(program, file, filepath.Join(dir, "data"), addr)
 	c.Dir, c.Stdout, c.Stderr = dir, log, log
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.Start(); err != nil {

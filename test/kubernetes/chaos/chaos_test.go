@@ -48,8 +48,9 @@ func apiServerAway(m *mesh) {
 	if _, err := m.Try(m.t.Context(), "", "get", "nodes"); err == nil {
 		m.t.Error("the API server answers, which is held")
 	}
+	repair := time.Now()
 	m.must(m.Bed.Release(1, "kube-apiserver"))
-	m.converged(m.whole())
+	m.converged(repair)
 	tr.lossless()
 }
 
@@ -60,7 +61,7 @@ func apiServerHangs(m *mesh) {
 	m.must(m.Bed.Pause(1, "kube-apiserver"))
 	time.Sleep(45 * time.Second)
 	m.must(m.Bed.Continue(1, "kube-apiserver"))
-	m.converged(m.whole())
+	m.converged(time.Now())
 	tr.lossless()
 }
 
@@ -79,9 +80,17 @@ func etcdSlow(m *mesh) {
 func leaderKilled(m *mesh) {
 	before, err := m.leader(m.t.Context())
 	m.must(err)
+	uid := m.Field(m.t, kubetest.System, "pod/"+before, "{.metadata.uid}")
 	tr := m.traffic()
-	m.Kubectl(m.t, "-n", kubetest.System, "delete", "pod", before, "--force", "--grace-period=0")
 	killed := time.Now()
+	// A pod that is deleted is asked to end, and gives the lease up; one that is killed comes back, and has it still.
+	ctx, gone := context.WithCancel(m.t.Context())
+	done := make(chan error)
+	go func() { done <- m.Bed.KillPod(ctx, uid) }()
+	m.Kubectl(m.t, "-n", kubetest.System, "delete", "pod", before, "--force", "--grace-period=0")
+	time.Sleep(3 * time.Second) // the kubelet knows, and starts it no more
+	gone()
+	m.must(<-done)
 	m.converged(killed)
 	after, err := m.leader(m.t.Context())
 	m.must(err)
@@ -105,7 +114,7 @@ func webhookKilled(m *mesh) {
 		return err
 	})
 	ctx := m.t.Context()
-	if err := m.pod(ctx, "refused"); err == nil || !strings.Contains(err.Error(), "failed calling webhook") {
+	if err := m.pod(ctx, namespace, "refused"); err == nil || !strings.Contains(err.Error(), "failed calling webhook") {
 		m.t.Errorf("a pod while no webhook answers: %v, want it refused", err)
 	}
 	m.round++ // the same again would be no change
@@ -113,7 +122,7 @@ func webhookKilled(m *mesh) {
 		m.t.Errorf("a VirtualService while no webhook answers: %v, want it refused", err)
 	}
 	m.failurePolicy("Ignore")
-	if err := m.pod(ctx, "outside"); err != nil {
+	if err := m.pod(ctx, namespace, "outside"); err != nil {
 		m.t.Errorf("a pod with failurePolicy Ignore: %v", err)
 	} else if names := m.Field(m.t, namespace, "pod/outside", "{.spec.initContainers[*].name}"); names != "" {
 		m.t.Errorf("a pod that no webhook saw has %s", names)
@@ -175,7 +184,7 @@ func partitioned(m *mesh) {
 	m.must(m.Bed.Partition(lost))
 	time.Sleep(75 * time.Second)
 	m.must(m.Bed.Join(lost))
-	m.converged(m.whole())
+	m.converged(time.Now())
 	for who, r := range tr.results() {
 		m.t.Logf("%s: %s", who, r)
 		kubetest.Enough(m.t, who, r, rate, time.Since(tr.start))

@@ -35,6 +35,12 @@ func programs() []program {
 	}
 }
 
+// Prometheus builds, unless it is there, what tests of scraping run: [Bed.Bin] of "prometheus". No cluster needs it, so
+// [Bed.Build] leaves it out.
+func (b *Bed) Prometheus(ctx context.Context) error {
+	return b.build(ctx, program{"prometheus", "test/kubernetes/build/prometheus", "-s -w", "Prometheus with its discovery of pods; 2 to 5 minutes"})
+}
+
 // parts are the names under which kube runs.
 var parts = []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"}
 

@@ -70,6 +70,9 @@ serializeImagePulls: false
 registryPullQPS: 0
 kubeAPIQPS: 100
 kubeAPIBurst: 200
+nodeStatusUpdateFrequency: 5s
+nodeStatusReportFrequency: 1m
+nodeLeaseDurationSeconds: 20
 `, pki, n, bed.cgroup(n), DNSServiceIP, containerdSocket, openFiles(), dir)
 }
 

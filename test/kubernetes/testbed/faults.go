@@ -109,6 +109,36 @@ func (b *Bed) signal(n Node, program string, s unix.Signal) error {
 	return nil
 }
 
+// KillPod ends all processes of a pod at once, by its uid, without a word to it or to the kubelet, and again those that the
+// kubelet starts in it instead, until the context ends.
+func (b *Bed) KillPod(ctx context.Context, uid string) error {
+	for ctx.Err() == nil {
+		if err := b.killPod(uid); err != nil {
+			return err
+		}
+		wait(ctx, 20*time.Millisecond)
+	}
+	return nil
+}
+
+func (b *Bed) killPod(uid string) error {
+	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		groups, _ := os.ReadFile(f) // gone meanwhile: not it
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+		if err != nil || !bytes.Contains(groups, []byte("/pod"+uid+"/")) {
+			continue
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("pod %s: kill %d: %w", uid, pid, err)
+		}
+	}
+	return nil
+}
+
 // programs are the pids of a program in a node's own pid namespace, as this process sees them.
 func (b *Bed) programs(n Node, program string) ([]int, error) {
 	first, err := b.NodeProcess(n)

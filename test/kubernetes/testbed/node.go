@@ -28,6 +28,11 @@ func (b *Bed) RunNode(ctx context.Context, s NodeSettings) error {
 		return errors.New("node: not pid 1 of a namespace: it is started by `up`")
 	}
 	signal.Ignore(unix.SIGHUP)
+	// A connection to the API server that was cut is found out after 10 s: by default after 45, and a node that is back is
+	// as long without its pods.
+	if err := errors.Join(os.Setenv("HTTP2_READ_IDLE_TIMEOUT_SECONDS", "5"), os.Setenv("HTTP2_PING_TIMEOUT_SECONDS", "5")); err != nil {
+		return err
+	}
 	n := node{Bed: b, NodeSettings: s, dir: filepath.Join(b.Run(), s.Node.String()), pki: filepath.Join(b.Run(), "pki")}
 	n.children.logs = filepath.Join(n.dir, "log")
 	for _, step := range []struct {
@@ -235,7 +240,10 @@ func (n *node) controllers(ctx context.Context) error {
 	}
 	as := func(name string) []string {
 		file := filepath.Join(n.pki, name+".kubeconfig")
-		return []string{"--kubeconfig=" + file, "--authentication-kubeconfig=" + file, "--authorization-kubeconfig=" + file, "--leader-elect=false"}
+		return []string{"--kubeconfig=" + file, "--authentication-kubeconfig=" + file, "--authorization-kubeconfig=" + file,
+			// As on clusters with several: who cannot reach the API server ends, and begins anew. One that went on would take all nodes
+			// for lost, of which it has not heard, in the moment in which the API server is back.
+			"--leader-elect-lease-duration=8s", "--leader-elect-renew-deadline=6s", "--leader-elect-retry-period=1s"}
 	}
 	manager := append([]string{n.Bin("kube-controller-manager"),
 		"--service-account-private-key-file=" + filepath.Join(n.pki, "sa.key"), "--root-ca-file=" + filepath.Join(n.pki, "ca.crt"),
