@@ -50,7 +50,7 @@ func TestKindsAreKnownInEveryForm(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"", "pod", "sz", "ingress"} {
+	for _, in := range []string{"", "pod", "sz"} {
 		if got, err := parseKind(in); err == nil {
 			t.Errorf("%q was taken for %q", in, got)
 		}

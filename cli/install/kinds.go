@@ -63,6 +63,7 @@ var order = []kind{
 	{gvr: res("policy", "v1", "poddisruptionbudgets"), name: "PodDisruptionBudget", namespaced: true},
 	{gvr: res("autoscaling", "v2", "horizontalpodautoscalers"), name: "HorizontalPodAutoscaler", namespaced: true},
 	{gvr: res("gateway.networking.k8s.io", "v1", "gatewayclasses"), name: "GatewayClass"},
+	{gvr: res("networking.k8s.io", "v1", "ingressclasses"), name: "IngressClass"},
 	{gvr: mutating, name: "MutatingWebhookConfiguration", webhook: true},
 	{gvr: validating, name: "ValidatingWebhookConfiguration", webhook: true},
 }

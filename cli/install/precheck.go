@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // Oldest Kubernetes that has what the chart uses (ValidatingAdmissionPolicy v1,
@@ -139,9 +140,18 @@ func (in *Installer) checkIstio(ctx context.Context, p *Plan) ([]*Finding, error
 		}
 	}
 	if p.on("istioCompatible") {
-		gc, err := in.Cluster.Dynamic.Resource(res("gateway.networking.k8s.io", "v1", "gatewayclasses")).Get(ctx, "istio", metav1.GetOptions{})
-		if err == nil && gc.GetLabels()[labelManagedBy] != manager {
-			out = append(out, &Finding{SeverityError, "gatewayclass/istio belongs to an Istio, and istioCompatible would take its Gateways", "--set istioCompatible=false, or remove Istio first"})
+		for _, c := range []struct {
+			gvr  schema.GroupVersionResource
+			name string
+			its  string
+		}{
+			{res("gateway.networking.k8s.io", "v1", "gatewayclasses"), "gatewayclass/istio", "Gateways"},
+			{res("networking.k8s.io", "v1", "ingressclasses"), "ingressclass/istio", "Ingresses"},
+		} {
+			o, err := in.Cluster.Dynamic.Resource(c.gvr).Get(ctx, "istio", metav1.GetOptions{})
+			if err == nil && o.GetLabels()[labelManagedBy] != manager {
+				out = append(out, &Finding{SeverityError, c.name + " belongs to an Istio, and istioCompatible would take its " + c.its, "--set istioCompatible=false, or remove Istio first"})
+			}
 		}
 	}
 	return out, nil

@@ -25,6 +25,7 @@ import (
 	"weft.mesh/weft/control/analyze"
 	"weft.mesh/weft/control/convert"
 	"weft.mesh/weft/control/inject"
+	"weft.mesh/weft/model"
 )
 
 func check(t *testing.T, err error) {
@@ -252,6 +253,40 @@ func TestObjectsAreValidated(t *testing.T) {
 		}
 		if r := ask(t, h, "/validate", write(t, admissionv1.Create, "", bad)); len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "v9") || !strings.Contains(r.Warnings[0], "unknown-subset") {
 			t.Errorf("warnings %q", r.Warnings)
+		}
+	})
+}
+
+// An Ingress is ours by its class; what others serve is not ours to refuse, whatever it holds.
+func TestIngressesAreRefusedIfTheyAreOurs(t *testing.T) {
+	const text = `{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: x, namespace: default, finalizers: [example.com/x]}, spec: {ingressClassName: %s, %s}}`
+	const regex = `rules: [{http: {paths: [{path: "/v[12]", pathType: ImplementationSpecific, backend: {service: {name: reviews, port: {number: 9080}}}}]}}]`
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Settings{Check: func(_ context.Context, changed []convert.Object) ([]admin.Diagnostic, error) {
+			class, ds := convert.Decode(admin.File{Content: `{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {name: weft}, spec: {controller: weft.mesh/ingress-controller}}`}, convert.Options{})
+			if convert.HasErrors(ds) {
+				t.Fatalf("%+v", ds)
+			}
+			return analyze.Check(append(class, objects(t, samples+"platform/bookinfo.yaml")...), changed, nil, analyze.Options{Mesh: model.Mesh{EndpointSlices: true}}), nil
+		}})
+		for _, c := range []struct{ class, spec, refused, warning string }{
+			{"weft", regex, "invalid-regex", ""},
+			{"nginx", regex, "", ""},
+			{"weft", `defaultBackend: {resource: {kind: Bucket, name: b}}`, "unsupported-field", ""},
+			{"nginx", `defaultBackend: {resource: {kind: Bucket, name: b}}`, "", ""},
+			{"weft", `defaultBackend: {service: {name: later, port: {number: 80}}}`, "", "unknown-host"},
+			{"weft", `tls: [{hosts: [a.example], secretName: later}], defaultBackend: {service: {name: reviews, port: {number: 9080}}}`, "", "unknown-secret"},
+			{"nginx", `newField: 1`, "", ""},
+		} {
+			req := write(t, admissionv1.Create, "", fmt.Sprintf(text, c.class, c.spec))
+			req.Kind, req.Name = metav1.GroupVersionKind{Group: "networking.k8s.io", Version: "v1", Kind: "Ingress"}, "x"
+			r := ask(t, h, "/validate", req)
+			if r.Allowed != (c.refused == "") || c.refused != "" && !strings.Contains(r.Result.Message, c.refused) {
+				t.Errorf("class %s, %s: %+v %+v", c.class, c.spec, r, r.Result)
+			}
+			if c.warning == "" && c.class == "nginx" && len(r.Warnings) > 0 || c.warning != "" && !strings.Contains(fmt.Sprint(r.Warnings), c.warning) {
+				t.Errorf("class %s, %s: warnings %q, want %q", c.class, c.spec, r.Warnings, c.warning)
+			}
 		}
 	})
 }

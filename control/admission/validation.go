@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	admissionv1 "k8s.io/api/admission/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"weft.mesh/weft/api/admin"
@@ -29,7 +30,10 @@ func (h *Handler) validate(ctx context.Context, req *admissionv1.AdmissionReques
 	if req.Operation != admissionv1.Create && req.Operation != admissionv1.Update || req.SubResource != "" || unchanged(req) {
 		return allowed()
 	}
-	obj, ds := convert.DecodeStored(req.Object.Raw, "", convert.Options{Namespace: req.Namespace})
+	obj, ds := convert.DecodeStored(withoutServers(req.Object.Raw), "", convert.Options{Namespace: req.Namespace})
+	if convert.HasErrors(ds) && obeys(req.Kind) {
+		return allowed() // of a newer API: whose it is cannot be told, and others serve such objects too
+	}
 	if !convert.HasErrors(ds) {
 		found, err := h.set.Check(ctx, []convert.Object{obj})
 		if err != nil {
@@ -52,6 +56,31 @@ func (h *Handler) validate(ctx context.Context, req *admissionv1.AdmissionReques
 	}
 	h.set.Log.Info("validation: an object is refused", "kind", req.Kind.Kind, "namespace", req.Namespace, "name", req.Name)
 	return denied(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, Text(ds), warnings...)
+}
+
+// obeys tells the kinds that an API server checks itself, and that are not the mesh's alone.
+func obeys(k metav1.GroupVersionKind) bool { return k.Group == networkingv1.GroupName }
+
+// withoutServers leaves out metadata that an API server understands and the mesh has no use for.
+func withoutServers(raw []byte) []byte {
+	var o map[string]json.RawMessage
+	var meta map[string]json.RawMessage
+	if json.Unmarshal(raw, &o) != nil || json.Unmarshal(o["metadata"], &meta) != nil {
+		return raw
+	}
+	delete(meta, "finalizers")
+	if meta["name"] != nil { // without it, that is what is wrong
+		delete(meta, "generateName")
+	}
+	text, err := json.Marshal(meta)
+	if err != nil {
+		return raw
+	}
+	o["metadata"] = text
+	if out, err := json.Marshal(o); err == nil {
+		return out
+	}
+	return raw
 }
 
 // unchanged tells whether an update leaves what is checked as it is, or the object is about to go: neither must

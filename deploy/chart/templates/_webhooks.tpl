@@ -82,4 +82,26 @@
   objectSelector:
     matchExpressions:
     {{- toYaml .objects | nindent 4 }}
+# Ingresses: other controllers serve some of them, and an API server has checked them all. They wait for nobody.
+- name: {{ .name }}.ingress.validation.weft.mesh
+  clientConfig:
+    service:
+      name: {{ include "weft.name" .root }}
+      namespace: {{ .root.Release.Namespace }}
+      path: /validate
+      port: 443
+  rules:
+  - operations: [CREATE, UPDATE]
+    apiGroups: [networking.k8s.io]
+    apiVersions: [v1]
+    resources: [ingresses]
+    scope: Namespaced
+  sideEffects: None
+  admissionReviewVersions: [v1]
+  failurePolicy: Ignore
+  timeoutSeconds: {{ min 5 .root.Values.validation.timeoutSeconds }}
+  matchPolicy: Equivalent
+  objectSelector:
+    matchExpressions:
+    {{- toYaml .objects | nindent 4 }}
 {{ end -}}
