@@ -32,7 +32,7 @@ const callerCluster = `
 name: outbound|80||api.default.svc.cluster.local
 type: EDS
 eds_cluster_config: {eds_config: {ads: {}}}
-connect_timeout: 2s
+connect_timeout: 20s
 lb_policy: LEAST_REQUEST
 common_lb_config: {healthy_panic_threshold: {}}
 metadata: {filter_metadata: {istio: {services: [{host: api.default.svc.cluster.local, name: api, namespace: default}]}}}
@@ -145,7 +145,7 @@ const calleeCluster = `
 '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
 name: inbound|8080||
 type: STATIC
-connect_timeout: 2s
+connect_timeout: 20s
 typed_extension_protocol_options:
   envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
     '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions

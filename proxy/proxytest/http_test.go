@@ -200,7 +200,7 @@ func TestAMirrorGetsACopyAndItsAnswerCountsForNothing(t *testing.T) {
 '@type': %s
 name: shadow
 type: STATIC
-connect_timeout: 1s
+connect_timeout: 20s
 load_assignment: {cluster_name: shadow, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]}
 `, xds.ClusterType, shadow.Port) + "---" + routes(`{match: {prefix: /}, route: {`+toAPI+`, request_mirror_policies: [{cluster: shadow, disable_shadow_host_suffix_append: true}]}}`))
 	Until(t, "a mirrored request", func() bool {
@@ -221,7 +221,7 @@ func TestWeightsShareTraffic(t *testing.T) {
 '@type': %s
 name: two
 type: STATIC
-connect_timeout: 1s
+connect_timeout: 20s
 load_assignment: {cluster_name: two, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]}
 `, xds.ClusterType, two.Port) + "---" + routes(`{match: {prefix: /}, route: {weighted_clusters: {clusters: [{name: 'outbound|80||api.default.svc.cluster.local', weight: 80}, {name: two, weight: 20}]}}}`))
 	Until(t, "the weighted route", func() bool { Call(t, "GET", p.port, "/"); return two.Count() > 0 })

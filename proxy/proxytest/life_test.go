@@ -79,7 +79,7 @@ func TestChangesUnderLoadLoseNoRequest(t *testing.T) {
 		case 0: // routes
 			p.caller.Push(routes(fmt.Sprintf(`{match: {prefix: /v%d}, direct_response: {status: 204}}, {match: {prefix: /}, route: {%s}}`, i, toAPI)))
 		case 1: // a setting of the cluster
-			p.caller.Push(strings.Replace(callerCluster, "connect_timeout: 2s", fmt.Sprintf("connect_timeout: %d.5s", 2+i%3), 1))
+			p.caller.Push(strings.Replace(callerCluster, "connect_timeout: 20s", fmt.Sprintf("connect_timeout: %d.5s", 20+i%3), 1))
 		case 2: // the listener: its chain is another, so connections are drained
 			p.caller.Push(strings.Replace(callerListener, "stat_prefix: out", fmt.Sprintf("stat_prefix: out%d", i), 1))
 		case 3: // a cluster that comes, with its endpoints, and routes that move there

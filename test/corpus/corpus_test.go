@@ -64,7 +64,7 @@ func clusterConfigs(lane, port int) []string {
     '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}`
 	var all []string
 	for _, c := range []struct{ name, options string }{{"backend", ""}, {"second", h2}} {
-		all = append(all, fmt.Sprintf(`{'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: %s-%d, type: STATIC, connect_timeout: 2s,
+		all = append(all, fmt.Sprintf(`{'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: %s-%d, type: STATIC, connect_timeout: 20s,
   load_assignment: {cluster_name: x, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]}%s}`,
 			c.name, lane, port, c.options))
 	}

@@ -69,7 +69,7 @@ func startHotRig(t testing.TB) *hotRig {
 	t.Helper()
 	h := &hotRig{grpc: proxytest.Port(t), tcp: proxytest.Port(t)}
 	// A machine that is too slow for the load may take seconds to connect: that is not what is looked at.
-	patient := strings.ReplaceAll(rigClusters, "connect_timeout: 2s", "connect_timeout: 60s")
+	patient := strings.ReplaceAll(rigClusters, "connect_timeout: 20s", "connect_timeout: 60s")
 	extra := patient + "---" + strings.NewReplacer("PORT_GRPC", strconv.Itoa(h.grpc), "PORT_TCP", strconv.Itoa(h.tcp), "PORT_ECHO", strconv.Itoa(proxytest.StartEcho(t))).Replace(hotListeners)
 	h.rig = startRig(t, rigOptions{app: startEchoApp(t), extra: extra,
 		args: []string{"--parent-drain-duration", hotDrain.String(), "--parent-shutdown-duration", hotShutdown.String(), "--log-level", "info"}})

@@ -65,7 +65,7 @@ filter_chains:
 '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
 name: outbound|80||api.default.svc.cluster.local
 type: STATIC
-connect_timeout: 2s
+connect_timeout: 20s
 metadata: {filter_metadata: {istio: {services: [{host: api.default.svc.cluster.local, name: api, namespace: default}]}}}
 load_assignment: {cluster_name: api, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: {{.In}}}}}}]}]}
 typed_extension_protocol_options:
@@ -121,7 +121,7 @@ filter_chains:
 '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
 name: inbound|8080||
 type: STATIC
-connect_timeout: 2s
+connect_timeout: 20s
 metadata: {filter_metadata: {istio: {services: [{host: api.default.svc.cluster.local, name: api, namespace: default}]}}}
 typed_extension_protocol_options:
   envoy.extensions.upstreams.http.v3.HttpProtocolOptions:

@@ -24,7 +24,7 @@ typed_extension_protocol_options:
 '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
 name: %s
 type: STATIC
-connect_timeout: 2s
+connect_timeout: 20s
 load_assignment: {cluster_name: x, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]}%s
 transport_socket:
   name: envoy.transport_sockets.tls
@@ -120,7 +120,7 @@ func TestASlowReaderDoesNotMakeTheProxyGrowOverTLSAndTCP(t *testing.T) {
 '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
 name: tcpapp
 type: STATIC
-connect_timeout: 2s
+connect_timeout: 20s
 load_assignment: {cluster_name: x, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]}
 `, tcpApp)
 	r := startRig(t, rigOptions{app: app.Port, extra: extra})

@@ -128,7 +128,7 @@ func proxyCluster(name string, port int, version, inner string) string {
 '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
 name: %s
 type: STATIC
-connect_timeout: 2s
+connect_timeout: 20s
 load_assignment: {cluster_name: x, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]}
 transport_socket:
   name: envoy.transport_sockets.upstream_proxy_protocol

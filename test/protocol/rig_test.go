@@ -123,20 +123,20 @@ const rigClusters = `
 '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
 name: h1
 type: STATIC
-connect_timeout: 2s
+connect_timeout: 20s
 circuit_breakers: {thresholds: [{max_connections: 100000, max_requests: 100000, max_pending_requests: 100000}]}
 load_assignment: {cluster_name: h1, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: {{.App}}}}}}]}]}
 ---
 '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
 name: good
 type: STATIC
-connect_timeout: 2s
+connect_timeout: 20s
 load_assignment: {cluster_name: good, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: {{.Good}}}}}}]}]}
 ---
 '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
 name: h2
 type: STATIC
-connect_timeout: 2s
+connect_timeout: 20s
 circuit_breakers: {thresholds: [{max_connections: 100000, max_requests: 100000, max_pending_requests: 100000}]}
 load_assignment: {cluster_name: h2, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: {{.App}}}}}}]}]}
 typed_extension_protocol_options:

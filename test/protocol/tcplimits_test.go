@@ -54,7 +54,7 @@ func TestLimitsOfSplicedConnections(t *testing.T) {
 '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
 name: echo
 type: STATIC
-connect_timeout: 2s
+connect_timeout: 20s
 load_assignment: {cluster_name: x, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]}
 `, ln.Addr().(*net.TCPAddr).Port)})
 	block := make([]byte, 1<<20)
