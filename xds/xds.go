@@ -69,7 +69,8 @@ type Snapshot interface {
 	Version() string
 	// Resources returns what the node gets of a type, sorted by name: all of
 	// it with nil names (wildcard), else those of the names that exist. An
-	// error means that this node cannot be served (said in status).
+	// error means that this node cannot be served (said in status). Neither names
+	// nor the answer may be changed after.
 	Resources(n *Node, typeURL string, names []string) ([]*Resource, error)
 	// Unchanged tells cheaply that the node's resources of a type are the
 	// same as in prev (false may be said when in doubt).

@@ -58,15 +58,19 @@ type routeQuery struct{ client, host string }
 // namespace's word on the service (a consumer route), then the oldest.
 // Nil if there is none.
 func (w *World) Routes(client, host string) *model.RouteSet {
-	return w.derived.routeSet.of(routeQuery{client, host}, func() *model.RouteSet { return w.lookUpRoutes(client, host) })
-}
-
-func (w *World) lookUpRoutes(client, host string) *model.RouteSet {
 	for _, r := range w.routes.meshExact[host] {
 		if VisibleTo(r.ExportTo, r.Namespace, client) {
 			return r
 		}
 	}
+	if len(w.routes.meshWild) == 0 {
+		return nil
+	}
+	return w.derived.routeSet.of(routeQuery{client, host}, func() *model.RouteSet { return w.wildRoutes(client, host) })
+}
+
+// wildRoutes returns the route set with the longest wildcard that covers a host.
+func (w *World) wildRoutes(client, host string) *model.RouteSet {
 	var best *model.RouteSet
 	longest := -1
 	for _, r := range w.routes.meshWild {

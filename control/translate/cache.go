@@ -72,11 +72,16 @@ type versioned[V any] struct {
 // latest returns the answer under key if it was made from the same inputs,
 // else makes it. For answers with too many inputs for a key.
 func latest[V any](c *cache, key any, in inputs, make func() V) V {
+	return latestFrom(c, key, in, func(V) V { return make() })
+}
+
+// latestFrom is latest for answers that are made from the ones before, the zero value at first.
+func latestFrom[V any](c *cache, key any, in inputs, make func(before V) V) V {
 	v := remember(c, key, func() *versioned[V] { return &versioned[V]{} })
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !v.set || !v.in.equal(in) {
-		v.value, v.in, v.set = make(), in, true
+		v.value, v.in, v.set = make(v.value), in, true
 	}
 	return v.value
 }
@@ -109,6 +114,10 @@ type contentKey struct{ typeURL, name, version string }
 // resource encodes a message. Equal content is the same resource, also where it
 // was made from other inputs.
 func (s *Snapshot) resource(typeURL, name string, m proto.Message) *xds.Resource {
-	r := xds.NewResource(typeURL, name, marshal(m))
+	return s.encoded(typeURL, name, marshal(m))
+}
+
+func (s *Snapshot) encoded(typeURL, name string, body []byte) *xds.Resource {
+	r := xds.NewResource(typeURL, name, body)
 	return remember(s.cache, contentKey{typeURL, name, r.Version}, func() *xds.Resource { return r })
 }

@@ -7,7 +7,6 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
-	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/model"
 	"weft.mesh/weft/xds"
 )
@@ -94,14 +93,7 @@ func (c *scope) makeRoute(name string) *xds.Resource {
 			sps = append(sps, p)
 		}
 	}
-	byAddress := !own && c.byAddress(port)
-	return latest(c.s.cache, tableKey{c.name, name}, append(c.tableInputs(sps, port), byAddress), func() *xds.Resource {
-		t := c.buildTable(name, port, sps, own)
-		if byAddress {
-			t.Metadata = weftFlag(xds.MetadataByAddress)
-		}
-		return c.s.resource(xds.RouteType, name, t)
-	})
+	return c.parts.table(name, c.tables()).update(c, sps, routeTableName{name, port, own, !own && c.byAddress(port)})
 }
 
 // byAddress tells whether the table of a port's number lacks services that only their addresses lead to. Such a host may be named
@@ -110,11 +102,11 @@ func (c *scope) byAddress(port uint16) bool {
 	return c.key.weft && slices.ContainsFunc(c.byPort[port], func(p servicePort) bool { return p.routed() && !p.byHost() })
 }
 
-// tableKey finds the last version of a scope's route table.
+// tableKey finds the last version of a scope's route table for gRPC.
 type tableKey struct{ scope, table string }
 
-// tableInputs are what the table is made from: the services, the route sets of
-// their hosts, and the services and rules of what these lead to.
+// tableInputs are what routes to services are made from: these, the route sets of
+// their hosts, and the services and rules of what those lead to.
 func (c *scope) tableInputs(sps []servicePort, port uint16) inputs {
 	in := make(inputs, 0, 3*len(sps))
 	r := c.router(port)
@@ -135,59 +127,11 @@ func (c *scope) router(port uint16) *router {
 	return &router{world: c.s.world, client: cl}
 }
 
-func (c *scope) buildTable(name string, port uint16, sps []servicePort, own bool) *routev3.RouteConfiguration {
-	t := newTable(name)
-	taken := map[string]bool{"*": true} // the catch-all is ours
-	r := c.router(port)
-	for _, p := range sps {
-		names := []string{"*"}
-		if !own {
-			names = unique(taken, domains(p.service, p.vips, c.namespace, c.s.mesh.Domain))
-		}
-		if len(names) == 0 {
-			continue
-		}
-		t.VirtualHosts = append(t.VirtualHosts, c.virtualHost(r, p, names))
-	}
-	if !own {
-		t.VirtualHosts = append(t.VirtualHosts, c.s.catchAll())
-	}
-	return t
-}
-
 func (s *Snapshot) catchAll() *routev3.VirtualHost {
 	if s.mesh.RegistryOnly {
 		return blockAll()
 	}
 	return passAny()
-}
-
-// plainHostKey is all that the virtual host of a service without a route set is made from.
-type plainHostKey struct {
-	service   *snapshot.Service
-	rule      *snapshot.Rule
-	port      uint16
-	namespace string
-	domains   int // how many of its names are not taken by others
-}
-
-// virtualHost is a service's. Most have no route set; theirs are kept, since one
-// change to the others makes the table again.
-func (c *scope) virtualHost(r *router, p servicePort, names []string) *routev3.VirtualHost {
-	build := func() *routev3.VirtualHost {
-		return &routev3.VirtualHost{Name: p.table(), Domains: names, Routes: c.hostRoutes(r, p), IncludeRequestAttemptCount: true}
-	}
-	if c.s.world.Routes(c.namespace, p.service.Host) != nil || c.s.world.Service(p.service.Host, c.namespace) != p.service {
-		return build()
-	}
-	k := plainHostKey{p.service, c.s.world.Rule(c.namespace, c.labels, p.service.Key), p.port.Number, c.namespace, len(names)}
-	if len(names) == 1 && names[0] == "*" {
-		k.domains = -1
-	}
-	if k.domains >= 0 && k.domains != len(domains(p.service, p.vips, c.namespace, c.s.mesh.Domain)) {
-		return build() // which names are missing depends on others
-	}
-	return remember(c.s.cache, k, build)
 }
 
 // hostRoutes are the routes of the host's route set, where it has any for this

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/model"
@@ -20,11 +21,13 @@ type reach struct {
 
 	services []*snapshot.Service
 	targets  map[string]*target // by cluster name
+	parts    *routeTables       // of the scope's route tables; every reach of a line has the same
 
 	clusters func() []*xds.Resource
 	// prioritised lists the labels of clients that order the endpoints of some cluster, sorted.
 	prioritised func() []string
 	eds         func() edsTargets
+	asked       atomic.Pointer[[]string] // names that were asked for last and are those of all endpoints
 }
 
 // edsTargets are the clusters whose endpoints come over EDS, sorted by name.
@@ -43,10 +46,10 @@ func reachRevisions(r snapshot.Revisions) snapshot.Revisions {
 type reachKey struct{ scopeKey }
 
 func (s *Snapshot) reachOf(k scopeKey, v *view) *reach {
-	return latest(s.cache, reachKey{k}, inputs{reachRevisions(s.world.Revisions())}, func() *reach { return s.newReach(k, v) })
+	return latestFrom(s.cache, reachKey{k}, inputs{reachRevisions(s.world.Revisions())}, func(before *reach) *reach { return s.newReach(k, v, before) })
 }
 
-func (s *Snapshot) newReach(k scopeKey, v *view) *reach {
+func (s *Snapshot) newReach(k scopeKey, v *view, before *reach) *reach {
 	c := &reach{
 		s: s, key: k, name: strings.Join([]string{k.namespace, k.signature, weftName(k.weft), dnsName(k.dns)}, "|"),
 		client:   client{namespace: k.namespace, labels: v.labels, gateways: []string{snapshot.GatewayMesh}},
@@ -65,6 +68,11 @@ func (s *Snapshot) newReach(k scopeKey, v *view) *reach {
 				}
 			}
 		}
+	}
+	if before != nil {
+		c.parts = before.parts
+	} else {
+		c.parts = &routeTables{byName: map[string]*routeTable{}}
 	}
 	c.clusters = sync.OnceValue(c.makeClusters)
 	c.prioritised = sync.OnceValue(c.priorityLabels)

@@ -124,10 +124,22 @@ func (s *Snapshot) newScope(k scopeKey, v *view) *scope {
 			}
 		}
 	}
-	c.listeners = sync.OnceValue(c.makeListeners)
+	c.listeners = sync.OnceValue(func() []*xds.Resource { return c.stable(xds.ListenerType, c.makeListeners()) })
 	c.tables = sync.OnceValue(c.tableNames)
-	c.allRoutes = sync.OnceValue(func() []*xds.Resource { return each(c.tables(), c.route) })
+	c.allRoutes = sync.OnceValue(func() []*xds.Resource { return c.stable(xds.RouteType, each(c.tables(), c.route)) })
 	return c
+}
+
+// listKey finds the last list of a type that a scope had.
+type listKey struct{ scope, typeURL string }
+
+// stable is the list that the scope had before, if the same is in it: who has that need not compare.
+func (c *scope) stable(typeURL string, list []*xds.Resource) []*xds.Resource {
+	in := make(inputs, len(list))
+	for i, r := range list {
+		in[i] = r
+	}
+	return latest(c.s.cache, listKey{c.name, typeURL}, in, func() []*xds.Resource { return list })
 }
 
 func weftName(weft bool) string {

@@ -167,10 +167,26 @@ func (s *Snapshot) sidecarNamed(v *view, typeURL string, names []string) []*xds.
 	}
 	c := s.reachOf(s.scopeKeyOf(v), v)
 	all := s.scopeEndpoints(c, s.placeOf(v))
-	if names == nil || slices.Equal(names, c.eds().names) {
+	if names == nil || c.asksForAll(names) {
 		return all
 	}
 	return pick(all, names)
+}
+
+// asksForAll tells whether names are those of all endpoints. Thousands of nodes ask with the same list after each change.
+func (c *reach) asksForAll(names []string) bool {
+	e := c.eds().names
+	if len(names) != len(e) || len(e) == 0 {
+		return len(names) == len(e)
+	}
+	if last := c.asked.Load(); last != nil && &(*last)[0] == &names[0] {
+		return true
+	}
+	if !slices.Equal(names, e) {
+		return false
+	}
+	c.asked.Store(&names)
+	return true
 }
 
 // each looks up sorted, distinct names.
