@@ -60,7 +60,7 @@ func rootCommand(stdout, stderr io.Writer, env getenv, environ ...string) *cobra
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetVersionTemplate("weft-proxy {{.Version}}\n")
-	root.AddCommand(proxyCommand(xds.Sidecar, env, environ), proxyCommand(xds.Router, env, environ), waitCommand(), drainCommand(), versionCommand())
+	root.AddCommand(proxyCommand(xds.Sidecar, env, environ), proxyCommand(xds.Router, env, environ), waitCommand(), drainCommand(), requestCommand(), versionCommand())
 	return root
 }
 

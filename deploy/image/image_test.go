@@ -237,6 +237,12 @@ func TestTheProjectsImages(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		agent := slices.ContainsFunc(p.Files, func(f File) bool {
+			return f.Path == "/usr/local/bin/pilot-agent" && f.Kind == Symlink && f.Link == "weft-proxy"
+		})
+		if agent != (s.Name == "weft/proxy") {
+			t.Errorf("%s: pilot-agent is there: %v", s.Name, agent)
+		}
 	}
 	if names["weft/weft"] != "registry.example/team/weft/weft:v1" || names["weft.mesh/bookinfo"] != "weft.mesh/bookinfo:latest" {
 		t.Errorf("names: %v", names)

@@ -20,6 +20,8 @@ type Spec struct {
 	Tag      string   // empty: that of the build
 	Programs []string // Go packages below the module, in the order of Dirs
 	Dir      string   // where the programs are in the image
+	// Also are further names of the first program, in Dir.
+	Also     []string
 	Entry    []string // entrypoint; empty: none, manifests say the command
 	User     int
 	Home     string
@@ -31,7 +33,8 @@ func Specs() []Spec {
 	return []Spec{
 		{Name: "weft/weft", Programs: []string{"cmd/weft"}, Dir: "/usr/local/bin",
 			Entry: []string{"/usr/local/bin/weft"}, User: ControlUser, Home: "/var/lib/weft", Writable: []string{"/var/lib/weft"}},
-		{Name: "weft/proxy", Programs: []string{"cmd/weft-proxy", "cmd/weft-node"}, Dir: "/usr/local/bin",
+		// pilot-agent: what Istio's users call in a sidecar ("pilot-agent request GET stats").
+		{Name: "weft/proxy", Programs: []string{"cmd/weft-proxy", "cmd/weft-node"}, Dir: "/usr/local/bin", Also: []string{"pilot-agent"},
 			Entry: []string{"/usr/local/bin/weft-proxy"}, User: ProxyUser, Home: "/var/lib/weft-proxy", Writable: []string{"/var/lib/weft-proxy"}},
 		// The node agent writes into the node's folders, as root; weft-node is the plugin that it copies there.
 		{Name: "weft/cni", Programs: []string{"cmd/weft-cni", "cmd/weft-node"}, Dir: "/usr/local/bin",
@@ -58,6 +61,9 @@ func (s Spec) Platform(arch string, binaries []string, certificates string) Plat
 	p := Platform{Architecture: arch, Entrypoint: s.Entry, User: fmt.Sprint(s.User), WorkingDir: "/"}
 	for i, b := range binaries {
 		p.Files = append(p.Files, File{Path: path.Join(s.Dir, path.Base(s.Programs[i])), Mode: 0o755, Source: b})
+	}
+	for _, also := range s.Also {
+		p.Files = append(p.Files, File{Path: path.Join(s.Dir, also), Kind: Symlink, Link: path.Base(s.Programs[0])})
 	}
 	name := path.Base(s.Name)
 	p.Files = append(p.Files,
