@@ -28,6 +28,7 @@ import (
 	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/control/convert"
 	"weft.mesh/weft/control/gatewayapi"
+	"weft.mesh/weft/control/ingress"
 	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/model"
 	"weft.mesh/weft/xds"
@@ -84,7 +85,7 @@ func load(t testing.TB, dir string) Case {
 		}
 	}
 	changes := Decode(t, filepath.Join(dir, "in.yaml"), c.Mesh, convert.Options{})
-	changes = append(changes, gatewayAPI(t, filepath.Join(dir, "in.yaml"), c.Mesh)...)
+	changes = append(changes, frontEnds(t, filepath.Join(dir, "in.yaml"), c.Mesh)...)
 	if pods := filepath.Join(dir, "pods.yaml"); exists(pods) {
 		changes = append(changes, Decode(t, pods, c.Mesh, convert.Options{Pods: true})...)
 	}
@@ -95,15 +96,29 @@ func load(t testing.TB, dir string) Case {
 	return c
 }
 
-// gatewayAPI is what the Gateway API's objects of a file mean all together. Every Gateway of the class weft is served, by pods that have its label.
-func gatewayAPI(t testing.TB, path string, mesh model.Mesh) []snapshot.Change {
+// frontEnds is what the Gateway API's objects of a file, and its Ingresses, mean all together. Every Gateway of the class weft is served, by pods that have its label.
+func frontEnds(t testing.TB, path string, mesh model.Mesh) []snapshot.Change {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	objects, _ := convert.Decode(admin.File{Name: filepath.Base(path), Content: string(text)}, convert.Options{})
-	return Compute(objects, gatewayapi.Settings{Classes: []string{gatewayapi.ClassWeft}}, mesh)
+	return append(Compute(objects, gatewayapi.Settings{Classes: []string{gatewayapi.ClassWeft}}, mesh), ComputeIngress(objects, ingress.SettingsOf(mesh), mesh)...)
+}
+
+// ComputeIngress is what Ingresses mean, among other objects.
+func ComputeIngress(objects []convert.Object, set ingress.Settings, mesh model.Mesh) []snapshot.Change {
+	c := ingress.NewComputer(set)
+	for i := range objects {
+		values, _ := convert.ToModel(&objects[i], mesh)
+		c.Put(objects[i].Key, values)
+	}
+	var out []snapshot.Change
+	for _, ch := range c.Update() {
+		out = append(out, snapshot.Change{Key: ch.Key, Objects: ch.Objects})
+	}
+	return out
 }
 
 // Compute is what objects of the Gateway API mean, among others.
