@@ -174,7 +174,7 @@ func (r *replica) start(ctx context.Context) error {
 	r.set.GatewayAPI = &gatewayapi.Settings{Controllers: r.controllers()}
 	attestor := kube.NewAttestor(r.client, mesh.TrustDomain)
 	r.set.CA, r.set.Attest, r.set.AttestCaller = r.ca, attestor.Attest, attestor.Caller
-	r.set.Name, r.set.Namespace = r.id, r.o.namespace
+	r.set.Name, r.set.Namespace, r.set.Local = r.id, r.o.namespace, true
 	r.set.ReadsSecrets = kube.NewSecretReader(r.client).MayRead
 	r.set.ServerNames = r.names()
 	r.set.Plaintext = server.PlaintextOff

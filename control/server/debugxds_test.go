@@ -33,7 +33,7 @@ func startDebug(t *testing.T) *plane {
 	t.Helper()
 	accounts := map[string][2]string{"operator": {"istio-system", "default"}, "gateway": {"istio-system", "gateway"}, "app": {"default", "web"}, "stranger": {"other", "default"}}
 	p := startWith(t, stateDir(t), func(s *server.Settings) {
-		s.Name, s.Namespace = "istiod-1", "istio-system"
+		s.Name, s.Namespace, s.Local = "istiod-1", "istio-system", true
 		s.AttestCaller = func(_ context.Context, token string) (spiffe.ID, error) {
 			a, ok := accounts[token]
 			if !ok {
@@ -280,6 +280,16 @@ func TestPagesHaveTheShapesThatToolsRead(t *testing.T) {
 	var dump adminv3.ConfigDump
 	if err := protojson.Unmarshal([]byte(get("/debug/config_dump?proxyID=web-1.default", nil)), &dump); err != nil || len(dump.Configs) != len(xds.PushOrder) {
 		t.Errorf("config_dump: %d messages, %v", len(dump.Configs), err)
+	}
+	for _, path := range []string{"/ready", "/debug/syncz"} { // where Kiali asks
+		resp, err := http.Get("http://" + p.local + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != 200 {
+			t.Errorf("%s on 8080: %s", path, resp.Status)
+		}
 	}
 	// As istioctl takes it apart: version, commit and state by the last two dashes.
 	if parts := strings.Split(get("/version", nil), "-"); len(parts) < 3 || parts[len(parts)-1] != "Weft" {

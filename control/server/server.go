@@ -39,6 +39,7 @@ import (
 const (
 	portPlain   = 15010 // loopback only, unless somebody asks for more
 	portSecure  = 15012
+	portLocal   = 8080 // loopback only
 	portHTTP    = 15014
 	portWebhook = 15017
 )
@@ -80,6 +81,9 @@ type Settings struct {
 	Webhooks http.Handler
 	// Plaintext says where xDS without TLS is served on 15010.
 	Plaintext Plaintext
+	// Local serves what 15014 does on 127.0.0.1:8080 too, where Kiali asks Istio's control plane whether it is ready, through
+	// a port-forward. A port that is taken is no reason not to start.
+	Local bool
 	// MaxConnectionAge ends xDS connections, give or take a tenth, so that proxies spread over
 	// replicas; 0: never.
 	MaxConnectionAge time.Duration
@@ -211,6 +215,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		})
 	}
 	run("metrics", func(ctx context.Context) error { return serveHTTP(ctx, ls.http, s.httpHandler()) })
+	if ls.local != nil {
+		run("metrics", func(ctx context.Context) error { return serveHTTP(ctx, ls.local, s.httpHandler()) })
+	}
 	run("control socket", func(ctx context.Context) error { return serveHTTP(ctx, ls.control, s.socketHandler()) })
 	wg.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
@@ -289,7 +296,7 @@ func (s *Server) current() xds.Snapshot {
 func (s *Server) world() *snapshot.World { return s.store.World() }
 
 // listeners are the open sockets.
-type listeners struct{ secure, plain, http, webhook, control net.Listener }
+type listeners struct{ secure, plain, http, local, webhook, control net.Listener }
 
 func (s *Server) listen() (ls *listeners, err error) {
 	ls = &listeners{}
@@ -323,6 +330,14 @@ func (s *Server) listen() (ls *listeners, err error) {
 			return ls, fmt.Errorf("control plane: %s port: %w (is another control plane running?)", l.what, err)
 		}
 	}
+	if s.set.Local {
+		l, err := s.set.Listen("tcp", at("127.0.0.1", portLocal))
+		if err != nil {
+			s.set.Log.Warn("control plane: nobody answers on the port where Kiali asks whether it is ready", "error", err)
+		} else {
+			ls.local = l
+		}
+	}
 	path := filepath.Join(s.set.StateDir, admin.SocketControl)
 	if ls.control, err = listenUnix(path); err != nil {
 		return ls, err
@@ -331,7 +346,7 @@ func (s *Server) listen() (ls *listeners, err error) {
 }
 
 func (l *listeners) close() {
-	for _, x := range []net.Listener{l.secure, l.plain, l.http, l.webhook, l.control} {
+	for _, x := range []net.Listener{l.secure, l.plain, l.http, l.local, l.webhook, l.control} {
 		if x != nil {
 			_ = x.Close() // already closed by its server
 		}

@@ -26,9 +26,9 @@ import (
 type plane struct {
 	*client.Client
 	dir string
-	// Addresses of 15014, metrics and debug pages, of 15012 and of 15010.
-	http, secure, plain string
-	log                 *syncBuffer
+	// Addresses of 15014, metrics and debug pages, of the same on loopback, of 15012 and of 15010.
+	http, local, secure, plain string
+	log                        *syncBuffer
 }
 
 type syncBuffer struct {
@@ -70,7 +70,7 @@ func startWith(t *testing.T, dir string, change func(*server.Settings)) *plane {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			for port, at := range map[string]*string{"15010": &p.plain, "15012": &p.secure, "15014": &p.http} {
+			for port, at := range map[string]*string{"15010": &p.plain, "15012": &p.secure, "15014": &p.http, "8080": &p.local} {
 				if strings.HasSuffix(address, ":"+port) {
 					*at = l.Addr().String()
 				}
