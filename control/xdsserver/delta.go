@@ -53,6 +53,11 @@ func (p *deltaProtocol) handle(st *stream, r *discovery.DeltaDiscoveryRequest, n
 	if n := len(w.names.list); n > st.srv.set.Limits.MaxNames {
 		return nil, st.tooManyNames(w, n)
 	}
+	if first {
+		if err := st.sess.recognise(w); err != nil {
+			return nil, err
+		}
+	}
 	if !changed {
 		return nil, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -92,6 +93,64 @@ func TestOneIdentityCannotTakeAllStreams(t *testing.T) {
 			}
 		case <-time.After(time.Minute):
 			t.Fatal("fewer than 2 of 5 streams were refused with a limit of 3")
+		}
+	}
+}
+
+func TestNewStreamsTakeTurns(t *testing.T) {
+	s, c := dialServer(t, Limits{MaxEntering: 1, EntryTime: time.Hour})
+	s.Publish(snap("1", "CDS a=1"))
+	begin := func() (discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, chan *discovery.DeltaDiscoveryResponse) {
+		st, err := c.DeltaAggregatedResources(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := st.Send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: "sidecar~10.0.0.1~a.default~default.svc.cluster.local"}, TypeUrl: xds.ClusterType}); err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan *discovery.DeltaDiscoveryResponse, 1)
+		go func() {
+			r, err := st.Recv()
+			if err != nil {
+				t.Errorf("a stream that waits for its turn ends: %v", err)
+			}
+			got <- r
+		}()
+		return st, got
+	}
+	await := func(got chan *discovery.DeltaDiscoveryResponse, what string) *discovery.DeltaDiscoveryResponse {
+		select {
+		case r := <-got:
+			return r
+		case <-time.After(time.Minute):
+			t.Fatal(what)
+			return nil
+		}
+	}
+	first, got := begin()
+	r := await(got, "the first stream gets nothing")
+	_, later := begin()
+	// The second waits. That it would be answered cannot be ruled out by waiting; that it was not before its turn can be seen.
+	select {
+	case <-later:
+		t.Fatal("the second stream was answered while the first is brought up to date")
+	case <-time.After(50 * time.Millisecond):
+	}
+	if err := first.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: xds.ClusterType, ResponseNonce: r.GetNonce()}); err != nil {
+		t.Fatal(err)
+	}
+	await(later, "the second stream gets no turn after the first has everything")
+}
+
+func TestAStreamThatDoesNotAnswerDoesNotKeepOthersOut(t *testing.T) {
+	_, c := dialServer(t, Limits{MaxEntering: 1, EntryTime: time.Millisecond, Introduction: 50 * time.Millisecond})
+	for range 3 { // each is let in, and ended because it does not say who it is
+		st, err := c.DeltaAggregatedResources(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := st.Recv(); status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("err = %v, want DeadlineExceeded", err)
 		}
 	}
 }

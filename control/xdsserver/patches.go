@@ -9,7 +9,7 @@ import (
 const minPatched = 2 << 10
 
 // patches tells whether a client may get resources of a type as patches of what it has. That must be known for sure: it
-// has taken everything, and what it was sent is not only what it said. Only route tables are large and change a little.
+// has taken everything. A version is the hash of the bytes, so that a client that comes back says what it has well enough. Only route tables are large and change a little.
 func (s *session) patches(w *watch) bool {
 	return s.delta && s.node.Patches && w.typeURL == xds.RouteType && !w.refused && len(w.outstanding) == 0
 }

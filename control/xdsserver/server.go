@@ -2,7 +2,8 @@
 // state-of-the-world ADS. It knows resources as name, version and bytes only;
 // what they mean is translate's, what a node may ask for is the Snapshot's.
 //
-// One goroutine owns a stream and its [session]; a second one only receives.
+// Two goroutines take turns with a stream and its [session]: one handles what the client
+// says, the other what there is to tell it.
 // Pushes are coalesced for each stream: whatever happened while a client was
 // busy becomes one round. Every queue holds one element.
 package xdsserver
@@ -13,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +35,8 @@ type Limits struct {
 	MaxNames       int           // subscribed names of one type on one stream, default 50,000
 	MaxOutstanding int           // unacknowledged responses of one type, default 64
 	AckTimeout     time.Duration // a round goes on without the acknowledgement, default 10 s
+	MaxEntering    int           // new streams that are brought up to date at once, others wait; default 64
+	EntryTime      time.Duration // a new stream counts as such for at most, default 3 s
 	EndpointGrace  time.Duration // after new clusters: time for the client to ask for endpoints, default 100 ms
 }
 
@@ -48,6 +50,10 @@ func (l Limits) withDefaults() Limits {
 	def(&l.MaxPerIdentity, 1000)
 	def(&l.MaxNames, 50_000)
 	def(&l.MaxOutstanding, 64)
+	def(&l.MaxEntering, 64)
+	if l.EntryTime == 0 {
+		l.EntryTime = 3 * time.Second
+	}
 	if l.Introduction == 0 {
 		l.Introduction = 10 * time.Second
 	}
@@ -87,14 +93,14 @@ type Settings struct {
 // Server serves AggregatedDiscoveryService.
 type Server struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
-	set     Settings
-	hub     *hub
-	snap    atomic.Pointer[holder]
-	ids     atomic.Uint64
-	build   chan struct{} // bounds how many streams compute at once
-	mu      sync.Mutex    // protects the following
-	streams map[uint64]chan struct{}
-	peers   map[spiffe.ID]int // streams by identity
+	set      Settings
+	hub      *hub
+	snap     atomic.Pointer[holder]
+	ids      atomic.Uint64
+	entering chan struct{} // new streams that are brought up to date
+	mu       sync.Mutex    // protects the following
+	streams  map[uint64]chan struct{}
+	peers    map[spiffe.ID]int // streams by identity
 }
 
 type holder struct{ s xds.Snapshot }
@@ -103,7 +109,7 @@ type holder struct{ s xds.Snapshot }
 // streams wait for it.
 func New(set Settings) *Server {
 	set.Limits = set.Limits.withDefaults()
-	return &Server{set: set, hub: newHub(), streams: map[uint64]chan struct{}{}, peers: map[spiffe.ID]int{}, build: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
+	return &Server{set: set, hub: newHub(), entering: make(chan struct{}, set.Limits.MaxEntering), streams: map[uint64]chan struct{}{}, peers: map[spiffe.ID]int{}}
 }
 
 // Register adds the service to a gRPC server.
@@ -167,11 +173,20 @@ type protocol[Req any] interface {
 	node(r Req) (*xds.Node, error)
 }
 
-// stream is one connected client.
+// stream is one connected client. Its requests are handled by the goroutine that receives them, snapshots
+// and deadlines by the one that serves: whoever has mu goes on with the session and sends.
 type stream struct {
 	id   uint64
 	srv  *Server
-	sess *session
+	wake chan struct{}
+	// entered lets the next new stream begin.
+	entered func()
+
+	mu     sync.Mutex // protects the following, and sending
+	sess   *session
+	closed bool
+	timer  *time.Timer // wakes at armed; nil before the first deadline
+	armed  time.Time
 }
 
 // serve runs a stream until the client or the server ends it.
@@ -185,91 +200,147 @@ func serve[Req any](ctx context.Context, s *Server, p protocol[Req], delta bool)
 		return err
 	}
 	defer s.close(id, peer)
-	st := &stream{id: id, srv: s, sess: newSession(delta, s.set.Limits, s.hub)}
-
-	reqs, recvErr := receive(ctx, p)
-	var timer *time.Timer
-	introduce := time.NewTimer(s.set.Limits.Introduction)
+	entered, err := s.admit(ctx)
+	if err != nil {
+		return err
+	}
+	defer entered()
+	st := &stream{id: id, srv: s, wake: wake, sess: newSession(delta, s.set.Limits, s.hub), entered: entered}
+	defer st.end()
+	failed := make(chan error, 1)
+	introduce := time.AfterFunc(s.set.Limits.Introduction, func() { st.introduced(failed) })
 	defer introduce.Stop()
+	go receive(st, p, peer, failed)
 	for {
-		tick, stop := st.timer(&timer)
 		select {
-		case <-ctx.Done():
-			stop()
-			return ctx.Err()
-		case err := <-recvErr:
-			stop()
+		case err := <-failed:
 			if errors.Is(err, io.EOF) || status.Code(err) == codes.Canceled {
 				return nil
 			}
 			return err
-		case r := <-reqs:
-			stop()
-			if st.sess.node == nil {
-				if err := st.introduce(peer, func() (*xds.Node, error) { return p.node(r) }); err != nil {
-					return err
-				}
-			}
-			if err := st.step(func() ([]*message, error) { return p.handle(st, r, time.Now()) }, p.send); err != nil {
-				return err
-			}
-		case <-introduce.C:
-			stop()
-			if st.sess.node == nil {
-				return status.Errorf(codes.DeadlineExceeded, "xds: no request within %s", s.set.Limits.Introduction)
-			}
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-wake:
-			stop()
-		case <-tick:
 		}
-		if h := s.snap.Load(); h != nil {
-			st.sess.publish(h.s)
-		}
-		if st.sess.node == nil {
-			continue
-		}
-		if err := st.step(func() ([]*message, error) { return st.sess.advance(time.Now()) }, p.send); err != nil {
+		if err := proceed(st, p, func() ([]*message, error) { return nil, nil }); err != nil {
 			return err
 		}
-		if v, ok := st.sess.settled(); ok {
-			s.set.Observer.Settled(st.id, v)
-		}
 	}
 }
 
-// receive reads requests on a goroutine that ends with the stream's context:
+// admit waits for the turn of a new stream. What clients say they have, and what they get first, is most of what
+// they ever cost: a thousand that come back at once must not have that at the same time. A turn ends
+// when the client has everything, or has had its time. entered may be called more than once.
+func (s *Server) admit(ctx context.Context) (entered func(), err error) {
+	select {
+	case s.entering <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	leave := sync.OnceFunc(func() { <-s.entering })
+	late := time.AfterFunc(s.set.Limits.EntryTime, leave)
+	return func() {
+		late.Stop()
+		leave()
+	}, nil
+}
+
+// receive handles requests on a goroutine that ends with the stream's context:
 // gRPC makes recv fail when serve has returned.
-func receive[Req any](ctx context.Context, p protocol[Req]) (<-chan Req, <-chan error) {
-	reqs, errs := make(chan Req), make(chan error, 1)
-	go func() {
-		for {
-			r, err := p.recv()
-			if err != nil {
-				errs <- err
-				return
-			}
-			select {
-			case reqs <- r:
-			case <-ctx.Done():
-				return
-			}
+func receive[Req any](st *stream, p protocol[Req], peer spiffe.ID, failed chan<- error) {
+	fail := func(err error) {
+		select {
+		case failed <- err:
+		default: // it is ending for another reason
 		}
-	}()
-	return reqs, errs
+	}
+	for {
+		r, err := p.recv()
+		if err != nil {
+			fail(err)
+			return
+		}
+		err = proceed(st, p, func() ([]*message, error) {
+			if st.sess.node == nil {
+				if err := st.introduce(peer, func() (*xds.Node, error) { return p.node(r) }); err != nil {
+					return nil, err
+				}
+			}
+			return p.handle(st, r, time.Now())
+		})
+		if err != nil {
+			fail(err)
+			return
+		}
+	}
 }
 
-// timer arms the session's next deadline.
-func (st *stream) timer(t **time.Timer) (<-chan time.Time, func()) {
+// proceed does something to the session, goes on with its round, and sends what comes of both.
+func proceed[Req any](st *stream, p protocol[Req], do func() ([]*message, error)) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.closed {
+		return io.EOF
+	}
+	if h := st.srv.snap.Load(); h != nil {
+		st.sess.publish(h.s)
+	}
+	if err := st.send(p.send, do); err != nil {
+		return err
+	}
+	if st.sess.node == nil {
+		return nil
+	}
+	if err := st.send(p.send, func() ([]*message, error) { return st.sess.advance(time.Now()) }); err != nil {
+		return err
+	}
+	if v, ok := st.sess.settled(); ok {
+		st.srv.set.Observer.Settled(st.id, v)
+		st.entered()
+	}
+	st.arm()
+	return nil
+}
+
+// introduced ends a stream whose client has not said who it is.
+func (st *stream) introduced(failed chan<- error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.sess.node == nil {
+		select {
+		case failed <- status.Errorf(codes.DeadlineExceeded, "xds: no request within %s", st.srv.set.Limits.Introduction):
+		default:
+		}
+	}
+}
+
+// end waits for the receiver to let go of the session, and keeps it from sending.
+func (st *stream) end() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.closed = true
+	if st.timer != nil {
+		st.timer.Stop()
+	}
+}
+
+// arm has the stream woken at the session's next deadline.
+func (st *stream) arm() {
 	d := st.sess.deadline()
-	if d.IsZero() {
-		return nil, func() {}
+	switch {
+	case d.IsZero():
+		return // an armed timer wakes once for nothing
+	case st.timer == nil:
+		st.timer = time.AfterFunc(time.Until(d), func() {
+			select {
+			case st.wake <- struct{}{}:
+			default: // already awake
+			}
+		})
+	case !d.Equal(st.armed):
+		st.timer.Reset(time.Until(d))
 	}
-	if *t == nil {
-		*t = time.NewTimer(time.Until(d))
-	} else {
-		(*t).Reset(time.Until(d))
-	}
-	return (*t).C, func() { (*t).Stop() }
+	st.armed = d
 }
 
 // introduce takes the node of the first request and checks who says it.
@@ -287,11 +358,12 @@ func (st *stream) introduce(peer spiffe.ID, node func() (*xds.Node, error)) erro
 	return nil
 }
 
-// step computes messages under the server's bound on concurrent work, and sends them.
-func (st *stream) step(compute func() ([]*message, error), send func(*message) (int, error)) error {
-	st.srv.build <- struct{}{}
+// send computes messages and sends them.
+func (st *stream) send(send func(*message) (int, error), compute func() ([]*message, error)) error {
 	ms, err := compute()
-	<-st.srv.build
+	if err != nil && st.sess.node == nil {
+		return err // it was not let in
+	}
 	if err != nil {
 		st.srv.set.Log.Error("xds: resources for a node", "node", st.sess.node.ID, "error", err)
 		if _, isStatus := status.FromError(err); isStatus {

@@ -62,6 +62,7 @@ type watch struct {
 	force map[string]struct{}
 	// again makes the next state-of-the-world response be sent though nothing changed.
 	again       bool
+	begun       bool // the first part of what it has was sent, see buildCommon
 	outstanding []sent
 	at          xds.Snapshot // the snapshot that held reflects
 	acked       string
@@ -274,6 +275,8 @@ func (s *session) build(w *watch, snap xds.Snapshot, st step) (*message, error) 
 			return nil, nil
 		}
 	}
+	s.hub.enter()
+	defer s.hub.leave()
 	all, err := snap.Resources(s.node, w.typeURL, names)
 	if err != nil {
 		return nil, err
@@ -303,6 +306,8 @@ func (s *session) buildCommon(w *watch, snap xds.Snapshot) *message {
 	if !ok || !s.delta || !w.wildcard || w.at != nil || len(w.held)+len(w.told)+len(w.force)+len(w.names.list) > 0 {
 		return nil
 	}
+	s.hub.enter()
+	defer s.hub.leave()
 	list := c.Common(s.node, w.typeURL)
 	if len(list) < minCommon {
 		return nil
@@ -313,8 +318,41 @@ func (s *session) buildCommon(w *watch, snap xds.Snapshot) *message {
 		m.resources, m.added, m.partial = list, true, true
 		return m
 	})
-	w.held = list
+	w.held, w.begun = list, true
 	return s.note(w, m)
+}
+
+// recognise replaces what a client says it has by the newest snapshot's list as far as that is the same: a thousand
+// clients that come back, each with the versions of thousands of resources, then have what they have in common once.
+func (s *session) recognise(w *watch) error {
+	if s.next == nil || len(w.told) == 0 {
+		return nil
+	}
+	names := w.names.list
+	if w.wildcard {
+		names = nil
+	}
+	s.hub.enter()
+	defer s.hub.leave()
+	all, err := s.next.Resources(s.node, w.typeURL, names)
+	if err != nil {
+		return err
+	}
+	has := func(r *xds.Resource) bool { return w.told[r.Name] == r.Version }
+	if w.held = all; slices.ContainsFunc(all, func(r *xds.Resource) bool { return !has(r) }) {
+		w.held = slices.DeleteFunc(slices.Clone(all), func(r *xds.Resource) bool { return !has(r) })
+	}
+	var other map[string]string
+	if len(w.told) > len(w.held) {
+		other = map[string]string{}
+		for name, v := range w.told {
+			if find(w.held, name) == nil {
+				other[name] = v
+			}
+		}
+	}
+	w.told = other
+	return nil
 }
 
 func (s *session) buildDelta(w *watch, snap xds.Snapshot, all []*xds.Resource) *message {
@@ -349,7 +387,7 @@ func (s *session) compare(w *watch, snap xds.Snapshot, all []*xds.Resource, fres
 	if s.patches(w) {
 		m.patches = patchesOf(d, w.force)
 	}
-	m.rest = fresh && len(w.held) > 0 // endpoints were asked for after the first part
+	m.rest, w.begun = w.begun, false // endpoints were asked for after the first part
 	// Clusters that went away are told in the last step of a round, when no
 	// listener or route that the client has refers to them any more.
 	hold := w.typeURL == xds.ClusterType && (s.watches[xds.ListenerType] != nil || s.watches[xds.RouteType] != nil)

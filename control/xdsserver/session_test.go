@@ -308,3 +308,35 @@ func TestOutstandingNoncesAreBounded(t *testing.T) {
 		t.Errorf("%d outstanding nonces, at most %d", n, c.s.limits.MaxOutstanding)
 	}
 }
+
+// What a client says it has is kept as the list that others have.
+func TestAClientThatComesBackHasTheSnapshotsList(t *testing.T) {
+	s := snap("1", "CDS a=1 b=1 c=1")
+	list := s.byType[xds.ClusterType]
+	for _, tc := range []struct {
+		name string
+		told map[string]string
+		same bool // it has the list itself
+		want []string
+	}{
+		{"everything", map[string]string{"a": list[0].Version, "b": list[1].Version, "c": list[2].Version}, true, []string{"CDS"}},
+		{"everything and more", map[string]string{"a": list[0].Version, "b": list[1].Version, "c": list[2].Version, "gone": "x"}, true, []string{"CDS -gone"}},
+		{"one of another version, one not at all", map[string]string{"a": list[0].Version, "b": "old", "gone": "x"}, false, []string{"CDS b=1 c=1 -gone"}},
+		{"nothing of it", map[string]string{"gone": "x"}, false, []string{"CDS a=1 b=1 c=1 -gone"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newClient(t, true, xds.ClusterType)
+			w := c.s.watches[xds.ClusterType]
+			w.told = tc.told
+			c.s.publish(sameList{s})
+			if err := c.s.recognise(w); err != nil {
+				t.Fatal(err)
+			}
+			if got := keyOf(w.held) == keyOf(list); got != tc.same || len(w.told) != len(tc.told)-len(w.held) {
+				t.Errorf("it has the list itself: %v, want %v; %d resources and %d besides", got, tc.same, len(w.held), len(w.told))
+			}
+			c.run()
+			c.want(tc.want...)
+		})
+	}
+}

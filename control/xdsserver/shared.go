@@ -1,6 +1,7 @@
 package xdsserver
 
 import (
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -13,9 +14,16 @@ type hub struct {
 	names  *nameSets
 	shares shares
 	nonces atomic.Uint64
+	slots  chan struct{} // bounds how many sessions work something out at once
 }
 
-func newHub() *hub { return &hub{names: newNameSets()} }
+func newHub() *hub {
+	return &hub{names: newNameSets(), slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
+}
+
+// enter waits for a slot, which leave gives back.
+func (h *hub) enter() { h.slots <- struct{}{} }
+func (h *hub) leave() { <-h.slots }
 
 // nonce is a new one for all streams: a message may go to many of them.
 func (h *hub) nonce() string { return strconv.FormatUint(h.nonces.Add(1), 36) }

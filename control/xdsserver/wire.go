@@ -95,14 +95,17 @@ func compressed(ctx context.Context) bool {
 	return grpc.SetSendCompressor(ctx, gzipName) == nil
 }
 
+var scratch = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
 // deflate compresses what many clients get.
 func deflate(b []byte) []byte {
-	var out bytes.Buffer
-	out.Grow(len(b)/8 + 64)
+	out := scratch.Get().(*bytes.Buffer)
+	defer scratch.Put(out)
+	out.Reset()
 	z := fast.Get().(*gzip.Writer)
 	defer fast.Put(z)
-	z.Reset(&out)
+	z.Reset(out)
 	z.Write(b) // to memory
 	z.Close()
-	return out.Bytes()
+	return bytes.Clone(out.Bytes()) // it is kept, and no larger than it must be
 }
