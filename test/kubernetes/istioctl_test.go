@@ -112,7 +112,7 @@ func TestIstioctlFindsWhatItExpects(t *testing.T) {
 // Istio's manuals ask a sidecar so, without istioctl.
 func TestPilotAgentAsksTheProxy(t *testing.T) {
 	m := bookinfoMesh(t)
-	out, err := m.Exec(t.Context(), "default", "deployment/sleep", "istio-proxy", "pilot-agent", "request", "GET", "server_info")
+	out, err := m.Cluster.Exec(t.Context(), "default", "deployment/sleep", "istio-proxy", "pilot-agent", "request", "GET", "server_info")
 	if err != nil {
 		t.Fatal(err)
 	}
