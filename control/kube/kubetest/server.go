@@ -67,7 +67,7 @@ func Start(t testing.TB) *Server {
 		{"v1/secrets", "Secret", true}, {"v1/configmaps", "ConfigMap", true}, {"discovery.k8s.io/v1/endpointslices", "EndpointSlice", true},
 		{"v1/serviceaccounts", "ServiceAccount", true}, {"v1/events", "Event", true}, {"apps/v1/deployments", "Deployment", true}, {"apps/v1/statefulsets", "StatefulSet", true},
 		{"autoscaling/v2/horizontalpodautoscalers", "HorizontalPodAutoscaler", true}, {"policy/v1/poddisruptionbudgets", "PodDisruptionBudget", true},
-		{"coordination.k8s.io/v1/leases", "Lease", true}, {"networking.k8s.io/v1/ingresses", "Ingress", true},
+		{"coordination.k8s.io/v1/leases", "Lease", true}, {"networking.k8s.io/v1/ingresses", "Ingress", true}, {"networking.k8s.io/v1/ingressclasses", "IngressClass", false},
 		{"admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", "MutatingWebhookConfiguration", false},
 		{"admissionregistration.k8s.io/v1/validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false},
 		{"apiextensions.k8s.io/v1/customresourcedefinitions", "CustomResourceDefinition", false},
