@@ -34,6 +34,9 @@ func (c *conv) ingressClass(o *networkingv1.IngressClass) []model.Object {
 	case len(s.Controller) > maxController || !controllerRE.MatchString(s.Controller):
 		c.fail(CodeInvalidValue, "spec.controller", s.Controller, "this is not a controller name", "write it as a domain and a path, like weft.mesh/ingress-controller")
 	}
+	if s.Parameters != nil && c.o.File != SourceKubernetes {
+		c.warn(CodeUnsupportedField, "spec.parameters", s.Parameters.Name, "parameters have no effect", "say what serves Ingresses with MeshConfig's ingressService and ingressSelector")
+	}
 	return []model.Object{&model.IngressClass{Meta: c.meta(), Controller: s.Controller, Default: o.Annotations[networkingv1.AnnotationIsDefaultIngressClass] == "true"}}
 }
 

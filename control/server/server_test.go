@@ -29,6 +29,7 @@ type plane struct {
 	// Addresses of 15014, metrics and debug pages, of the same on loopback, of 15012 and of 15010.
 	http, local, secure, plain string
 	log                        *syncBuffer
+	server                     *server.Server
 }
 
 type syncBuffer struct {
@@ -92,7 +93,7 @@ func startWith(t *testing.T, dir string, change func(*server.Settings)) *plane {
 			t.Error(err)
 		}
 	})
-	p.Client = client.New(dir)
+	p.Client, p.server = client.New(dir), s
 	until(t, "the control plane answers", func() bool { return p.Reachable(t.Context()) })
 	return p
 }
