@@ -28,8 +28,9 @@ const (
 	ageGrace      = 10 * time.Second // for calls under way on a connection that is too old
 	// readBuffer is what each connection keeps: proxies say little but acknowledgements.
 	readBuffer = 4 << 10
-	// window is for what clients send. A fixed one spares both a ping for each message.
-	window = 1 << 18
+	// window is for what clients send. A fixed one spares both a ping for each message; it is as small as gRPC has it,
+	// since a thousand proxies that come back at once, each with what it has, wait for their turn with a window full.
+	window = 1 << 16
 )
 
 // grpcOptions are those of all servers. Connections end after maxAge, give or

@@ -205,6 +205,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	secure, plain := s.secureServer(serving, svc), s.plainServer()
 	run("sources", s.config.run)
 	run("worlds", s.runWorlds)
+	run("memory", newMemory().run)
 	run("xds", func(ctx context.Context) error { return serveGRPC(ctx, secure, ls.secure) })
 	if ls.plain != nil {
 		run("xds", func(ctx context.Context) error { return serveGRPC(ctx, plain, ls.plain) })

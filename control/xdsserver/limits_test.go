@@ -33,7 +33,8 @@ func (deaf) Settled(uint64, string)                 {}
 // dial serves ADS on loopback, everyone as one identity.
 func dial(t *testing.T, l Limits) discovery.AggregatedDiscoveryServiceClient {
 	t.Helper()
-	_, c := dialServer(t, l)
+	s, c := dialServer(t, l)
+	s.Publish(snap("1"))
 	return c
 }
 
@@ -143,7 +144,7 @@ func TestNewStreamsTakeTurns(t *testing.T) {
 }
 
 func TestAStreamThatDoesNotAnswerDoesNotKeepOthersOut(t *testing.T) {
-	_, c := dialServer(t, Limits{MaxEntering: 1, EntryTime: time.Millisecond, Introduction: 50 * time.Millisecond})
+	c := dial(t, Limits{MaxEntering: 1, EntryTime: time.Millisecond, Introduction: 50 * time.Millisecond})
 	for range 3 { // each is let in, and ended because it does not say who it is
 		st, err := c.DeltaAggregatedResources(t.Context())
 		if err != nil {

@@ -98,6 +98,8 @@ type Server struct {
 	snap     atomic.Pointer[holder]
 	ids      atomic.Uint64
 	entering chan struct{} // new streams that are brought up to date
+	first    sync.Once
+	serving  chan struct{} // closed with the first Publish
 	mu       sync.Mutex    // protects the following
 	streams  map[uint64]chan struct{}
 	peers    map[spiffe.ID]int // streams by identity
@@ -109,7 +111,7 @@ type holder struct{ s xds.Snapshot }
 // streams wait for it.
 func New(set Settings) *Server {
 	set.Limits = set.Limits.withDefaults()
-	return &Server{set: set, hub: newHub(), entering: make(chan struct{}, set.Limits.MaxEntering), streams: map[uint64]chan struct{}{}, peers: map[spiffe.ID]int{}}
+	return &Server{set: set, hub: newHub(), serving: make(chan struct{}), entering: make(chan struct{}, set.Limits.MaxEntering), streams: map[uint64]chan struct{}{}, peers: map[spiffe.ID]int{}}
 }
 
 // Register adds the service to a gRPC server.
@@ -120,6 +122,7 @@ func (s *Server) Register(g *grpc.Server) {
 // Publish makes snap the one that streams are brought to.
 func (s *Server) Publish(snap xds.Snapshot) {
 	s.snap.Store(&holder{snap})
+	s.first.Do(func() { close(s.serving) })
 	s.hub.shares.clear()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -232,6 +235,11 @@ func serve[Req any](ctx context.Context, s *Server, p protocol[Req], delta bool)
 // they ever cost: a thousand that come back at once must not have that at the same time. A turn ends
 // when the client has everything, or has had its time. entered may be called more than once.
 func (s *Server) admit(ctx context.Context) (entered func(), err error) {
+	select {
+	case <-s.serving: // before, it could only wait
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	select {
 	case s.entering <- struct{}{}:
 	case <-ctx.Done():

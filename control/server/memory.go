@@ -1,0 +1,89 @@
+package server
+
+import (
+	"context"
+	"runtime"
+	"runtime/debug"
+	rtmetrics "runtime/metrics"
+	"syscall"
+	"time"
+)
+
+// memory gives back to the system what bursts took: the objects that are read at the start, and a thousand proxies
+// that connect at once, need several times of what stays. The runtime gives back by itself, but slowly, and pools are
+// only emptied by two collections, which a control plane that has little to do makes every two minutes.
+type memory struct {
+	held func() uint64  // bytes held, garbage and free ones too
+	cpu  func() float64 // seconds of processor time used so far
+	give func()         // collects and gives back
+
+	// run only.
+	settled uint64    // held after the last time; 0 before the first
+	busy    float64   // cpu at the last look
+	grown   time.Time // since when it holds more than that; zero: it does not
+}
+
+const (
+	// lookEvery is how often it is looked at what is held, which costs a few microseconds.
+	lookEvery = 2 * time.Second
+	// slack is how much more than after the last time is left alone.
+	slack = 16 << 20
+	// quietShare of one processor is a control plane that has little to do.
+	quietShare = 0.25
+	// giveBusy is how long more must be held before a busy one gives back: it costs two collections.
+	giveBusy = 30 * time.Second
+)
+
+func newMemory() *memory { return &memory{held: heldMemory, cpu: usedCPU, give: giveBack} }
+
+func (m *memory) run(ctx context.Context) error {
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-t.C:
+			m.look(now)
+		}
+	}
+}
+
+// look gives back what a burst left, once it is over or has lasted.
+func (m *memory) look(now time.Time) {
+	busy := m.cpu()
+	calm := busy-m.busy < quietShare*lookEvery.Seconds()
+	m.busy = busy
+	if m.held() < m.settled+slack {
+		m.grown = time.Time{}
+		return
+	}
+	if m.grown.IsZero() {
+		m.grown = now
+	}
+	if calm || now.Sub(m.grown) >= giveBusy {
+		m.give()
+		m.settled, m.grown, m.busy = m.held(), time.Time{}, m.cpu()
+	}
+}
+
+func giveBack() {
+	runtime.GC()
+	debug.FreeOSMemory()
+}
+
+// heldMemory is what the runtime holds of the system's memory, as it counts for GOMEMLIMIT.
+func heldMemory() uint64 {
+	s := [2]rtmetrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	rtmetrics.Read(s[:])
+	return s[0].Value.Uint64() - s[1].Value.Uint64()
+}
+
+// usedCPU is what the process has used, of user and system.
+func usedCPU() float64 {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+}

@@ -1,0 +1,42 @@
+package server
+
+import (
+	"testing"
+	"time"
+)
+
+func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
+	now, held, used, given := time.Unix(1000, 0), uint64(100<<20), 0.0, 0
+	m := &memory{held: func() uint64 { return held }, cpu: func() float64 { return used }, give: func() { given++; held = 100 << 20 }}
+	look := func(share float64, want int, why string) {
+		t.Helper()
+		now, used = now.Add(lookEvery), used+share*lookEvery.Seconds()
+		m.look(now)
+		if given != want {
+			t.Fatalf("%s: given back %d times, want %d", why, given, want)
+		}
+	}
+	look(1, 0, "it starts")
+	look(0.1, 1, "it has started")
+	held += slack / 2
+	look(0.1, 1, "a little more")
+	held += 200 << 20
+	look(1, 1, "a burst")
+	look(0.1, 2, "after the burst")
+	held += 200 << 20
+	for range int(giveBusy / lookEvery) {
+		look(1, 2, "a long burst")
+	}
+	look(1, 3, "a burst that has lasted")
+	look(1, 3, "nothing more is held")
+}
+
+func TestWhatTheRuntimeSaysOfMemoryAndTime(t *testing.T) {
+	giveBack()
+	if n := heldMemory(); n < 1<<20 || n > 64<<30 {
+		t.Errorf("%d bytes held", n)
+	}
+	if s := usedCPU(); s <= 0 {
+		t.Errorf("%v seconds used after two collections", s)
+	}
+}
