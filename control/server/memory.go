@@ -19,6 +19,7 @@ type memory struct {
 
 	// run only.
 	settled uint64    // held after the last time; 0 before the first
+	last    time.Time // when that was
 	busy    float64   // cpu at the last look
 	grown   time.Time // since when it holds more than that; zero: it does not
 }
@@ -26,12 +27,14 @@ type memory struct {
 const (
 	// lookEvery is how often it is looked at what is held, which costs a few microseconds.
 	lookEvery = 2 * time.Second
-	// slack is how much more than after the last time is left alone.
+	// slack, and half of what was held after the last time, is how much more is left alone: as much comes and goes
+	// between two collections, and giving it back would only cost two more.
 	slack = 16 << 20
 	// quietShare of one processor is a control plane that has little to do.
-	quietShare = 0.25
-	// giveBusy is how long more must be held before a busy one gives back: it costs two collections.
-	giveBusy = 30 * time.Second
+	quietShare = 0.05
+	// giveEvery is how often at most memory is given back when quiet, giveBusy how long more must be held when not.
+	giveEvery = 6 * time.Second
+	giveBusy  = time.Minute
 )
 
 func newMemory() *memory { return &memory{held: heldMemory, cpu: usedCPU, give: giveBack} }
@@ -54,16 +57,16 @@ func (m *memory) look(now time.Time) {
 	busy := m.cpu()
 	calm := busy-m.busy < quietShare*lookEvery.Seconds()
 	m.busy = busy
-	if m.held() < m.settled+slack {
+	if m.held() < m.settled+m.settled/2+slack {
 		m.grown = time.Time{}
 		return
 	}
 	if m.grown.IsZero() {
 		m.grown = now
 	}
-	if calm || now.Sub(m.grown) >= giveBusy {
+	if calm && now.Sub(m.last) >= giveEvery || now.Sub(m.grown) >= giveBusy {
 		m.give()
-		m.settled, m.grown, m.busy = m.held(), time.Time{}, m.cpu()
+		m.settled, m.last, m.grown, m.busy = m.held(), now, time.Time{}, m.cpu()
 	}
 }
 

@@ -17,14 +17,17 @@ func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
 		}
 	}
 	look(1, 0, "it starts")
-	look(0.1, 1, "it has started")
-	held += slack / 2
-	look(0.1, 1, "a little more")
+	look(0.01, 1, "it has started")
+	held += 50 << 20
+	look(0.01, 1, "what comes between two collections")
 	held += 200 << 20
 	look(1, 1, "a burst")
-	look(0.1, 2, "after the burst")
+	look(0.01, 2, "after the burst")
 	held += 200 << 20
-	for range int(giveBusy / lookEvery) {
+	look(0.01, 2, "so soon after that")
+	look(1, 2, "and a long one")
+	m.grown = now
+	for range int(giveBusy/lookEvery) - 1 {
 		look(1, 2, "a long burst")
 	}
 	look(1, 3, "a burst that has lasted")

@@ -33,7 +33,7 @@ func wantPatch(t *testing.T, m *message, from, to string) {
 	if m == nil || len(m.resources) != 1 {
 		t.Fatalf("message %+v, want one resource", m)
 	}
-	for _, encoded := range [][]byte{encodeDelta(m), encodedAlone(t, m)} {
+	for _, encoded := range [][]byte{encodeDelta(nil, m), encodedAlone(t, m)} {
 		var r discovery.DeltaDiscoveryResponse
 		if err := proto.Unmarshal(encoded, &r); err != nil {
 			t.Fatal(err)

@@ -38,11 +38,11 @@ func (w *wire) size(m *message) int {
 func (w *wire) response(m *message, zip bool) *discovery.DeltaDiscoveryResponse {
 	r := &discovery.DeltaDiscoveryResponse{}
 	if zip {
-		w.zip.Do(func() { w.zipped = deflate(encodeDelta(m)) })
+		w.zip.Do(func() { w.zipped = zipped(m) })
 		r.ProtoReflect().SetUnknown(w.zipped)
 		return r
 	}
-	w.raw.Do(func() { w.text = encodeDelta(m) })
+	w.raw.Do(func() { w.text = encodeDelta(nil, m) })
 	r.ProtoReflect().SetUnknown(w.text)
 	return r
 }
@@ -54,8 +54,19 @@ const (
 	fieldAnyType, fieldAnyValue                                              = 1, 2
 )
 
-// encodeDelta writes a message as the response that it is.
-func encodeDelta(m *message) []byte {
+// texts are buffers of encodings that are compressed and not kept. They are a megabyte or two.
+var texts = sync.Pool{New: func() any { return new([]byte) }}
+
+// zipped encodes and compresses a message.
+func zipped(m *message) []byte {
+	b := texts.Get().(*[]byte)
+	defer texts.Put(b)
+	*b = encodeDelta((*b)[:0], m)
+	return deflate(*b)
+}
+
+// encodeDelta appends a message as the response that it is.
+func encodeDelta(to []byte, m *message) []byte {
 	str := func(b []byte, n protowire.Number, s string) []byte {
 		return protowire.AppendString(protowire.AppendTag(b, n, protowire.BytesType), s)
 	}
@@ -64,7 +75,7 @@ func encodeDelta(m *message) []byte {
 		typeURL, body := m.body(r)
 		size += len(body) + len(r.Name) + len(r.Version) + len(typeURL) + 32
 	}
-	b := str(make([]byte, 0, size), fieldVersionInfo, m.version)
+	b := str(slices.Grow(to, size), fieldVersionInfo, m.version)
 	for _, r := range m.resources {
 		typeURL, body := m.body(r)
 		value := protowire.SizeTag(fieldAnyValue) + protowire.SizeBytes(len(body))

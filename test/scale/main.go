@@ -29,6 +29,7 @@ type options struct {
 	env         string
 	json, write string
 	serve, at   string
+	after       string
 	command     string
 }
 
@@ -60,6 +61,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	f.DurationVar(&o.rest, "rest", 10*time.Second, "quiet time before memory is read")
 	f.StringVar(&o.serve, "serve", "", "only fill an API server with a mesh, and keep it in this folder until interrupted")
 	f.StringVar(&o.at, "at", "", "use the mesh that another process serves in this folder (-serve)")
+	f.StringVar(&o.after, "after", "", "JSON file of an earlier run, whose results stand before those of this one")
 	f.StringVar(&o.weft, "weft", "", "weft binary; built from the tree if empty")
 	f.StringVar(&o.env, "env", "", "environment of the control plane, NAME=VALUE separated by spaces")
 	f.StringVar(&o.json, "json", "", "file for all figures")
@@ -95,7 +97,10 @@ func act(ctx context.Context, o *options) error {
 			return fmt.Errorf("build weft: %w\n%s", err, out)
 		}
 	}
-	out := newOutput(o)
+	out, err := newOutput(o)
+	if err != nil {
+		return err
+	}
 	for i, s := range o.sizes {
 		r, err := measure(ctx, filepath.Join(dir, fmt.Sprint(i)), s, o, os.Stderr)
 		if r != nil {

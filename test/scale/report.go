@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"runtime"
@@ -21,8 +22,22 @@ type output struct {
 	began   time.Time
 }
 
-func newOutput(o *options) *output {
-	return &output{Date: time.Now().UTC().Format(time.DateOnly), Machine: machine(), Command: o.command, Load: load(), began: time.Now()}
+// newOutput begins a run's output, with that of an earlier one if there is one.
+func newOutput(o *options) (*output, error) {
+	out := &output{Date: time.Now().UTC().Format(time.DateOnly), Machine: machine(), Command: o.command, Load: load(), began: time.Now()}
+	if o.after == "" {
+		return out, nil
+	}
+	var earlier output
+	b, err := os.ReadFile(o.after)
+	if err == nil {
+		err = json.Unmarshal(b, &earlier)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("-after: %w", err)
+	}
+	out.Results, out.Command, out.Load = earlier.Results, earlier.Command+"\n"+out.Command, earlier.Load+"; "+out.Load
+	return out, nil
 }
 
 func (o *output) finish() {
