@@ -29,8 +29,9 @@ func hierarchies() []string {
 }
 
 // enterCgroups makes the node's groups and moves the calling process into
-// them, so that all it starts lies below. With version 2 a group with
-// children has no processes of its own: the node's are in "daemons".
+// them, so that all it starts lies below. The node's own are in "daemons" where that means something: with version 2 a
+// group with children has no processes of its own, and processor time is shared between that group and the pods', as
+// between a machine's services and its pods; beside the pods' group each of their threads would count as much as half of all pods.
 func (b *Bed) enterCgroups(n Node) error {
 	for _, h := range hierarchies() {
 		dir := filepath.Join(h, b.cgroup(n))
@@ -38,7 +39,7 @@ func (b *Bed) enterCgroups(n Node) error {
 			return err
 		}
 		join := dir
-		if h == cgroupRoot {
+		if base := filepath.Base(h); h == cgroupRoot || base == "cpu" || base == "cpuacct" { // the last two may be one tree
 			join = filepath.Join(dir, "daemons")
 			if err := os.MkdirAll(join, 0o755); err != nil {
 				return err
