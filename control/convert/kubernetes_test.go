@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -82,6 +83,27 @@ func TestAPodOfALostNode(t *testing.T) {
 		values, _ := ToModel(&o, model.Mesh{EndpointSlices: true})
 		if w := values[0].(*model.Workload); w.Ready != c.ready || w.NodeLost != c.lost {
 			t.Errorf("%s: ready %v, lost %v", name, w.Ready, w.NodeLost)
+		}
+	}
+}
+
+// Nothing that the source of a cluster reads may be refused for its kind.
+func TestWorkloadsOfAClusterHaveAModel(t *testing.T) {
+	meta := metav1.ObjectMeta{Namespace: "shop", Name: "web"}
+	pods := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "web"}}, Spec: corev1.PodSpec{ServiceAccountName: "web"}}
+	for kind, o := range map[model.Kind]Object{
+		model.KindDeployment:    FromDeployment(&appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{Template: pods}}),
+		model.KindStatefulSet:   FromStatefulSet(&appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Template: pods}}),
+		model.KindPod:           FromPod(&corev1.Pod{ObjectMeta: meta}),
+		model.KindEndpointSlice: FromEndpointSlice(&discoveryv1.EndpointSlice{ObjectMeta: meta}),
+	} {
+		out, diags := ToModel(&o, model.Mesh{})
+		if len(out) != 1 || len(diags) != 0 {
+			t.Errorf("%s: %d values, %v", kind, len(out), diags)
+			continue
+		}
+		if d, ok := out[0].(*model.Deployment); ok && (d.Key != model.Key{Kind: kind, Namespace: "shop", Name: "web"} || d.ServiceAccount != "web") {
+			t.Errorf("%s: %+v", kind, d)
 		}
 	}
 }

@@ -66,6 +66,8 @@ func (c *conv) convert() []model.Object {
 		return []model.Object{v}
 	case *model.Node:
 		return []model.Object{v}
+	case *model.Deployment:
+		return []model.Object{v}
 	case *corev1.Pod:
 		return c.pod(v)
 	case *appsv1.Deployment:
