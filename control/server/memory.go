@@ -27,7 +27,7 @@ type memory struct {
 const (
 	// lookEvery is how often it is looked at what is held, which costs a few microseconds.
 	lookEvery = 2 * time.Second
-	// slack, and half of what was held after the last time, is how much more is left alone: as much comes and goes
+	// slack, and a quarter of what was held after the last time, is how much more is left alone: as much comes and goes
 	// between two collections, and giving it back would only cost two more.
 	slack = 16 << 20
 	// quietShare of one processor is a control plane that has little to do.
@@ -57,7 +57,7 @@ func (m *memory) look(now time.Time) {
 	busy := m.cpu()
 	calm := busy-m.busy < quietShare*lookEvery.Seconds()
 	m.busy = busy
-	if m.held() < m.settled+m.settled/2+slack {
+	if m.held() < m.settled+m.settled/4+slack {
 		m.grown = time.Time{}
 		return
 	}

@@ -18,7 +18,7 @@ func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
 	}
 	look(1, 0, "it starts")
 	look(0.01, 1, "it has started")
-	held += 50 << 20
+	held += 30 << 20
 	look(0.01, 1, "what comes between two collections")
 	held += 200 << 20
 	look(1, 1, "a burst")
