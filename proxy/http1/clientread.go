@@ -21,22 +21,27 @@ func (x *clientExchange) ReadHead() (*stream.Response, error) {
 	for {
 		n, err := x.readHead()
 		if err != nil {
-			x.readErr = err
-			return nil, err
+			return nil, x.failed(err)
 		}
 		x.cc.in.off = n
 		if x.resp.Status >= 200 || x.resp.Status == 101 {
 			return x.final()
 		}
 		if x.interims++; x.interims > maxInterims {
-			x.readErr = x.protocolError("read head", refuse(502, "http1.too_many_informational"))
-			return nil, x.readErr
+			return nil, x.failed(x.protocolError("read head", refuse(502, "http1.too_many_informational")))
 		}
 		if x.resp.Status != 100 || x.asked100 {
 			x.resp.ContentLength = 0
 			return &x.resp, nil
 		}
 	}
+}
+
+// failed keeps why there will be no head. A tunnel will not come about either: who waits to write into it goes on.
+func (x *clientExchange) failed(err error) error {
+	x.readErr = err
+	x.decide()
+	return err
 }
 
 // readHead waits for a whole head at the front of the buffer, parses it and returns its length.
@@ -128,8 +133,7 @@ func (x *clientExchange) final() (*stream.Response, error) {
 	r := &x.resp
 	raw := r.Status == 101 || x.method == methodCONNECT && r.Status/100 == 2
 	if raw && (!x.tunnel || r.Status == 101 && len(r.Upgrade) > 0 && !stream.EqualFold(r.Upgrade, string(x.upgrade))) { // RFC 9110 section 7.8: only to what was asked for
-		x.readErr = x.protocolError("read head", refuse(502, detailsCodec))
-		return nil, x.readErr
+		return nil, x.failed(x.protocolError("read head", refuse(502, detailsCodec)))
 	}
 	x.headRead = true
 	switch {

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -130,7 +131,8 @@ func (p *Proxy) Stop() {
 	select {
 	case <-p.done:
 	case <-time.After(20 * time.Second):
-		p.t.Fatal("proxy did not end within 20 s")
+		stacks := make([]byte, 1<<20)
+		p.t.Fatalf("proxy did not end within 20 s:\n%s", stacks[:runtime.Stack(stacks, true)])
 	}
 	if p.err != nil {
 		p.t.Errorf("proxy ended with %v", p.err)
