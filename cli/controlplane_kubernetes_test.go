@@ -40,14 +40,29 @@ type obj = kubetest.Object
 
 // logBuffer is a log that is read while it is written.
 type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu   sync.Mutex
+	b    bytes.Buffer
+	grew chan struct{}
 }
 
 func (b *logBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.grew != nil {
+		close(b.grew)
+		b.grew = nil
+	}
 	return b.b.Write(p)
+}
+
+// grown is closed with the next line. Ask for it before looking.
+func (b *logBuffer) grown() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.grew == nil {
+		b.grew = make(chan struct{})
+	}
+	return b.grew
 }
 
 func (b *logBuffer) String() string {
@@ -137,10 +152,20 @@ func (c *testCluster) run() {
 	})
 }
 
+// eventually looks again whenever an object has changed or a line was logged, for a minute.
 func (c *testCluster) eventually(what string, ok func() bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	deadline := time.NewTimer(time.Minute)
+	defer deadline.Stop()
+	for {
+		changed, logged := c.Changed(), c.log.grown()
+		if ok() {
+			return
+		}
+		select {
+		case <-changed:
+		case <-logged:
+		case <-deadline.C:
 			c.t.Fatalf("%s\n%s", what, c.log.String())
 		}
 	}

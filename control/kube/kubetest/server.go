@@ -36,6 +36,7 @@ type Server struct {
 	reviews   func(token string, audiences []string) Object // the status of a TokenReview
 	access    func(user, namespace, verb, resource string) bool
 	requests  []string // method and path, of writes
+	changed   chan struct{}
 }
 
 type resource struct {
@@ -294,7 +295,22 @@ func (s *Server) remove(r *resource, id string) bool {
 	return true
 }
 
+// Changed is closed with the next change of an object, whoever makes it. Ask for it before looking.
+func (s *Server) Changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+	}
+	return s.changed
+}
+
+// tell sends an object's change to those who watch it. mu is held.
 func (s *Server) tell(r *resource, typ string, o Object) {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
 	for w := range r.watchers {
 		if w.ns != "" && w.ns != text(meta(o), "namespace") {
 			continue
