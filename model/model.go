@@ -8,6 +8,7 @@ package model
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -42,6 +43,22 @@ func (k Key) String() string {
 		return string(k.Kind) + " " + k.Name
 	}
 	return string(k.Kind) + " " + k.Namespace + "/" + k.Name
+}
+
+// CompareKeys orders keys by kind, namespace and name.
+func CompareKeys(a, b Key) int {
+	if c := strings.Compare(string(a.Kind), string(b.Kind)); c != 0 {
+		return c
+	}
+	return CompareNames(a, b)
+}
+
+// CompareNames orders keys of one kind: by namespace and name.
+func CompareNames(a, b Key) int {
+	if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Name, b.Name)
 }
 
 // Meta is common to all objects.

@@ -1,15 +1,12 @@
 package gatewayapi
 
 import (
-	"cmp"
-	"maps"
 	"reflect"
-	"slices"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gw "sigs.k8s.io/gateway-api/apis/v1"
 
+	"weft.mesh/weft/control/derive"
 	"weft.mesh/weft/model"
 )
 
@@ -17,10 +14,8 @@ import (
 // and tells what came out differently. It is not safe for concurrent use.
 type Computer struct {
 	settings Settings
-	objects  map[model.Key]held
 	infra    map[model.Key]Infrastructure
-	api      int // how many objects of the Gateway API are there
-	dirty    bool
+	inputs   *derive.Inputs[held]
 	last     *Output
 }
 
@@ -32,31 +27,19 @@ type held struct {
 
 // NewComputer makes an empty one.
 func NewComputer(settings Settings) *Computer {
-	return &Computer{settings: settings, objects: map[model.Key]held{}, last: &Output{Objects: map[model.Key][]model.Object{}, Statuses: map[model.Key]*Status{}}}
+	return &Computer{settings: settings, inputs: derive.NewInputs[held](model.Kind.IsGatewayAPI), last: &Output{Objects: map[model.Key][]model.Object{}, Statuses: map[model.Key]*Status{}}}
 }
 
 // Put adds or replaces an object. value is the typed object of a Gateway API
 // kind, with its generation; models is what any other kind is in the model.
 // Kinds that do not matter here are ignored.
 func (c *Computer) Put(key model.Key, value any, models []model.Object) {
-	h := held{}
 	switch {
 	case key.Kind.IsGatewayAPI():
-		h.value = value
+		c.inputs.Put(key, held{value: value})
 	case matters(key.Kind):
-		h.models = models
-	default:
-		return
+		c.inputs.Put(key, held{models: models})
 	}
-	was, had := c.objects[key]
-	if had && reflect.DeepEqual(was, h) {
-		return
-	}
-	if !had && key.Kind.IsGatewayAPI() {
-		c.api++
-	}
-	c.objects[key] = h
-	c.dirty = true
 }
 
 // matters tells whether objects of a kind can change what Gateway API objects mean.
@@ -69,80 +52,39 @@ func matters(k model.Kind) bool {
 }
 
 // Delete removes an object.
-func (c *Computer) Delete(key model.Key) {
-	if _, had := c.objects[key]; !had {
-		return
-	}
-	delete(c.objects, key)
-	if key.Kind.IsGatewayAPI() {
-		c.api--
-	}
-	c.dirty = true
-}
+func (c *Computer) Delete(key model.Key) { c.inputs.Delete(key) }
 
 // SetInfrastructure replaces what is known of deployments of Gateways.
 func (c *Computer) SetInfrastructure(infra map[model.Key]Infrastructure) {
-	if !reflect.DeepEqual(c.infra, infra) {
-		c.infra, c.dirty = infra, true
-	}
+	derive.Replace(c.inputs, &c.infra, infra)
 }
 
 // Has gives the typed object of a Gateway API kind; nil if there is none.
-func (c *Computer) Has(key model.Key) any { return c.objects[key].value }
+func (c *Computer) Has(key model.Key) any { return c.inputs.Get(key).value }
 
 // Output is the last result. It must not be changed.
 func (c *Computer) Output() *Output { return c.last }
 
-// Change is what came out differently for a key of the World; Objects is nil if nothing is there any more.
-type Change struct {
-	Key     model.Key
-	Objects []model.Object
-}
-
 // Update computes if anything has changed, and tells what came out differently, sorted.
 // Values that are equal to those before keep their pointers.
-func (c *Computer) Update() []Change {
-	if !c.dirty {
+func (c *Computer) Update() []derive.Change {
+	if !c.inputs.Changed() {
 		return nil
 	}
-	c.dirty = false
 	next := &Output{Objects: map[model.Key][]model.Object{}, Statuses: map[model.Key]*Status{}}
-	if c.api > 0 {
+	if c.inputs.Leading() {
 		next = Compute(c.input())
 	}
-	var out []Change
-	for k, objs := range next.Objects {
-		if was, ok := c.last.Objects[k]; ok && reflect.DeepEqual(was, objs) {
-			next.Objects[k] = was
-			continue
-		}
-		out = append(out, Change{k, objs})
-	}
-	for k := range c.last.Objects {
-		if _, ok := next.Objects[k]; !ok {
-			out = append(out, Change{Key: k})
-		}
-	}
-	for k, st := range next.Statuses {
-		if was, ok := c.last.Statuses[k]; ok && reflect.DeepEqual(was, st) {
-			next.Statuses[k] = was
-		}
-	}
+	derive.Keep(c.last.Statuses, next.Statuses)
+	changes := derive.Changes(c.last.Objects, next.Objects)
 	c.last = next
-	slices.SortFunc(out, func(a, b Change) int {
-		return cmp.Or(strings.Compare(string(a.Key.Kind), string(b.Key.Kind)), compareKeys(a.Key, b.Key))
-	})
-	return out
+	return changes
 }
 
 // input gathers the objects, sorted so that the result is the same however they came.
 func (c *Computer) input() *Input {
 	in := &Input{Settings: c.settings, Namespaces: map[string]map[string]string{}, Infrastructure: c.infra}
-	keys := slices.SortedFunc(maps.Keys(c.objects), func(a, b model.Key) int {
-		return cmp.Or(strings.Compare(string(a.Kind), string(b.Kind)), compareKeys(a, b))
-	})
-	for _, k := range keys {
-		h := c.objects[k]
+	for _, h := range c.inputs.All() {
 		in.add(h.value)
 		for _, m := range h.models {
 			switch m := m.(type) {

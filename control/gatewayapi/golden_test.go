@@ -2,26 +2,13 @@ package gatewayapi_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
-	"flag"
 	"fmt"
 	"maps"
-	"math/big"
 	mathrand "math/rand/v2"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -32,31 +19,10 @@ import (
 
 	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/control/convert"
+	"weft.mesh/weft/control/derive/derivetest"
 	"weft.mesh/weft/control/gatewayapi"
 	"weft.mesh/weft/model"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
-
-// certificate is one for all cases: cert, key, as base64 of PEM and as a JSON string.
-var certificate = sync.OnceValue(func() *strings.Replacer {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	if err != nil {
-		panic(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		panic(err)
-	}
-	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	private := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-	return strings.NewReplacer("$CERT", base64.StdEncoding.EncodeToString(cert), "$KEY", base64.StdEncoding.EncodeToString(private), "$PEM", strconv.Quote(string(cert)))
-})
 
 // read decodes a case: its file and the services that all cases share. Objects of a case are a second younger the later they are written,
 // unless they say when they were made.
@@ -64,11 +30,7 @@ func read(t testing.TB, path string) []convert.Object {
 	t.Helper()
 	var out []convert.Object
 	for _, f := range []string{"testdata/common.yaml", path} {
-		text, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		objs, ds := convert.Decode(admin.File{Name: f, Content: certificate().Replace(string(text))}, convert.Options{Namespace: "infra"})
+		objs, ds := convert.Decode(admin.File{Name: f, Content: derivetest.Text(t, f)}, convert.Options{Namespace: "infra"})
 		if convert.HasErrors(ds) {
 			t.Fatalf("%s: %+v", f, ds)
 		}
@@ -111,14 +73,6 @@ func deployed(objs []convert.Object) bool {
 	return !slices.ContainsFunc(objs, func(o convert.Object) bool { return strings.Contains(o.File, "not-deployed") })
 }
 
-func inOrder(n int) []int {
-	out := make([]int, n)
-	for i := range out {
-		out[i] = i
-	}
-	return out
-}
-
 func settingsOf(path string) gatewayapi.Settings {
 	if strings.Contains(path, "local-") {
 		return gatewayapi.Settings{Classes: []string{"weft", "istio"}, Selector: map[string]string{"istio": "ingressgateway"}, Addresses: []string{"127.0.0.1"}}
@@ -126,65 +80,16 @@ func settingsOf(path string) gatewayapi.Settings {
 	return gatewayapi.Settings{}
 }
 
-// TestGolden: each file of testdata is one rule of the Gateway API. Its first lines say which, and lines "# want:" what
-// must be in the result, so that a golden file that is rewritten carelessly does not hide a loss.
+// TestGolden: each file of testdata is one rule of the Gateway API; its first lines say which.
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/cases/*.yaml")
-	if err != nil || len(files) < 60 {
-		t.Fatalf("%d cases (%v), want at least 60", len(files), err)
-	}
-	for _, f := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(f), ".yaml"), func(t *testing.T) {
+	for _, f := range derivetest.Cases(t, 60) {
+		t.Run(derivetest.Name(f), func(t *testing.T) {
 			objs := read(t, f)
-			c := fill(t, settingsOf(f), objs, inOrder(len(objs)))
+			c := fill(t, settingsOf(f), objs, derivetest.InOrder(len(objs)))
 			c.Update()
-			got := render(t, c.Output())
-			wants(t, f, got)
-			golden(t, strings.TrimSuffix(f, ".yaml")+".golden", got)
+			derivetest.Check(t, f, render(t, c.Output()))
 			valid(t, c.Output())
 		})
-	}
-}
-
-func wants(t *testing.T, path, got string) {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	flat := strings.Join(strings.Fields(got), " ")
-	for line := range strings.Lines(string(text)) {
-		if want, ok := strings.CutPrefix(strings.TrimSpace(line), "# want: "); ok {
-			if n++; !strings.Contains(flat, want) {
-				t.Errorf("the result lacks %q:\n%s", want, got)
-			}
-		}
-		if never, ok := strings.CutPrefix(strings.TrimSpace(line), "# never: "); ok {
-			if n++; strings.Contains(flat, never) {
-				t.Errorf("the result has %q:\n%s", never, got)
-			}
-		}
-	}
-	if n == 0 {
-		t.Errorf("%s says nothing that it wants", path)
-	}
-}
-
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatalf("%v; write it with -update", err)
-	}
-	if d := cmp.Diff(string(want), got); d != "" {
-		t.Errorf("(-want +got):\n%s", d)
 	}
 }
 
@@ -405,23 +310,22 @@ func valid(t *testing.T, out *gatewayapi.Output) {
 
 // TestTheOrderOfEventsDoesNotMatter puts the objects of each case in random orders, with deletions between.
 func TestTheOrderOfEventsDoesNotMatter(t *testing.T) {
-	files, _ := filepath.Glob("testdata/cases/*.yaml")
 	rnd := mathrand.New(mathrand.NewPCG(1, 2))
-	for _, f := range files {
+	for _, f := range derivetest.Cases(t, 60) {
 		objs := read(t, f)
-		ref := fill(t, settingsOf(f), objs, inOrder(len(objs)))
+		ref := fill(t, settingsOf(f), objs, derivetest.InOrder(len(objs)))
 		ref.Update()
 		want := render(t, ref.Output())
 		for range 3 {
 			c := fill(t, settingsOf(f), objs, rnd.Perm(len(objs)))
 			// Some go away and come back, with what they were between.
-			known := map[model.Key][]model.Object{}
-			apply(t, known, c.Update())
+			known := derivetest.World{}
+			known.Apply(t, c.Update())
 			for _, i := range rnd.Perm(len(objs))[:len(objs)/2] {
 				c.Delete(objs[i].Key)
-				apply(t, known, c.Update())
+				known.Apply(t, c.Update())
 			}
-			again := fill(t, settingsOf(f), objs, inOrder(len(objs)))
+			again := fill(t, settingsOf(f), objs, derivetest.InOrder(len(objs)))
 			for i := range objs {
 				o := &objs[i]
 				var models []model.Object
@@ -430,35 +334,21 @@ func TestTheOrderOfEventsDoesNotMatter(t *testing.T) {
 				}
 				c.Put(o.Key, again.Has(o.Key), models)
 			}
-			apply(t, known, c.Update())
+			known.Apply(t, c.Update())
 			if got := render(t, c.Output()); got != want {
 				t.Fatalf("%s: another order gives another result:\n%s", f, cmp.Diff(want, got))
 			}
-			if !reflect.DeepEqual(known, c.Output().Objects) {
+			if !reflect.DeepEqual(map[model.Key][]model.Object(known), c.Output().Objects) {
 				t.Fatalf("%s: the changes do not add up to the result", f)
 			}
 		}
 	}
 }
 
-func apply(t *testing.T, known map[model.Key][]model.Object, changes []gatewayapi.Change) {
-	t.Helper()
-	for _, ch := range changes {
-		if ch.Objects == nil {
-			if _, ok := known[ch.Key]; !ok {
-				t.Errorf("%s is removed and was not there", ch.Key)
-			}
-			delete(known, ch.Key)
-			continue
-		}
-		known[ch.Key] = ch.Objects
-	}
-}
-
 // What did not change keeps its pointers, so that the World and the proxies see no change.
 func TestUnchangedValuesKeepTheirPointers(t *testing.T) {
 	objs := read(t, "testdata/cases/http-two-routes-one-host.yaml")
-	c := fill(t, gatewayapi.Settings{}, objs, inOrder(len(objs)))
+	c := fill(t, gatewayapi.Settings{}, objs, derivetest.InOrder(len(objs)))
 	if len(c.Update()) == 0 {
 		t.Fatal("the first result has no changes")
 	}

@@ -1,9 +1,7 @@
 package gatewayapi
 
 import (
-	"cmp"
 	"slices"
-	"strings"
 
 	gw "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -57,17 +55,13 @@ func Compute(in *Input) *Output {
 		s.routeStatus(r)
 	}
 	s.backendTLS()
-	slices.SortFunc(s.out.Deployments, func(a, b Deployment) int { return compareKeys(a.Gateway, b.Gateway) })
+	slices.SortFunc(s.out.Deployments, func(a, b Deployment) int { return model.CompareNames(a.Gateway, b.Gateway) })
 	return s.out
-}
-
-func compareKeys(a, b model.Key) int {
-	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 }
 
 func (s *state) index() {
 	list := slices.Clone(s.in.Services)
-	slices.SortFunc(list, func(a, b *model.Service) int { return compareKeys(a.Key, b.Key) })
+	slices.SortFunc(list, func(a, b *model.Service) int { return model.CompareNames(a.Key, b.Key) })
 	for _, svc := range list {
 		if svc.Kind == model.KindService {
 			s.services[nn{svc.Namespace, svc.Name}] = svc

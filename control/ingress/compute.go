@@ -86,8 +86,8 @@ func Compute(in *Input) *Output {
 	if len(served) > 0 {
 		s.emit(served[0])
 	}
-	slices.SortFunc(s.out.Served, compareKeys)
-	slices.SortStableFunc(s.out.Findings, func(a, b Finding) int { return compareKeys(a.Key, b.Key) })
+	slices.SortFunc(s.out.Served, model.CompareNames)
+	slices.SortStableFunc(s.out.Findings, func(a, b Finding) int { return model.CompareNames(a.Key, b.Key) })
 	return s.out
 }
 
@@ -99,11 +99,7 @@ func older(a, b *model.Ingress) int {
 		}
 		return -1
 	}
-	return cmp.Or(a.Created.Compare(b.Created), compareKeys(a.Meta.Key, b.Meta.Key))
-}
-
-func compareKeys(a, b model.Key) int {
-	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	return cmp.Or(a.Created.Compare(b.Created), model.CompareNames(a.Meta.Key, b.Meta.Key))
 }
 
 func (s *state) fail(ing *model.Ingress, code, field, value, message, hint string) {

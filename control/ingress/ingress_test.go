@@ -1,24 +1,13 @@
 package ingress_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
-	"flag"
 	"fmt"
 	"maps"
-	"math/big"
 	mathrand "math/rand/v2"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,32 +16,10 @@ import (
 
 	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/control/convert"
+	"weft.mesh/weft/control/derive/derivetest"
 	"weft.mesh/weft/control/ingress"
 	"weft.mesh/weft/model"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
-
-// certificate is one for all cases, as base64 of PEM.
-var certificate = sync.OnceValue(func() *strings.Replacer {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	if err != nil {
-		panic(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		panic(err)
-	}
-	text := func(typ string, b []byte) string {
-		return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: b}))
-	}
-	return strings.NewReplacer("$CERT", text("CERTIFICATE", der), "$KEY", text("PRIVATE KEY", keyDER))
-})
 
 type object struct {
 	key    model.Key
@@ -64,11 +31,7 @@ func read(t testing.TB, path string) []object {
 	t.Helper()
 	var out []object
 	for _, f := range []string{"testdata/common.yaml", path} {
-		text, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		objs, ds := convert.Decode(admin.File{Name: f, Content: certificate().Replace(string(text))}, convert.Options{})
+		objs, ds := convert.Decode(admin.File{Name: f, Content: derivetest.Text(t, f)}, convert.Options{})
 		if convert.HasErrors(ds) {
 			t.Fatalf("%s: %+v", f, ds)
 		}
@@ -96,73 +59,16 @@ func fill(path string, objs []object, order []int) *ingress.Computer {
 	return c
 }
 
-func inOrder(n int) []int {
-	out := make([]int, n)
-	for i := range out {
-		out[i] = i
-	}
-	return out
-}
-
-func cases(t *testing.T) []string {
-	files, err := filepath.Glob("testdata/cases/*.yaml")
-	if err != nil || len(files) < 10 {
-		t.Fatalf("%d cases (%v), want at least 10", len(files), err)
-	}
-	return files
-}
-
-// TestGolden: each file of testdata is one rule. Its first lines say which, and lines "# want:" and "# never:" what must
-// and must not be in the result, so that a golden file that is rewritten carelessly does not hide a loss.
+// TestGolden: each file of testdata is one rule; its first lines say which.
 func TestGolden(t *testing.T) {
-	for _, f := range cases(t) {
-		t.Run(strings.TrimSuffix(filepath.Base(f), ".yaml"), func(t *testing.T) {
+	for _, f := range derivetest.Cases(t, 10) {
+		t.Run(derivetest.Name(f), func(t *testing.T) {
 			objs := read(t, f)
-			c := fill(f, objs, inOrder(len(objs)))
+			c := fill(f, objs, derivetest.InOrder(len(objs)))
 			c.Update()
-			got := render(t, c.Output())
-			wants(t, f, got)
+			derivetest.Check(t, f, render(t, c.Output()))
 			valid(t, c.Output())
-			golden := strings.TrimSuffix(f, ".yaml") + ".golden"
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatalf("%v; write it with -update", err)
-			}
-			if d := cmp.Diff(string(want), got); d != "" {
-				t.Errorf("(-want +got):\n%s", d)
-			}
 		})
-	}
-}
-
-func wants(t *testing.T, path, got string) {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	flat := strings.Join(strings.Fields(got), " ")
-	for line := range strings.Lines(string(text)) {
-		if want, ok := strings.CutPrefix(strings.TrimSpace(line), "# want: "); ok {
-			if n++; !strings.Contains(flat, want) {
-				t.Errorf("the result lacks %q:\n%s", want, got)
-			}
-		}
-		if never, ok := strings.CutPrefix(strings.TrimSpace(line), "# never: "); ok {
-			if n++; strings.Contains(flat, never) {
-				t.Errorf("the result has %q:\n%s", never, got)
-			}
-		}
-	}
-	if n == 0 {
-		t.Errorf("%s says nothing that it wants", path)
 	}
 }
 
@@ -258,33 +164,33 @@ func prune(v any) any {
 // that are told add up to the result.
 func TestTheOrderOfEventsDoesNotMatter(t *testing.T) {
 	rnd := mathrand.New(mathrand.NewPCG(1, 2))
-	for _, f := range cases(t) {
+	for _, f := range derivetest.Cases(t, 10) {
 		objs := read(t, f)
-		ref := fill(f, objs, inOrder(len(objs)))
+		ref := fill(f, objs, derivetest.InOrder(len(objs)))
 		ref.Update()
 		want := render(t, ref.Output())
 		for range 3 {
 			c := fill(f, objs, rnd.Perm(len(objs)))
-			known := map[model.Key][]model.Object{}
-			apply(t, known, c.Update())
+			known := derivetest.World{}
+			known.Apply(t, c.Update())
 			for _, i := range rnd.Perm(len(objs))[:len(objs)/2] {
 				c.Delete(objs[i].key)
-				apply(t, known, c.Update())
+				known.Apply(t, c.Update())
 			}
 			for _, o := range objs {
 				c.Put(o.key, o.models)
 			}
-			apply(t, known, c.Update())
+			known.Apply(t, c.Update())
 			if got := render(t, c.Output()); got != want {
 				t.Fatalf("%s: another order gives another result:\n%s", f, cmp.Diff(want, got))
 			}
-			if !reflect.DeepEqual(known, c.Output().Objects) {
+			if !reflect.DeepEqual(map[model.Key][]model.Object(known), c.Output().Objects) {
 				t.Fatalf("%s: the changes do not add up to the result", f)
 			}
 			for _, o := range objs {
 				c.Delete(o.key)
 			}
-			apply(t, known, c.Update())
+			known.Apply(t, c.Update())
 			if len(known) != 0 {
 				t.Fatalf("%s: something is left of nothing: %v", f, slices.Collect(maps.Keys(known)))
 			}
@@ -292,24 +198,10 @@ func TestTheOrderOfEventsDoesNotMatter(t *testing.T) {
 	}
 }
 
-func apply(t *testing.T, known map[model.Key][]model.Object, changes []ingress.Change) {
-	t.Helper()
-	for _, ch := range changes {
-		if ch.Objects == nil {
-			if _, ok := known[ch.Key]; !ok {
-				t.Errorf("%s is removed and was not there", ch.Key)
-			}
-			delete(known, ch.Key)
-			continue
-		}
-		known[ch.Key] = ch.Objects
-	}
-}
-
 // What did not change keeps its pointers, so that the World and the proxies see no change.
 func TestUnchangedValuesKeepTheirPointers(t *testing.T) {
 	objs := read(t, "testdata/cases/tls.yaml")
-	c := fill("", objs, inOrder(len(objs)))
+	c := fill("", objs, derivetest.InOrder(len(objs)))
 	if len(c.Update()) == 0 {
 		t.Fatal("the first result has no changes")
 	}

@@ -154,7 +154,7 @@ func (b *builder) addWorkload(x *model.Workload) {
 	}
 	b.eachLabel(x.Namespace, x.Labels, func(k labelKey) {
 		l := b.byLabel.at(k)
-		i, _ := slices.BinarySearchFunc(l, x, func(a, b *model.Workload) int { return compareKeys(a.Key, b.Key) })
+		i, _ := slices.BinarySearchFunc(l, x, func(a, b *model.Workload) int { return model.CompareKeys(a.Key, b.Key) })
 		b.byLabel.set(k, slices.Insert(slices.Clone(l), i, x))
 	})
 	b.affect(x.Namespace, x.Labels)

@@ -289,7 +289,7 @@ func (b *builder) carryDerived() {
 }
 
 func (b *builder) changeSet() *Changes {
-	c := &Changes{Keys: slices.SortedFunc(maps.Keys(b.keys), compareKeys), Hosts: b.host, Namespaces: map[string]bool{}}
+	c := &Changes{Keys: slices.SortedFunc(maps.Keys(b.keys), model.CompareKeys), Hosts: b.host, Namespaces: map[string]bool{}}
 	for k := range b.keys {
 		ns := k.Namespace
 		if k.Kind == model.KindNamespace {

@@ -126,7 +126,7 @@ func (w *World) Keys() []model.Key {
 	for k := range w.objects.all() {
 		ks = append(ks, k)
 	}
-	slices.SortFunc(ks, compareKeys)
+	slices.SortFunc(ks, model.CompareKeys)
 	return ks
 }
 
@@ -177,7 +177,7 @@ func (w *World) AllWorkloads() []*model.Workload {
 	for _, x := range w.workloads.all() {
 		out = append(out, x)
 	}
-	slices.SortFunc(out, func(a, b *model.Workload) int { return compareKeys(a.Key, b.Key) })
+	slices.SortFunc(out, func(a, b *model.Workload) int { return model.CompareKeys(a.Key, b.Key) })
 	return out
 }
 
@@ -206,16 +206,6 @@ func Matches(selector, labels map[string]string) bool {
 		}
 	}
 	return true
-}
-
-func compareKeys(a, b model.Key) int {
-	switch {
-	case a.Kind != b.Kind:
-		return cmpString(string(a.Kind), string(b.Kind))
-	case a.Namespace != b.Namespace:
-		return cmpString(a.Namespace, b.Namespace)
-	}
-	return cmpString(a.Name, b.Name)
 }
 
 func cmpString(a, b string) int {

@@ -84,8 +84,10 @@ var rules = []rule{
 	// Control plane: configuration source → model → snapshot → xDS.
 	{"model", "spiffe", ""},
 	{"control/convert", "api/... model spiffe", protobuf + kubeAPI + istioAPI + gatewayAPI + "go.yaml.in/yaml/v3 sigs.k8s.io/yaml"},
-	{"control/gatewayapi", "control/convert model", kubeAPI + gatewayAPI},
-	{"control/ingress", "model", ""},
+	{"control/derive", "model", ""},
+	{"control/derive/derivetest", "control/derive model", "github.com/google/go-cmp"},
+	{"control/gatewayapi", "control/convert control/derive model", kubeAPI + gatewayAPI},
+	{"control/ingress", "control/derive model", ""},
 	{"control/analyze", "api/... control/convert control/gatewayapi control/ingress control/snapshot model spiffe", kubeAPI + gatewayAPI},
 	{"control/source", "api/... control/convert internal/backoff model", ""},
 	{"control/source/file", "api/... control/convert control/source internal/backoff model", "github.com/fsnotify/fsnotify"},

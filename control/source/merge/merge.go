@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 
 	"weft.mesh/weft/api/admin"
@@ -183,18 +182,8 @@ func (m *Merge) Objects() []convert.Object {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b convert.Object) int { return compareKeys(a.Key, b.Key) })
+	slices.SortFunc(out, func(a, b convert.Object) int { return model.CompareKeys(a.Key, b.Key) })
 	return out
-}
-
-func compareKeys(a, b model.Key) int {
-	if c := strings.Compare(string(a.Kind), string(b.Kind)); c != 0 {
-		return c
-	}
-	if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
-		return c
-	}
-	return strings.Compare(a.Name, b.Name)
 }
 
 // Conflicts reports objects that have no effect because another source has them too.
