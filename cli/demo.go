@@ -211,11 +211,14 @@ func (d *demo) walk(ctx context.Context, rep tour.Reporter) error {
 	}
 	c := d.app.colors(os.Stdout)
 	word := c.green("all held")
-	if res.Failed > 0 {
-		word = c.red(fmt.Sprintf("%d did not hold", res.Failed))
+	if len(res.Failures) > 0 {
+		word = c.red(fmt.Sprintf("%d did not hold", len(res.Failures)))
 	}
 	d.app.printf("\n%s, %s in %.0f s: %s\n", plural(res.Steps, "step"), plural(res.Checks, "comparison"), time.Since(began).Seconds(), word)
-	if res.Failed > 0 {
+	for _, f := range res.Failures {
+		d.app.printf("  %s  %s\n", c.red("FAIL"), f)
+	}
+	if len(res.Failures) > 0 {
 		return &exitError{code: exitFailed}
 	}
 	return nil

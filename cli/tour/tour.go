@@ -74,14 +74,29 @@ type Run struct {
 	Mesh      Mesh
 	Manifests fs.FS // samples/bookinfo
 	Report    Reporter
-	failed    int
 	checks    int
+	failures  []Failure
+	step      string // title of the step that runs
 	bad       string // the first answer of the newest calls that was an error, and its place among them
 }
 
 // Result of a whole tour.
 type Result struct {
-	Steps, Checks, Failed int
+	Steps, Checks int
+	Failures      []Failure // in the order they came
+}
+
+// Failure is a comparison that did not hold, or an error that kept a step from its end.
+type Failure struct {
+	Step            string // title
+	What, Want, Got string // Want is empty for an error
+}
+
+func (f Failure) String() string {
+	if f.Want == "" {
+		return fmt.Sprintf("%s: %s: %s", f.Step, f.What, f.Got)
+	}
+	return fmt.Sprintf("%s: %s: expected %s, seen %s", f.Step, f.What, f.Want, f.Got)
 }
 
 // Walk runs steps in order. A step that fails does not stop the tour: the
@@ -92,6 +107,7 @@ func (r *Run) Walk(ctx context.Context, steps []*Step) (Result, error) {
 		if err := r.Report.Step(ctx, i+1, len(steps), s); err != nil {
 			return res, err
 		}
+		r.step = s.Title
 		err := s.Run(ctx, r)
 		if err == nil {
 			err = r.undo(ctx, s)
@@ -99,10 +115,10 @@ func (r *Run) Walk(ctx context.Context, steps []*Step) (Result, error) {
 			err = fmt.Errorf("%w; and cleaning up: %w", err, e)
 		}
 		if err != nil {
-			r.failed++
+			r.failures = append(r.failures, Failure{Step: s.Title, What: "stopped", Got: err.Error()})
 		}
 		r.Report.Done(err)
-		res = Result{Steps: i + 1, Checks: r.checks, Failed: r.failed}
+		res = Result{Steps: i + 1, Checks: r.checks, Failures: r.failures}
 		if ctx.Err() != nil {
 			return res, ctx.Err()
 		}
@@ -162,10 +178,10 @@ func (r *Run) files(names []string) ([]admin.File, error) {
 func (r *Run) Expect(what, want, got string, ok bool) {
 	r.checks++
 	if !ok {
-		r.failed++
 		if r.bad != "" {
 			got += " (" + r.bad + ")"
 		}
+		r.failures = append(r.failures, Failure{r.step, what, want, got})
 	}
 	r.bad = ""
 	r.Report.Expect(what, want, got, ok)

@@ -72,8 +72,11 @@ func walk(t *testing.T, m Mesh, steps []*Step) (Result, *notes) {
 func TestAMeshThatIgnoresItsRoutesFailsTheTour(t *testing.T) {
 	steps := Steps()[:3] // three versions, all to v1, jason to v2
 	res, n := walk(t, &fakeMesh{version: "v1"}, steps)
-	if res.Failed != 2 || len(n.bad) != 2 {
-		t.Errorf("%+v, not held: %v; want the three versions and jason's v2 not to hold", res, n.bad)
+	if len(res.Failures) != 2 || len(n.bad) != 2 {
+		t.Fatalf("%+v, not held: %v; want the three versions and jason's v2 not to hold", res, n.bad)
+	}
+	if got, want := res.Failures[1].String(), "One user to v2: reviews for jason: expected only v2, seen v1 ×15"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 	if res.Steps != 3 || res.Checks != 4 {
 		t.Errorf("%+v", res)
@@ -94,7 +97,7 @@ func TestAComparisonOfCallsThatFailsShowsTheBadAnswer(t *testing.T) {
 
 func TestAStepThatCannotRunCountsAsFailed(t *testing.T) {
 	res, n := walk(t, &fakeMesh{err: errors.New("no control plane")}, Steps()[1:2])
-	if res.Failed != 1 || len(n.errs) != 1 || !strings.Contains(n.errs[0], "no control plane") {
+	if len(res.Failures) != 1 || res.Failures[0].String() != "All traffic to v1: stopped: no control plane" || len(n.errs) != 1 || !strings.Contains(n.errs[0], "no control plane") {
 		t.Errorf("%+v, %v", res, n.errs)
 	}
 }

@@ -105,7 +105,8 @@ func checkTwice(t *testing.T, uid int) {
 	for i := range 2 {
 		r := e.weft("demo", "--check", "--ingress", e.ingress, "--console", e.console)
 		if r.code != 0 || !strings.Contains(r.stdout, "all held") {
-			t.Fatalf("run %d: %s", i+1, describe(r))
+			_, failed, _ := strings.Cut(r.stdout, " comparisons in ")
+			t.Fatalf("run %d: %s\nwhat did not hold: %s", i+1, describe(r), failed)
 		}
 		if left := e.processes(e.bin); len(left) > 0 {
 			t.Errorf("run %d left processes: %v", i+1, left)

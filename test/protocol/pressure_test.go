@@ -26,7 +26,9 @@ const (
 	warmBytes = 16 << 10
 )
 
-// slowly reads at slowRate for slowFor, longer on a machine that is slower than that, and returns how much that was.
+// slowly reads at slowRate for slowFor, longer on a machine that is slower than that, and returns how much that was. It
+// really sleeps: the rate of a reader is the thing tested, over the kernel's sockets and against another process, which no
+// clock of this one can move.
 func slowly(r io.Reader) (n int, err error) { return slowlyCounted(r, new(atomic.Int64)) }
 
 // slowlyCounted counts as it reads.
