@@ -29,11 +29,11 @@ const (
 	tokenRetry   = time.Second     // between tries while the control plane is away
 )
 
-// proxyReadiness is the probe of a sidecar: often while it starts, then seldom,
-// because the proxy notices by itself what is wrong.
+// proxyReadiness is the probe of a sidecar: often while it starts, then seldom, because the proxy notices by itself what
+// is wrong. Time-out and threshold are those of Istio's injection: a proxy that waits for a processor stays in service.
 var proxyReadiness = podspec.Probe{
 	HTTP:   &podspec.HTTPProbe{Host: "127.0.0.1", Port: readyPort, Path: "/healthz/ready"},
-	Period: 2 * time.Second, Timeout: time.Second, SuccessThreshold: 1, FailureThreshold: 4,
+	Period: 2 * time.Second, Timeout: 3 * time.Second, SuccessThreshold: 1, FailureThreshold: 4,
 }
 
 // proxyArgs is the command line of the proxy beside (or instead of) the

@@ -227,7 +227,7 @@ func (o *clientOptions) once(ctx context.Context, client *http.Client) result {
 // exitCode names a failure as curl does.
 func exitCode(err error) int {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && !dns.IsTimeout {
-		return exitNoSuchHost
+		return exitNoSuchHost // curl's also for a name server that fails
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
 		return exitTimeout
@@ -239,6 +239,9 @@ func exitCode(err error) int {
 func cause(err error) string {
 	if no, ok := errors.AsType[syscall.Errno](err); ok {
 		return no.Error()
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && !dns.IsTimeout && !dns.IsNotFound {
+		return "name server: " + dns.Err
 	}
 	switch exitCode(err) {
 	case exitNoSuchHost:
