@@ -67,6 +67,7 @@ images: ## OCI archives of weft/weft, weft/proxy and the sample in bin/images, w
 	$(GO) run ./deploy/image/build -version '$(VERSION)' -registry '$(REGISTRY)' -arch '$(or $(ARCH),amd64,arm64)' -o bin/images
 
 test-kubernetes: ## a two-node cluster on this machine (root; builds Kubernetes once), weft install, Bookinfo, restarts under load
+	$(GO) run ./test/kubernetes/cluster peers
 	$(GO) run ./test/kubernetes/cluster run -- $(GO) test -count=1 -p 1 -v -timeout 30m ./test/kubernetes/...
 
 test-chaos: ## the same cluster broken under traffic: API server, leader, webhook, node, etcd (root; about 15 minutes)

@@ -15,17 +15,16 @@ import (
 	"weft.mesh/weft/test/kubernetes/kubetest"
 )
 
-// istioctlFile is the program of that name: $WEFT_ISTIOCTL, or what the shell finds.
-func istioctlFile(t *testing.T) string {
+// istioctlFile is the program of that name: $WEFT_ISTIOCTL, or Istio's release that the bed builds.
+func istioctlFile(t *testing.T, m *kubetest.Mesh) string {
 	t.Helper()
 	if f := os.Getenv("WEFT_ISTIOCTL"); f != "" {
 		return f
 	}
-	f, err := exec.LookPath("istioctl")
-	if err != nil {
-		t.Skip("SKIPPED: needs Istio's istioctl in the path or WEFT_ISTIOCTL: nothing of Istio's own tools is tried")
+	if err := m.Bed.Istioctl(t.Context()); err != nil {
+		t.Fatalf("istioctl: %v", err)
 	}
-	return f
+	return m.Bed.Bin("istioctl")
 }
 
 // istioctl runs it against the cluster; both of its streams are the answer.
@@ -44,8 +43,8 @@ func istioctl(ctx context.Context, m *kubetest.Mesh, file string, args ...string
 
 // What Istio's users look at with istioctl, they see of Weft as well.
 func TestIstioctlFindsWhatItExpects(t *testing.T) {
-	file := istioctlFile(t)
 	m := bookinfoMesh(t)
+	file := istioctlFile(t, m)
 	pods, err := m.Pods(t.Context(), "default", "productpage-v1")
 	if err != nil || len(pods) != 1 {
 		t.Fatalf("%d pods, %v", len(pods), err)

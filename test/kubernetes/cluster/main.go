@@ -2,6 +2,7 @@
 // package testbed.
 //
 //	go run ./test/kubernetes/cluster build              Kubernetes, etcd, CoreDNS (once, minutes)
+//	go run ./test/kubernetes/cluster peers              Prometheus and Istio's istioctl, which tests run (once, minutes)
 //	go run ./test/kubernetes/cluster up [-nodes 2]      start; prints what to export for kubectl
 //	go run ./test/kubernetes/cluster images             build the project's images and load them
 //	go run ./test/kubernetes/cluster load FILE…         load image archives
@@ -27,7 +28,7 @@ import (
 	"weft.mesh/weft/test/kubernetes/testbed"
 )
 
-const usage = "usage: cluster build | up [-nodes N] [-proxy-mode nftables|iptables] | images | load FILE… | kubectl ARGS… | in NODE COMMAND… | down | run [-keep] -- COMMAND…"
+const usage = "usage: cluster build | peers | up [-nodes N] [-proxy-mode nftables|iptables] | images | load FILE… | kubectl ARGS… | in NODE COMMAND… | down | run [-keep] -- COMMAND…"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -55,6 +56,8 @@ func run(ctx context.Context, args []string) error {
 	switch command {
 	case "build":
 		return errors.Join(bed.Packages(ctx), bed.Build(ctx))
+	case "peers":
+		return bed.Peers(ctx)
 	case "up":
 		return up(ctx, bed, args)
 	case "images":

@@ -35,10 +35,24 @@ func programs() []program {
 	}
 }
 
-// Prometheus builds, unless it is there, what tests of scraping run: [Bed.Bin] of "prometheus". No cluster needs it, so
-// [Bed.Build] leaves it out.
+// Peers builds the programs of others that tests hold Weft against. No cluster needs them, so [Bed.Build] leaves them
+// out, and each test asks for its own.
+func (b *Bed) Peers(ctx context.Context) error {
+	return errors.Join(b.Prometheus(ctx), b.Istioctl(ctx))
+}
+
+// Prometheus builds, unless it is there, what tests of scraping run: [Bed.Bin] of "prometheus".
 func (b *Bed) Prometheus(ctx context.Context) error {
 	return b.build(ctx, program{"prometheus", "test/kubernetes/build/prometheus", "-s -w", "Prometheus with its discovery of pods; 2 to 5 minutes"})
+}
+
+// IstioVersion is that of the istioctl which the tests run: the release whose commit test/kubernetes/build/istioctl/go.mod names.
+const IstioVersion = "1.31.1"
+
+// Istioctl builds, unless it is there, Istio's own istioctl, the whole program: [Bed.Bin] of "istioctl".
+func (b *Bed) Istioctl(ctx context.Context) error {
+	flags := "-s -w -X istio.io/istio/pkg/version.buildVersion=" + IstioVersion
+	return b.build(ctx, program{"istioctl", "test/kubernetes/build/istioctl", flags, "Istio's istioctl " + IstioVersion + "; 10 minutes or so with two idle processors, 40 with busy ones"})
 }
 
 // parts are the names under which kube runs.
@@ -59,9 +73,6 @@ func kubeLDFlags() string {
 // Build builds what is missing or older than its source and packs the images of
 // the cluster itself. What is there already costs a second.
 func (b *Bed) Build(ctx context.Context) error {
-	if err := os.MkdirAll(filepath.Join(b.Dir, "bin"), 0o755); err != nil {
-		return err
-	}
 	for _, p := range programs() {
 		if err := b.build(ctx, p); err != nil {
 			return fmt.Errorf("test bed: build %s: %w", p.name, err)
@@ -88,6 +99,9 @@ func (b *Bed) Missing() error {
 func (b *Bed) build(ctx context.Context, p program) error {
 	dir := filepath.Join(b.Module, p.dir)
 	stamp := filepath.Join(b.Dir, "bin", "."+p.name+".source")
+	if err := os.MkdirAll(filepath.Dir(stamp), 0o755); err != nil {
+		return err
+	}
 	// Modules of their own are large, and what they are built from is their
 	// go.mod and main.go. The rest is ours, and go build knows best.
 	key := ""
