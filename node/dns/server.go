@@ -1,6 +1,8 @@
 package dns
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -19,7 +21,7 @@ const (
 	maxForwards = 256              // queries being asked upstream; more are refused
 	maxConns    = 128              // TCP connections; more are closed at once
 	tcpIdle     = 10 * time.Second // RFC 7766 section 6.2.3: an idle connection is closed
-	askTimeout  = 2 * time.Second  // for each upstream
+	askTimeout  = 2 * time.Second  // for each upstream, unless Server.Timeout says otherwise
 )
 
 // Run serves queries until ctx ends, then closes both sockets and returns nil.
@@ -73,10 +75,7 @@ func (s *Server) serveUDP(ctx context.Context, pc net.PacketConn) error {
 		msg := append([]byte(nil), buf[:n]...)
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if up := s.ask(ctx, "udp", msg); up != nil {
-				reply = up
-			}
-			pc.WriteTo(reply, from)
+			pc.WriteTo(s.ask(ctx, "udp", msg), from)
 		})
 	}
 }
@@ -136,9 +135,7 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 		}
 		reply, known := s.answer(msg, maxMessage, addrOf(c.RemoteAddr()))
 		if !known && len(s.Upstreams) > 0 {
-			if up := s.ask(ctx, "tcp", msg); up != nil {
-				reply = up
-			}
+			reply = s.ask(ctx, "tcp", msg)
 		}
 		if reply == nil || writeFrame(c, reply) != nil {
 			return
@@ -147,18 +144,22 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 }
 
 // ask forwards msg to the upstreams in order and returns the first reply that
-// belongs to it, or nil.
+// belongs to it, or a failure: whether the name exists is not known then.
 func (s *Server) ask(ctx context.Context, network string, msg []byte) []byte {
+	limit := cmp.Or(s.Timeout, askTimeout)
 	for _, up := range s.Upstreams {
-		if reply, err := askOne(ctx, network, up, msg); err == nil {
+		if reply, err := askOne(ctx, limit, network, up, msg); err == nil {
 			return reply
 		}
 	}
-	return nil
+	return failure(msg)
 }
 
-func askOne(ctx context.Context, network string, up netip.AddrPort, msg []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+// buffers take a reply over UDP, which may have any size that the client named.
+var buffers = sync.Pool{New: func() any { return new([maxMessage]byte) }}
+
+func askOne(ctx context.Context, limit time.Duration, network string, up netip.AddrPort, msg []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var d net.Dialer
 	c, err := d.DialContext(ctx, network, up.String())
@@ -166,6 +167,7 @@ func askOne(ctx context.Context, network string, up netip.AddrPort, msg []byte) 
 		return nil, err
 	}
 	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })() // the server ends
 	deadline, _ := ctx.Deadline()
 	c.SetDeadline(deadline)
 	if network == "tcp" {
@@ -181,14 +183,15 @@ func askOne(ctx context.Context, network string, up netip.AddrPort, msg []byte) 
 	if _, err := c.Write(msg); err != nil {
 		return nil, err
 	}
-	buf := make([]byte, maxQuery)
+	buf := buffers.Get().(*[maxMessage]byte)
+	defer buffers.Put(buf)
 	for {
-		n, err := c.Read(buf)
+		n, err := c.Read(buf[:])
 		if err != nil {
 			return nil, err
 		}
 		if sameID(buf[:n], msg) {
-			return buf[:n], nil
+			return bytes.Clone(buf[:n]), nil
 		}
 	}
 }
