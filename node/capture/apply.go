@@ -45,7 +45,7 @@ func Apply(ns *netns.Handle, r Ruleset) error {
 		}
 	}
 	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("capture: install table %s (is the kernel built with nf_tables and nft_redir?): %w", r.Table, err)
+		return fmt.Errorf("capture: install table %s (is the kernel built with nf_tables and nft_redir, and for DNS queries with NF_CONNTRACK_ZONES?): %w", r.Table, err)
 	}
 	return nil
 }

@@ -1,12 +1,15 @@
 package capture
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"weft.mesh/weft/node/netns"
 )
@@ -120,7 +123,11 @@ func TestApplyRedirectsNames(t *testing.T) {
 					c.Close()
 				}
 			}()
-			check(t, Apply(l.pod, planNames(t, Config{Names: tt.names})))
+			err = Apply(l.pod, planNames(t, Config{Names: tt.names}))
+			if errors.Is(err, unix.EOPNOTSUPP) {
+				t.Skipf("SKIPPED, NOT TESTED: the kernel tracks no connections in zones (CONFIG_NF_CONNTRACK_ZONES): %v", err)
+			}
+			check(t, err)
 
 			if got, want := askUDP(t, l.pod, net.Dialer{}, 40001, server), "proxy got query from 10.97.0.5:40001"; got != want {
 				t.Errorf("a program over UDP: %s, want %s", got, want)
