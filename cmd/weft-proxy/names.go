@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"strconv"
 	"time"
 
 	"weft.mesh/weft/node/dns"
@@ -19,28 +18,19 @@ const askTimeout = 5 * time.Second
 
 // namesFromEnvironment tells whether the pod's DNS queries come to the proxy. The values are Istio's.
 func namesFromEnvironment(metadata map[string]string) (bool, error) {
-	capture, err := boolean(metadata, "DNS_CAPTURE")
-	if err != nil {
-		return false, err
+	switch v := metadata["DNS_CAPTURE"]; v {
+	case "", "false":
+		return false, nil
+	case "true":
+	default:
+		return false, fmt.Errorf("%sDNS_CAPTURE %q: want true or false", metadataPrefix, v)
 	}
 	// Allocated addresses are told wherever names come from the mesh: Istio's default since its controller allocates them.
-	allocate, err := boolean(metadata, "DNS_AUTO_ALLOCATE")
-	if err == nil && metadata["DNS_AUTO_ALLOCATE"] != "" && !allocate {
-		err = fmt.Errorf("%sDNS_AUTO_ALLOCATE %q: remove it; the label networking.istio.io/enable-autoallocate-ip: \"false\" keeps a ServiceEntry without an address", metadataPrefix, metadata["DNS_AUTO_ALLOCATE"])
+	if v := metadata["DNS_AUTO_ALLOCATE"]; v != "" && v != "true" {
+		return false, fmt.Errorf("%sDNS_AUTO_ALLOCATE %q: want true, or remove it; the label networking.istio.io/enable-autoallocate-ip: \"false\" keeps a ServiceEntry without an address",
+			metadataPrefix, v)
 	}
-	return capture, err
-}
-
-// boolean is a variable of the metadata that is true or false; not set is false.
-func boolean(metadata map[string]string, name string) (bool, error) {
-	switch v := metadata[name]; v {
-	case "":
-		return false, nil
-	case "true", "false":
-		return strconv.ParseBool(v)
-	default:
-		return false, fmt.Errorf("%s%s %q: want true or false", metadataPrefix, name, v)
-	}
+	return true, nil
 }
 
 // nameServer is dns.Server as server.NameServer.

@@ -25,7 +25,7 @@ func TestNamesAreAnsweredWhereThePodSaysSo(t *testing.T) {
 		told bool
 	}{
 		{"not said", nil, xds.Sidecar, false, false},
-		{"said no", []string{"ISTIO_META_DNS_CAPTURE=false"}, xds.Sidecar, false, false},
+		{"said no", []string{"ISTIO_META_DNS_CAPTURE=false", "ISTIO_META_DNS_AUTO_ALLOCATE=false"}, xds.Sidecar, false, false},
 		{"said yes", []string{"ISTIO_META_DNS_CAPTURE=true"}, xds.Sidecar, true, true},
 		{"with allocated addresses", []string{"ISTIO_META_DNS_CAPTURE=true", "ISTIO_META_DNS_AUTO_ALLOCATE=true"}, xds.Sidecar, true, true},
 		{"by the proxy's configuration", []string{`PROXY_CONFIG={"proxyMetadata":{"ISTIO_META_DNS_CAPTURE":"true"}}`}, xds.Sidecar, true, true},

@@ -173,8 +173,7 @@ func TestAPodsEnvironmentIsChecked(t *testing.T) {
 		{"a port of metrics", `ISTIO_PROMETHEUS_ANNOTATIONS={"port":"http"}`, `port "http"`},
 		{"interception", "ISTIO_META_INTERCEPTION_MODE=TPROXY", "only REDIRECT"},
 		{"names", "ISTIO_META_DNS_CAPTURE=ALL", `ISTIO_META_DNS_CAPTURE "ALL": want true or false`},
-		{"allocated names, neither yes nor no", "ISTIO_META_DNS_AUTO_ALLOCATE=1", `ISTIO_META_DNS_AUTO_ALLOCATE "1": want true or false`},
-		{"no allocated names", "ISTIO_META_DNS_AUTO_ALLOCATE=false", "keeps a ServiceEntry without an address"},
+		{"names without allocated addresses", `PROXY_CONFIG={"proxyMetadata":{"ISTIO_META_DNS_CAPTURE":"true","ISTIO_META_DNS_AUTO_ALLOCATE":"false"}}`, "keeps a ServiceEntry without an address"},
 		{"a drain time", "TERMINATION_DRAIN_DURATION_SECONDS=-1", "want a number of seconds"},
 		{"a least drain time", "EXIT_ON_ZERO_ACTIVE_CONNECTIONS=perhaps", "want true or false"},
 	} {

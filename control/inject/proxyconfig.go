@@ -86,15 +86,17 @@ const (
 	variableAllocate = "ISTIO_META_DNS_AUTO_ALLOCATE"
 )
 
-// checkNames refuses what weft-proxy would not start with.
+// checkNames refuses what weft-proxy would not start with. How addresses are allocated matters only where it answers.
 func checkNames(metadata map[string]string) error {
-	for _, name := range []string{variableNames, variableAllocate} {
-		if v, ok := metadata[name]; ok && v != "true" && v != "false" {
-			return fmt.Errorf("%s %q: want true or false", name, v)
-		}
+	switch v := metadata[variableNames]; v {
+	case "", "false":
+		return nil
+	case "true":
+	default:
+		return fmt.Errorf("%s %q: want true or false", variableNames, v)
 	}
-	if v := metadata[variableAllocate]; v == "false" {
-		return fmt.Errorf("%s %q: remove it; the label networking.istio.io/enable-autoallocate-ip: \"false\" keeps a ServiceEntry without an address", variableAllocate, v)
+	if v := metadata[variableAllocate]; v != "" && v != "true" {
+		return fmt.Errorf("%s %q: want true, or remove it; the label networking.istio.io/enable-autoallocate-ip: \"false\" keeps a ServiceEntry without an address", variableAllocate, v)
 	}
 	return nil
 }

@@ -87,6 +87,7 @@ func (s *Server) answer(msg []byte, limit int, client netip.Addr) (reply []byte,
 		addrs, known = s.resolveSearched(&q, client)
 	}
 	if !known || s.Partial && !isAddress(q.question.Type) {
+		q.alias = dnsmessage.Name{}
 		return q.build(nil, dnsmessage.RCodeNameError, limit), false
 	}
 	var records []dnsmessage.AResource

@@ -75,7 +75,9 @@ func (s *Server) serveUDP(ctx context.Context, pc net.PacketConn) error {
 		msg := append([]byte(nil), buf[:n]...)
 		wg.Go(func() {
 			defer func() { <-slots }()
-			pc.WriteTo(s.ask(ctx, "udp", msg), from)
+			if reply := s.ask(ctx, "udp", msg); reply != nil {
+				pc.WriteTo(reply, from)
+			}
 		})
 	}
 }

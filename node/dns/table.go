@@ -36,7 +36,8 @@ type table struct {
 	parents map[string]bool
 }
 
-func newTable(names map[string][]string) *table {
+// newTable makes a table, with parents if they are asked for.
+func newTable(names map[string][]string, parents bool) *table {
 	t := &table{names: make(map[string][]netip.Addr, len(names)), parents: map[string]bool{}}
 	for name, addrs := range names {
 		key := strings.ToLower(strings.TrimSuffix(name, "."))
@@ -50,6 +51,9 @@ func newTable(names map[string][]string) *table {
 		}
 		if _, ok := t.names[key]; !ok {
 			t.names[key] = nil // known, without an IPv4 address
+		}
+		if !parents {
+			continue
 		}
 		for _, rest, ok := strings.Cut(key, "."); ok; _, rest, ok = strings.Cut(rest, ".") {
 			t.parents[rest] = true
@@ -95,11 +99,11 @@ type Server struct {
 
 // SetCaptured publishes names that only captured clients are told, in addition
 // to the table's: their addresses mean something to a sidecar alone.
-func (s *Server) SetCaptured(names map[string][]string) { s.captured.Store(newTable(names)) }
+func (s *Server) SetCaptured(names map[string][]string) { s.captured.Store(newTable(names, true)) }
 
 // SetTable publishes a table: full name to addresses. Entries that are not
 // IPv4 addresses are left out; the name stays known.
-func (s *Server) SetTable(names map[string][]string) { s.current.Store(newTable(names)) }
+func (s *Server) SetTable(names map[string][]string) { s.current.Store(newTable(names, !s.Partial)) }
 
 // Names lists the names of the table in force, sorted.
 func (s *Server) Names() []string {
