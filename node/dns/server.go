@@ -75,7 +75,7 @@ func (s *Server) serveUDP(ctx context.Context, pc net.PacketConn) error {
 		msg := append([]byte(nil), buf[:n]...)
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if reply := s.ask(ctx, "udp", msg); reply != nil {
+			if reply := s.forward(ctx, "udp", msg, reply); reply != nil {
 				pc.WriteTo(reply, from)
 			}
 		})
@@ -137,7 +137,8 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 		}
 		reply, known := s.answer(msg, maxMessage, addrOf(c.RemoteAddr()))
 		if !known && len(s.Upstreams) > 0 {
-			reply = s.ask(ctx, "tcp", msg)
+			reply = s.forward(ctx, "tcp", msg, reply)
+			c.SetDeadline(time.Now().Add(tcpIdle))
 		}
 		if reply == nil || writeFrame(c, reply) != nil {
 			return
@@ -145,8 +146,20 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 	}
 }
 
+// forward is what an upstream says to msg. If none answers it is our own reply, that the name does not exist, which makes a resolver
+// walk on through its search list; where the table is not all there is, that cannot be known, and it is a failure.
+func (s *Server) forward(ctx context.Context, network string, msg, own []byte) []byte {
+	if reply := s.ask(ctx, network, msg); reply != nil {
+		return reply
+	}
+	if s.Partial {
+		return failure(msg)
+	}
+	return own
+}
+
 // ask forwards msg to the upstreams in order and returns the first reply that
-// belongs to it, or a failure: whether the name exists is not known then.
+// belongs to it, or nil.
 func (s *Server) ask(ctx context.Context, network string, msg []byte) []byte {
 	limit := cmp.Or(s.Timeout, askTimeout)
 	for _, up := range s.Upstreams {
@@ -154,7 +167,7 @@ func (s *Server) ask(ctx context.Context, network string, msg []byte) []byte {
 			return reply
 		}
 	}
-	return failure(msg)
+	return nil
 }
 
 // buffers take a reply over UDP, which may have any size that the client named.
