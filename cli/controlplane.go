@@ -31,7 +31,7 @@ Unix socket that weft apply and weft status use, in the state folder.
 With --kubernetes the API server is the source: Services, EndpointSlices and
 pods, the kinds of Istio and the Gateway API. Identities are proved by projected
 tokens, the CA's key is in the Secret cacerts or weft-ca-secret, settings are in
-the ConfigMap weft; of several replicas one writes. In a pod it finds its API
+the ConfigMap istio; of several replicas one writes. In a pod it finds its API
 server by itself, and listens on all addresses.`,
 		Example: `  weft control-plane --config ./manifests
   weft control-plane --address 10.0.0.5 --state-dir /var/lib/weft

@@ -64,13 +64,16 @@ func (o *kubernetesOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&o.on, "kubernetes", false, "serve a Kubernetes cluster: its API server is the source of configuration")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "with --kubernetes, outside a pod: the kubeconfig file of the cluster")
-	f.StringVar(&o.revision, "revision", defaultRevision, "with --kubernetes: the revision of this control plane; its objects are called weft-REVISION")
+	f.StringVar(&o.revision, "revision", defaultRevision, "with --kubernetes: the revision of this control plane; its objects are called weft-REVISION, the ConfigMap istio-REVISION")
 	f.StringVar(&o.namespace, "namespace", "", "with --kubernetes: the namespace that the control plane is in (default $POD_NAMESPACE, then weft-system)")
 	f.BoolVar(&o.plaintext, "plaintext-xds", false, "with --kubernetes: serve xDS without TLS on 15010 to everybody who reaches the pod")
 	f.BoolVar(&o.istioClass, "istio-gateway-class", false, "with --kubernetes: serve GatewayClasses of Istio's controller as well; not beside an Istio")
 	f.StringVar(&o.untaint, "untaint-nodes", "", "with --kubernetes: take the taint cni.istio.io/not-ready from nodes whose node agent, in this namespace, is ready")
 	f.DurationVar(&o.drain, "drain", replicaDrain, "with --kubernetes: how long a stopping replica takes to send its proxies to others")
 }
+
+// configMap is the name of the ConfigMap with the mesh's settings, without the revision: Istio's, so that its tools find them.
+const configMap = "istio"
 
 // name is what the objects of the revision are called.
 func (o *kubernetesOptions) name(prefix string) string {
@@ -146,7 +149,7 @@ func restConfig(file string) (*rest.Config, error) {
 // start reads what the server cannot be without. An API server that does not
 // answer yet is waited for; what is wrong with an object ends the program, which says why.
 func (r *replica) start(ctx context.Context) error {
-	r.mesh = kube.MeshConfig{Client: r.client, Namespace: r.o.namespace, Name: r.o.name("weft"), Key: "mesh", Log: r.log}
+	r.mesh = kube.MeshConfig{Client: r.client, Namespace: r.o.namespace, Name: r.o.name(configMap), Key: "mesh", Log: r.log}
 	var err error
 	if err = r.patiently(ctx, func(ctx context.Context) (err error) { r.text, err = r.mesh.Load(ctx); return err }); err != nil {
 		return err

@@ -94,7 +94,7 @@ func startCluster(t *testing.T, edits ...func(*testCluster)) *testCluster {
 		"status": obj{"phase": "Running", "podIP": "10.0.0.1"}})
 	c.endpoints(true)
 	c.Install("networking.istio.io/v1", "virtualservices", "VirtualService", true)
-	c.Put("v1/configmaps", obj{"apiVersion": "v1", "kind": "ConfigMap", "metadata": obj{"namespace": "weft-system", "name": "weft"}, "data": obj{"mesh": "accessLogFile: /dev/stdout\n"}})
+	c.Put("v1/configmaps", obj{"apiVersion": "v1", "kind": "ConfigMap", "metadata": obj{"namespace": "weft-system", "name": "istio"}, "data": obj{"mesh": "accessLogFile: /dev/stdout\n"}})
 	c.Reviews(func(token string, _ []string) obj {
 		if token != "a.good.token" {
 			return obj{"authenticated": false, "error": "expired"}
@@ -384,7 +384,7 @@ func TestMeshSettingsComeFromTheConfigMap(t *testing.T) {
 		t.Fatal(err)
 	}
 	put := func(text string) {
-		c.Put("v1/configmaps", obj{"apiVersion": "v1", "kind": "ConfigMap", "metadata": obj{"namespace": "weft-system", "name": "weft"}, "data": obj{"mesh": text}})
+		c.Put("v1/configmaps", obj{"apiVersion": "v1", "kind": "ConfigMap", "metadata": obj{"namespace": "weft-system", "name": "istio"}, "data": obj{"mesh": text}})
 	}
 	put("trustDomain: other\n")
 	c.eventually("another trust domain is taken", func() bool { return strings.Contains(c.log.String(), "restart it") })

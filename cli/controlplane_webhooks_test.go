@@ -69,13 +69,13 @@ func TestReplicaAnswersWebhooks(t *testing.T) {
 	if a := pod(); !a.Allowed || !strings.Contains(string(a.Patch), `weft.weft-system.svc:15012`) || !strings.Contains(string(a.Patch), "istio-init") {
 		t.Errorf("answer %+v: %s", a, a.Patch)
 	}
-	c.Put("v1/configmaps", obj{"apiVersion": "v1", "kind": "ConfigMap", "metadata": obj{"namespace": "weft-system", "name": "weft"},
+	c.Put("v1/configmaps", obj{"apiVersion": "v1", "kind": "ConfigMap", "metadata": obj{"namespace": "weft-system", "name": "istio"},
 		"data": obj{"mesh": "defaultConfig: {concurrency: 7}\n", "values": "global: {hub: registry.test/weft, tag: v9}\n"}})
 	c.eventually("a change of the ConfigMap does not reach pods", func() bool {
 		a := pod()
 		return strings.Contains(string(a.Patch), "registry.test/weft/proxy:v9") && strings.Contains(string(a.Patch), `\"concurrency\":7`)
 	})
-	c.Put("v1/configmaps", obj{"apiVersion": "v1", "kind": "ConfigMap", "metadata": obj{"namespace": "weft-system", "name": "weft"},
+	c.Put("v1/configmaps", obj{"apiVersion": "v1", "kind": "ConfigMap", "metadata": obj{"namespace": "weft-system", "name": "istio"},
 		"data": obj{"mesh": "defaultConfig: {concurrency: 7}\n", "values": "proxy: {statusPort: 70000}\n"}})
 	c.eventually("a bad change is not said", func() bool { return strings.Contains(c.log.String(), "proxy.statusPort 70000") })
 	if a := pod(); !a.Allowed || !strings.Contains(string(a.Patch), "istio-init") {

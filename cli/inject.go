@@ -110,7 +110,7 @@ func (a *app) readInput(name string) ([]byte, error) {
 
 // injection is what sidecars are made with: the cluster's ConfigMap, or files.
 func (a *app) injection(ctx context.Context, o injectOptions) (*inject.Config, error) {
-	name := "weft"
+	name := configMap
 	if o.revision != "" && o.revision != inject.DefaultRevision {
 		name += "-" + o.revision
 	}

@@ -17,9 +17,10 @@ import (
 var nscdDirs = []string{"/run/nscd", "/var/run/nscd"}
 
 // resolvConf names the mesh's server. ndots:5 is Kubernetes' value: a name
-// with fewer dots is tried with the search list first.
+// with fewer dots is tried with the search list first. An unanswered query is given up after 10 s, as by default (resolv.conf(5)),
+// and repeated more often meanwhile: the server is on this machine, and only slow when all of it is.
 func resolvConf(c Config) string {
-	return fmt.Sprintf("nameserver %s\nsearch %s.svc.%s svc.%s %s\noptions ndots:5 timeout:2 attempts:3\n",
+	return fmt.Sprintf("nameserver %s\nsearch %s.svc.%s svc.%s %s\noptions ndots:5 timeout:2 attempts:5\n",
 		c.DNS, c.Namespace, c.Domain, c.Domain, c.Domain)
 }
 

@@ -60,7 +60,7 @@ func inside(t *testing.T, s *Sandbox, command string) string {
 	return string(out)
 }
 
-const wantResolv = "nameserver 10.97.0.1\nsearch shop.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5 timeout:2 attempts:3\n"
+const wantResolv = "nameserver 10.97.0.1\nsearch shop.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5 timeout:2 attempts:5\n"
 
 // Machines keep their files in several ways; a pod sees its own in each.
 func TestThePodHasItsOwnFiles(t *testing.T) {

@@ -7,7 +7,12 @@
 {{- .Values.revision | default "default" -}}
 {{- end -}}
 
-{{/* Name of the Deployment, Service, ServiceAccount, ConfigMap. */}}
+{{/* Name of the ConfigMap: Istio's, because istioctl and Kiali read the mesh's settings there. */}}
+{{- define "weft.configMap" -}}
+istio{{ include "weft.suffix" . }}
+{{- end -}}
+
+{{/* Name of the Deployment, Service, ServiceAccount. */}}
 {{- define "weft.name" -}}
 weft{{ include "weft.suffix" . }}
 {{- end -}}

@@ -84,12 +84,11 @@ func leaderKilled(m *mesh) {
 	tr := m.traffic()
 	killed := time.Now()
 	// A pod that is deleted is asked to end, and gives the lease up; one that is killed comes back, and has it still.
-	ctx, gone := context.WithCancel(m.t.Context())
-	done := make(chan error)
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	defer cancel()
+	done := make(chan error, 1)
 	go func() { done <- m.Bed.KillPod(ctx, uid) }()
 	m.Kubectl(m.t, "-n", kubetest.System, "delete", "pod", before, "--force", "--grace-period=0")
-	time.Sleep(3 * time.Second) // the kubelet knows, and starts it no more
-	gone()
 	m.must(<-done)
 	m.converged(killed)
 	after, err := m.leader(m.t.Context())

@@ -92,7 +92,7 @@ func (m *mesh) traffic() *traffic {
 		}
 		resp.Body.Close()
 	}
-	l := load.Load{URL: m.gateway, Host: "chaos.example", Rate: rate, Wait: 5 * time.Second}
+	l := load.Load{URL: m.gateway, Host: "chaos.example", Rate: rate, Wait: 5 * time.Second, AtOnce: 500}
 	tr := &traffic{m, time.Now(), l.Start(m.t.Context())}
 	m.t.Cleanup(func() { tr.edge.Stop() })
 	time.Sleep(2 * time.Second) // the load before, which the fault is compared with

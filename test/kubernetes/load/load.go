@@ -1,6 +1,8 @@
 // Package load asks a URL at a fixed rate, whatever the answers take, as many
 // independent clients do, and counts every answer. Connections are kept and
-// used again, which is what a restart of a server must cope with.
+// used again, which is what a restart of a server must cope with. The schedule
+// slips while so many requests wait that more of them would only measure how
+// long the queue of a machine is that has too few processors for the rate.
 //
 // It is in the tests themselves ([Load.Start], kubetest.Load) and in the test
 // application, for traffic between pods.
@@ -24,6 +26,9 @@ type Load struct {
 	Host string        // header; default that of the URL
 	Rate int           // requests per second
 	Wait time.Duration // for one answer; default 10 s
+	// AtOnce bounds the requests under way, default 64. A load that goes on while answers do not come, as behind a network
+	// that is cut, wants rate × Wait.
+	AtOnce int
 	// Wrong says what is wrong with an answer with status 200, "" for nothing; default: nothing ever.
 	Wrong func(body string) string
 }
@@ -51,8 +56,8 @@ func (r *Result) String() string {
 // Lost is how many got no good answer.
 func (r *Result) Lost() int { return r.Sent - r.Good }
 
-// atOnce bounds the requests under way: beyond it the load waits, and is counted as what it is.
-const atOnce = 500
+// atOnce bounds the requests under way, but for loads that say otherwise: beyond it the load waits, and is counted as what it is.
+const atOnce = 64
 
 // maxTimes bounds the answers' times that are kept for the quantiles: the newest.
 const maxTimes = 1 << 16
@@ -74,13 +79,16 @@ func (l Load) Start(ctx context.Context) *Running {
 	if l.Wait == 0 {
 		l.Wait = 10 * time.Second
 	}
+	if l.AtOnce == 0 {
+		l.AtOnce = atOnce
+	}
 	if l.Wrong == nil {
 		l.Wrong = func(string) string { return "" }
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	r := &Running{load: l, client: &http.Client{
 		Timeout:       l.Wait,
-		Transport:     &http.Transport{MaxIdleConnsPerHost: atOnce, MaxConnsPerHost: atOnce},
+		Transport:     &http.Transport{MaxIdleConnsPerHost: l.AtOnce, MaxConnsPerHost: l.AtOnce},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	r.Reset()
@@ -94,9 +102,10 @@ func (l Load) Start(ctx context.Context) *Running {
 	return r
 }
 
-// run sends at the rate: a request that is late, because the machine was busy, is sent at once.
+// run sends at the rate: a request that is late, because the machine was busy, is sent at once, but for the time in which
+// all slots were taken.
 func (r *Running) run(ctx context.Context, wg *sync.WaitGroup) {
-	slots := make(chan struct{}, atOnce)
+	slots := make(chan struct{}, r.load.AtOnce)
 	due := time.NewTimer(0)
 	defer due.Stop()
 	for start, n := time.Now(), 1; ; n++ {
@@ -105,10 +114,12 @@ func (r *Running) run(ctx context.Context, wg *sync.WaitGroup) {
 			return
 		case <-due.C:
 		}
+		full := time.Now()
 		select {
 		case <-ctx.Done():
 			return
 		case slots <- struct{}{}:
+			start = start.Add(time.Since(full))
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()

@@ -45,7 +45,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil || rate < 1 {
 		return fmt.Errorf("rate %q: want requests a second", args[2])
 	}
-	return ask(ctx, load.Load{URL: args[1], Rate: rate, Wait: 5 * time.Second})
+	return ask(ctx, load.Load{URL: args[1], Rate: rate, Wait: 5 * time.Second, AtOnce: 500})
 }
 
 // ask is the client.

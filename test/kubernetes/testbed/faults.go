@@ -110,15 +110,35 @@ func (b *Bed) signal(n Node, program string, s unix.Signal) error {
 }
 
 // KillPod ends all processes of a pod at once, by its uid, without a word to it or to the kubelet, and again those that the
-// kubelet starts in it instead, until the context ends.
+// kubelet starts in it instead, until the kubelet has given the pod up and removed its cgroups. That comes after the pod is
+// deleted from the API server: who does not delete it waits until the context ends, which is an error.
 func (b *Bed) KillPod(ctx context.Context, uid string) error {
-	for ctx.Err() == nil {
+	if !b.hasPod(uid) {
+		return fmt.Errorf("pod %s: no node has it", uid)
+	}
+	for b.hasPod(uid) {
 		if err := b.killPod(uid); err != nil {
 			return err
 		}
-		wait(ctx, 20*time.Millisecond)
+		if wait(ctx, 20*time.Millisecond); ctx.Err() != nil {
+			return fmt.Errorf("pod %s: its node still has it: %w", uid, context.Cause(ctx))
+		}
 	}
 	return nil
+}
+
+// hasPod tells whether the kubelet of a node keeps cgroups for a pod.
+func (b *Bed) hasPod(uid string) bool {
+	for _, n := range b.Nodes() {
+		for _, tree := range []string{"", "*"} { // version 2, and the trees of version 1
+			for _, class := range []string{"", "*"} { // guaranteed pods have none
+				if found, _ := filepath.Glob(filepath.Join(cgroupRoot, tree, b.cgroup(n), "kubepods", class, "pod"+uid)); len(found) > 0 {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 func (b *Bed) killPod(uid string) error {
