@@ -170,7 +170,7 @@ type reach struct {
 
 // reaches are the promises about whole programs and planes.
 var reaches = []reach{
-	// Of node it links dns alone, which answers the queries of a pod's programs.
+	// Of node it links dns alone, which answers the queries of a pod's programs (docs/adr/0009).
 	{"cmd/weft-proxy", "control/... local/... observe/... console/... cli/... model node/capture node/cni/... node/netns samples/...",
 		"k8s.io sigs.k8s.io github.com/prometheus go.etcd.io github.com/fsnotify github.com/google/nftables",
 		"weft-proxy links no Kubernetes, no metric store, no console and no control plane"},

@@ -56,7 +56,11 @@ func (n *named) Resources(node *xds.Node, typeURL string, names []string) ([]*xd
 func namesOf(t *testing.T, version, web string, port int) (snap *named, auto string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "in.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, namesMesh, web), 0o600); err != nil {
+	text := fmt.Appendf(nil, namesMesh, web)
+	for i := range 60 { // a table of more than 2 KB, which goes as a patch when little of it changes
+		text = fmt.Appendf(text, "---\napiVersion: v1\nkind: Service\nmetadata: {name: other-%d, namespace: default}\nspec: {clusterIP: 10.96.1.%d, ports: [{name: http, port: 80}]}\n", i, i+1)
+	}
+	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	mesh := snapshot.Defaults(model.Mesh{})
@@ -117,6 +121,7 @@ func TestNamesOfTheControlPlaneAreAnsweredByTheProxy(t *testing.T) {
 	second, _ := namesOf(t, "2", "10.96.0.8", port)
 	p.ads.Publish(second)
 	awaitName(t, "udp", at, "web.", "10.96.0.8")
+	awaitName(t, "udp", at, "other-59.default.", "10.96.1.60")
 	p.stop()
 	awaitName(t, "udp", at, "web.", "10.96.0.8")
 	awaitName(t, "udp", at, "api.example.com.", auto)
