@@ -25,13 +25,15 @@ func (r *run) followCRDs() {
 	c := r.s.set.Client.Metadata.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: crds})
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			began := time.Now()
 			l, err := c.List(ctx, o)
-			r.trouble.report(ctx, crds, err)
+			r.trouble.report(ctx, crds, began, err)
 			return l, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			began := time.Now()
 			w, err := c.Watch(ctx, o)
-			r.trouble.report(ctx, crds, err)
+			r.trouble.report(ctx, crds, began, err)
 			return w, err
 		},
 	}
@@ -110,8 +112,9 @@ func (r *run) match(names map[string]bool, old *unserved) bool {
 		switch {
 		case !known(k.kind):
 		case there && w == nil:
+			began := time.Now()
 			version, err := r.served(k)
-			r.trouble.report(r.ctx, k.plural, err)
+			r.trouble.report(r.ctx, k.plural, began, err)
 			if err != nil || version != "" && r.watch(k, version) != nil {
 				ok = false
 			}

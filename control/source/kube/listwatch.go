@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -56,16 +57,18 @@ func (r *run) listWatch(k *kind, version string) (*cache.ListWatch, error) {
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.FieldSelector = k.fields
+			began := time.Now()
 			l, err := raw.ListWithContextFunc(ctx, o)
-			if r.trouble.report(ctx, k.plural, err); err != nil {
+			if r.trouble.report(ctx, k.plural, began, err); err != nil {
 				return nil, err
 			}
 			return convertList(k, l)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.FieldSelector = k.fields
+			began := time.Now()
 			w, err := raw.WatchFuncWithContext(ctx, o)
-			if r.trouble.report(ctx, k.plural, err); err != nil {
+			if r.trouble.report(ctx, k.plural, began, err); err != nil {
 				return nil, err
 			}
 			return watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
