@@ -10,8 +10,16 @@ import (
 	"weft.mesh/weft/internal/version"
 )
 
-// statusTypes are the columns of weft status.
-var statusTypes = []string{"CDS", "LDS", "EDS", "RDS", "SDS"}
+// statusTypes are the columns of weft status: NDS only where a proxy answers names.
+func statusTypes(proxies []admin.ProxyStatus) []string {
+	types := []string{"CDS", "LDS", "EDS", "RDS", "SDS"}
+	for _, p := range proxies {
+		if _, ok := p.Types["NDS"]; ok {
+			return append(types, "NDS")
+		}
+	}
+	return types
+}
 
 func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -40,14 +48,15 @@ func (a *app) showStatus(st admin.ControlStatus) error {
 	}
 	a.printf("Control plane  %s, up %s, config %s: %s, %s\n\n", st.Version, age(st.Started), st.World,
 		plural(st.Objects, "object"), plural(st.Services, "service"))
-	t := newTable(append([]string{"PROXY", "TYPE", "VERSION", "CONNECTED", "IDENTITY"}, statusTypes...)...)
+	types := statusTypes(st.Proxies)
+	t := newTable(append([]string{"PROXY", "TYPE", "VERSION", "CONNECTED", "IDENTITY"}, types...)...)
 	for _, p := range st.Proxies {
 		conn := age(p.Connected)
 		if p.Lost != nil {
 			conn = c.red("lost " + age(*p.Lost))
 		}
 		row := []string{p.Pod + "." + p.Namespace, p.Type, orDash(p.Version), conn, strings.TrimPrefix(p.Identity, "spiffe://")}
-		for _, typ := range statusTypes {
+		for _, typ := range types {
 			row = append(row, syncState(c, p.Types[typ]))
 		}
 		t.add(row...)
@@ -56,7 +65,7 @@ func (a *app) showStatus(st admin.ControlStatus) error {
 		return err
 	}
 	for _, p := range st.Proxies {
-		for _, typ := range statusTypes {
+		for _, typ := range types {
 			if n := p.Types[typ].LastNack; n != nil {
 				state := c.red("refused")
 				if n.Cleared {

@@ -19,10 +19,17 @@ const (
 	ListenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
 	RouteType    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 	SecretType   = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+	// NameTableType is Istio's NDS: the names of the mesh with their addresses, one resource, see package xds/nds.
+	// Only proxies that answer their workload's DNS queries subscribe to it.
+	NameTableType = "type.googleapis.com/istio.networking.nds.v1.NameTable"
 )
 
+// NameTableName is the name of the one resource of NameTableType. Istio's agent looks at none.
+const NameTableName = "names"
+
 // PushOrder is make-before-break: clusters before the endpoints, listeners and
-// routes that refer to them (Envoy xDS protocol, "eventual consistency considerations").
+// routes that refer to them (Envoy xDS protocol, "eventual consistency considerations"). Types
+// that are not in it come after it: a name is told after the listeners at its addresses.
 var PushOrder = []string{ClusterType, EndpointType, ListenerType, RouteType, SecretType}
 
 // ShortName is CDS, EDS, … for a type URL; the URL itself if unknown.
@@ -38,6 +45,8 @@ func ShortName(typeURL string) string {
 		return "RDS"
 	case SecretType:
 		return "SDS"
+	case NameTableType:
+		return "NDS"
 	}
 	return typeURL
 }

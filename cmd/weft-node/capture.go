@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft.mesh/weft/node/capture"
+	"weft.mesh/weft/node/dns"
 	"weft.mesh/weft/node/netns"
 )
 
@@ -29,6 +30,8 @@ type captureOptions struct {
 	includeOutbound                string
 	excludeOutbound                string
 	excludeInterfaces              string
+	redirectDNS, resolvConf        string
+	captureAllDNS                  bool
 	dryRun, remove                 bool
 }
 
@@ -36,7 +39,7 @@ func captureCommand(env getenv) *cobra.Command {
 	var o captureOptions
 	c := &cobra.Command{
 		Use:   "capture",
-		Short: "Redirect this pod's TCP traffic to the proxy beside it",
+		Short: "Redirect this pod's TCP traffic, and its DNS queries if you like, to the proxy beside it",
 		Long: "Redirect the TCP traffic of this network namespace to the proxy: what the pod sends to --envoy-port, what reaches it to\n" +
 			"--inbound-capture-port. It needs CAP_NET_ADMIN and nothing else, replaces what it did before in one step, and ends.\n" +
 			"The flags and their variables mean what they mean to istio-iptables.",
@@ -75,6 +78,10 @@ func (o *captureOptions) register(c *cobra.Command, env getenv) {
 	f.StringVarP(&o.includeOutbound, "istio-outbound-ports", "q", env("ISTIO_OUTBOUND_PORTS"), "ports to capture outbound whatever the ranges say (environment: ISTIO_OUTBOUND_PORTS)")
 	f.StringVarP(&o.excludeOutbound, "istio-local-outbound-ports-exclude", "o", env("ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE"), "ports not to capture outbound (environment: ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE)")
 	f.StringVarP(&o.excludeInterfaces, "istio-exclude-interfaces", "c", env("ISTIO_EXCLUDE_INTERFACES"), "links whose traffic is not captured (environment: ISTIO_EXCLUDE_INTERFACES)")
+	f.StringVar(&o.redirectDNS, "redirect-dns", def("ISTIO_META_DNS_CAPTURE", "false"), "redirect queries to the name servers of --resolv-conf, UDP and TCP, to the proxy's port 15053 (environment: ISTIO_META_DNS_CAPTURE)")
+	f.Lookup("redirect-dns").NoOptDefVal = "true"
+	f.StringVar(&o.resolvConf, "resolv-conf", "/etc/resolv.conf", "file with the name servers for --redirect-dns")
+	f.BoolVar(&o.captureAllDNS, "capture-all-dns", false, "with --redirect-dns: queries to every name server")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the rules as the nft command would, and change nothing")
 	f.BoolVar(&o.remove, "cleanup", false, "take the rules away")
 }
@@ -104,7 +111,34 @@ func (o *captureOptions) config(addrs []netip.Addr) (c capture.Config, err error
 		return c, errors.New("--proxy-uid, --proxy-gid and --proxy-mark are all empty: the proxy's own traffic would come back to it")
 	}
 	c.OutboundPort, c.InboundPort = o.outboundPort, o.inboundPort
-	return c, nil
+	c.Names, err = o.names()
+	return c, err
+}
+
+// names is what becomes of DNS queries.
+func (o *captureOptions) names() (*capture.Names, error) {
+	switch o.redirectDNS {
+	case "true":
+	case "false":
+		if o.captureAllDNS {
+			return nil, errors.New("--capture-all-dns: has no meaning without --redirect-dns; add it, or remove this")
+		}
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("--redirect-dns (ISTIO_META_DNS_CAPTURE) %q: want true or false", o.redirectDNS)
+	}
+	if o.captureAllDNS {
+		return &capture.Names{}, nil
+	}
+	conf, err := dns.ReadResolvConf(o.resolvConf)
+	if err != nil {
+		return nil, fmt.Errorf("--redirect-dns: name servers: %w", err)
+	}
+	servers, err := conf.ServersIPv4()
+	if err != nil {
+		return nil, fmt.Errorf("--redirect-dns: %s: %w; --capture-all-dns redirects queries to every one", o.resolvConf, err)
+	}
+	return &capture.Names{Servers: servers}, nil
 }
 
 // traffic reads the flags that narrow what is captured, by the rules of the annotations with the same meaning.
@@ -156,7 +190,11 @@ func (o *captureOptions) run(cmd *cobra.Command) error {
 	if err := here(func(ns *netns.Handle) error { return capture.Apply(ns, rules) }); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "weft-node: captured: table ip %s, outbound to %d, inbound to %d\n", rules.Table, conf.OutboundPort, conf.InboundPort)
+	names := ""
+	if conf.Names != nil {
+		names = fmt.Sprintf(", DNS queries to %d", capture.NamesPort)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "weft-node: captured: table ip %s, outbound to %d, inbound to %d%s\n", rules.Table, conf.OutboundPort, conf.InboundPort, names)
 	return nil
 }
 

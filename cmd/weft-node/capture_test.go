@@ -94,6 +94,8 @@ func TestDryRunPrintsThePlan(t *testing.T) {
 		{"istio", nil, "-p 15001 -z 15006 -u 1337 -m REDIRECT -i * -x 10.1.0.0/16 -b * -d 15090,15021,15020 -o 3306,443"},
 		{"narrow", nil, "-i 10.96.0.0/12 -q 9999 -b 80,8080 -c eth1"},
 		{"variables", map[string]string{"ISTIO_SERVICE_EXCLUDE_CIDR": "10.1.0.0/16", "ISTIO_INBOUND_PORTS": "8080", "PROXY_UID": "2000,2001"}, "-g 2000"},
+		{"names", nil, "--redirect-dns --resolv-conf testdata/resolv.conf"},
+		{"names-all", map[string]string{"ISTIO_META_DNS_CAPTURE": "true"}, "--capture-all-dns"},
 		{"mark", nil, "--proxy-uid= --proxy-gid= --proxy-mark=0x539 -p 25001 -z 25006"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -167,7 +169,11 @@ func TestCaptureRefuses(t *testing.T) {
 		{"a pod without network", none, "", "no address yet"},
 		{"a pod of two families", dual, "", "IPv6 is not captured"},
 		{"an argument", v4, "now", "unknown command"},
-		{"a flag that istio-iptables has and we do not", v4, "--redirect-dns", "unknown flag: --redirect-dns"},
+		{"a flag that istio-iptables has and we do not", v4, "--drop-invalid", "unknown flag: --drop-invalid"},
+		{"names, neither yes nor no", v4, "--redirect-dns=ALL", `--redirect-dns (ISTIO_META_DNS_CAPTURE) "ALL": want true or false`},
+		{"all names without any", v4, "--capture-all-dns", "no meaning without --redirect-dns"},
+		{"names of nobody", v4, "--redirect-dns --resolv-conf testdata/resolv6.conf", "no nameserver with an IPv4 address"},
+		{"names of a file that is not there", v4, "--redirect-dns --resolv-conf testdata/no.conf", "no such file"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := run(t, tt.ns, nil, append([]string{"capture"}, strings.Fields(tt.args)...)...)

@@ -193,7 +193,14 @@ func (o *options) settings(role xds.NodeType, level *slog.LevelVar, stderr io.Wr
 	if role == xds.Sidecar && !pod.in { // in a pod capture knows us by our user: marks need CAP_NET_ADMIN
 		s.Mark = server.Mark
 	}
-	s.DNSCapture = o.dnsCapture
+	s.DNSCapture = o.dnsCapture || pod.resolvConf != ""
+	if pod.resolvConf != "" && role == xds.Sidecar { // a gateway has no programs beside it that could ask
+		n, err := newNameServer(pod.resolvConf, o.namespace, o.domain)
+		if err != nil {
+			return nil, err
+		}
+		s.Names, s.NamesAddress = n, server.NamesAddress
+	}
 	if o.dnsServer != "" {
 		if s.DNSServer, err = netip.ParseAddrPort(o.dnsServer); err != nil {
 			return nil, fmt.Errorf("--dns-server %q: want an IP address and port", o.dnsServer)

@@ -44,6 +44,8 @@ type podSettings struct {
 	probes   map[string]admin.AppProbe
 	minDrain time.Duration
 	in       bool // in a Kubernetes pod
+	// resolvConf is the file with the pod's name servers, if the proxy answers the pod's DNS queries; "": it does not.
+	resolvConf string
 }
 
 // readPod takes from the environment of a pod what the user did not say by flags. set tells which flags were.
@@ -115,8 +117,12 @@ func (o *options) inPod(p *podSettings, env getenv, set func(string) bool, root 
 	if mode := p.metadata["INTERCEPTION_MODE"]; mode != "" && mode != "REDIRECT" {
 		return fmt.Errorf("ISTIO_META_INTERCEPTION_MODE %q: only REDIRECT is supported", mode)
 	}
-	if v := p.metadata["DNS_CAPTURE"]; v != "" && v != "false" {
-		return fmt.Errorf("ISTIO_META_DNS_CAPTURE %q: not supported in pods, whose names the cluster's DNS resolves; remove it", v)
+	names, err := namesFromEnvironment(p.metadata)
+	if err != nil {
+		return err
+	}
+	if names {
+		p.resolvConf = root + fileResolvConf
 	}
 	if p.labels, err = labelsFile(root + fileLabels); err != nil {
 		return err

@@ -43,6 +43,11 @@ func podEnv(more ...string) []string {
 // settingsOf is what a command line and an environment amount to.
 func settingsOf(t *testing.T, root string, environ []string, args ...string) (*server.Settings, error) {
 	t.Helper()
+	return settingsFor(t, xds.Sidecar, root, environ, args...)
+}
+
+func settingsFor(t *testing.T, role xds.NodeType, root string, environ []string, args ...string) (*server.Settings, error) {
+	t.Helper()
 	env := func(k string) string {
 		for _, kv := range environ {
 			if v, ok := strings.CutPrefix(kv, k+"="); ok {
@@ -61,7 +66,7 @@ func settingsOf(t *testing.T, root string, environ []string, args ...string) (*s
 	if err != nil {
 		return nil, err
 	}
-	return o.settings(xds.Sidecar, new(slog.LevelVar), io.Discard, pod)
+	return o.settings(role, new(slog.LevelVar), io.Discard, pod)
 }
 
 func TestAPodIsKnownFromItsEnvironment(t *testing.T) {
@@ -167,7 +172,8 @@ func TestAPodsEnvironmentIsChecked(t *testing.T) {
 		{"a page that is its own", `ISTIO_PROMETHEUS_ANNOTATIONS={"port":"15020"}`, "ask itself"},
 		{"a port of metrics", `ISTIO_PROMETHEUS_ANNOTATIONS={"port":"http"}`, `port "http"`},
 		{"interception", "ISTIO_META_INTERCEPTION_MODE=TPROXY", "only REDIRECT"},
-		{"names", "ISTIO_META_DNS_CAPTURE=true", "not supported in pods"},
+		{"names", "ISTIO_META_DNS_CAPTURE=ALL", `ISTIO_META_DNS_CAPTURE "ALL": want true or false`},
+		{"names without allocated addresses", `PROXY_CONFIG={"proxyMetadata":{"ISTIO_META_DNS_CAPTURE":"true","ISTIO_META_DNS_AUTO_ALLOCATE":"false"}}`, "keeps a ServiceEntry without an address"},
 		{"a drain time", "TERMINATION_DRAIN_DURATION_SECONDS=-1", "want a number of seconds"},
 		{"a least drain time", "EXIT_ON_ZERO_ACTIVE_CONNECTIONS=perhaps", "want true or false"},
 	} {

@@ -86,6 +86,9 @@ func (r *request) initContainer(res corev1.ResourceRequirements) corev1.Containe
 			c.Args = append(c.Args, x[0], x[1])
 		}
 	}
+	if r.answersNames() {
+		c.Args = append(c.Args, "--redirect-dns")
+	}
 	c.SecurityContext.Capabilities.Add = []corev1.Capability{"NET_ADMIN"}
 	return c
 }

@@ -199,6 +199,9 @@ func (r *request) proxyConfig() error {
 	}
 	r.warnings = append(r.warnings, warnings...)
 	r.proxy = mergeProxyConfig(r.c.Defaults, over)
+	if err := checkNames(r.proxy.GetProxyMetadata()); err != nil { // what each of them says may be at odds
+		return fmt.Errorf("annotation %s, and the mesh's defaultConfig: proxyMetadata.%w", annProxyConfig, err)
+	}
 	if r.proxy.DiscoveryAddress == "" {
 		r.proxy.DiscoveryAddress = r.c.DiscoveryAddress
 	}

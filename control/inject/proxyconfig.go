@@ -71,14 +71,38 @@ func checkProxyConfig(pc *mesh.ProxyConfig) (warnings []string, err error) {
 	case pc.GetInterceptionMode() != mesh.ProxyConfig_REDIRECT:
 		return nil, fmt.Errorf("interceptionMode %s: only REDIRECT is supported", pc.GetInterceptionMode())
 	}
-	if v := pc.GetProxyMetadata()["ISTIO_META_DNS_CAPTURE"]; v != "" && v != "false" { // weft-proxy would not start
-		return nil, fmt.Errorf("proxyMetadata.ISTIO_META_DNS_CAPTURE %q: in pods the cluster's DNS resolves names; remove it", v)
+	if err := checkNames(pc.GetProxyMetadata()); err != nil {
+		return nil, fmt.Errorf("proxyMetadata.%w", err)
 	}
 	if err := isImageType(pc.GetImage().GetImageType()); err != nil {
 		return nil, fmt.Errorf("image.imageType %q: %w", pc.GetImage().GetImageType(), err)
 	}
 	return warnings, nil
 }
+
+// Variables by which the proxy answers the pod's DNS queries.
+const (
+	variableNames    = "ISTIO_META_DNS_CAPTURE"
+	variableAllocate = "ISTIO_META_DNS_AUTO_ALLOCATE"
+)
+
+// checkNames refuses what weft-proxy would not start with. How addresses are allocated matters only where it answers.
+func checkNames(metadata map[string]string) error {
+	switch v := metadata[variableNames]; v {
+	case "", "false":
+		return nil
+	case "true":
+	default:
+		return fmt.Errorf("%s %q: want true or false", variableNames, v)
+	}
+	if v := metadata[variableAllocate]; v != "" && v != "true" {
+		return fmt.Errorf("%s %q: want true, or remove it; the label networking.istio.io/enable-autoallocate-ip: \"false\" keeps a ServiceEntry without an address", variableAllocate, v)
+	}
+	return nil
+}
+
+// answersNames tells whether the proxy answers the pod's DNS queries.
+func (r *request) answersNames() bool { return r.proxy.GetProxyMetadata()[variableNames] == "true" }
 
 // mergeProxyConfig is base with the fields of over in their place; proxyMetadata is merged by key, as in Istio.
 func mergeProxyConfig(base, over *mesh.ProxyConfig) *mesh.ProxyConfig {

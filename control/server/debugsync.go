@@ -74,6 +74,7 @@ func (s *Server) syncz(w http.ResponseWriter, r *http.Request) {
 		st.RouteSent, st.RouteAck = pair(xds.RouteType)
 		st.EndpointSent, st.EndpointAck = pair(xds.EndpointType)
 		pair(xds.SecretType)
+		pair(xds.NameTableType)
 		out = append(out, st)
 	}
 	writeJSON(w, http.StatusOK, out)

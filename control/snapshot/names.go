@@ -26,7 +26,7 @@ func (w *World) NameTable() NameTable {
 		s := candidates[0]
 		name := strings.ToLower(host)
 		if s.Headless {
-			w.headlessNames(t, s, name)
+			w.HeadlessNames(s, t.Names)
 			continue
 		}
 		if len(s.VIPs) > 0 {
@@ -40,9 +40,10 @@ func (w *World) NameTable() NameTable {
 	return t
 }
 
-// headlessNames adds the ready endpoints of a headless service, and each of
-// them under its pod's name (as a StatefulSet's pods have).
-func (w *World) headlessNames(t NameTable, s *Service, name string) {
+// HeadlessNames adds to a table the ready endpoints of a headless service, sorted, and each of
+// them under its pod's name (as a StatefulSet's pods have). A service without endpoints has none.
+func (w *World) HeadlessNames(s *Service, names map[string][]netip.Addr) {
+	name := strings.ToLower(s.Host)
 	var all []netip.Addr
 	for _, eps := range w.Endpoints(s.Key).byPort() {
 		for _, e := range eps {
@@ -52,12 +53,12 @@ func (w *World) headlessNames(t NameTable, s *Service, name string) {
 			all = append(all, e.Addr)
 			if x := e.Workload; x != nil && !x.Entry {
 				pod := strings.ToLower(x.Name) + "." + name
-				t.Names[pod] = append(t.Names[pod], e.Addr)
+				names[pod] = append(names[pod], e.Addr)
 			}
 		}
 	}
 	slices.SortFunc(all, netip.Addr.Compare)
-	t.Names[name] = all
+	names[name] = all
 }
 
 func (e *Endpoints) byPort() map[uint16][]Endpoint {

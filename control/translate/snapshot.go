@@ -51,6 +51,8 @@ func (s *Snapshot) Resources(n *xds.Node, typeURL string, names []string) ([]*xd
 	switch {
 	case n.Generator == generatorGRPC:
 		return s.grpcResources(v, typeURL, names), nil
+	case typeURL == xds.NameTableType:
+		all = s.nameTable(v)
 	case n.Type == xds.Sidecar:
 		if typeURL == xds.EndpointType || typeURL == xds.RouteType {
 			return s.sidecarNamed(v, typeURL, names), nil
@@ -232,6 +234,9 @@ func (s *Snapshot) Unchanged(prev xds.Snapshot, n *xds.Node, typeURL string) boo
 		return true
 	}
 	a, b := p.world.Revisions(), s.world.Revisions()
+	if typeURL == xds.NameTableType && n.Generator == "" {
+		return nameRevisions(a) == nameRevisions(b)
+	}
 	if reachRevisions(a) != reachRevisions(b) {
 		return false
 	}

@@ -9,9 +9,10 @@ import (
 const minPatched = 2 << 10
 
 // patches tells whether a client may get resources of a type as patches of what it has. That must be known for sure: it
-// has taken everything. A version is the hash of the bytes, so that a client that comes back says what it has well enough. Only route tables are large and change a little.
+// has taken everything. A version is the hash of the bytes, so that a client that comes back says what it has well enough. Only route tables and name tables are
+// large and change a little.
 func (s *session) patches(w *watch) bool {
-	return s.delta && s.node.Patches && w.typeURL == xds.RouteType && !w.refused && len(w.outstanding) == 0
+	return s.delta && s.node.Patches && (w.typeURL == xds.RouteType || w.typeURL == xds.NameTableType) && !w.refused && len(w.outstanding) == 0
 }
 
 // patchesOf makes patches for what changed, by name. What a client asked for again goes whole.

@@ -187,3 +187,25 @@ func TestMessagesAreSharedByThoseWhoTakeThemAlike(t *testing.T) {
 		t.Errorf("messages %p, %p and %p: want the first two to be one", got[0], got[1], got[2])
 	}
 }
+
+// Names are one resource of all that there is; what changed of them goes as a patch as well.
+func TestWhatChangedOfNamesGoesAsAPatch(t *testing.T) {
+	names := func(version, last string) xds.Snapshot {
+		r := tableOf(last)
+		return &fakeSnapshot{version, map[string][]*xds.Resource{xds.NameTableType: {xds.NewResource(xds.NameTableType, xds.NameTableName, r.Body)}}}
+	}
+	for _, takes := range []bool{false, true} {
+		c := newClient(t, true)
+		c.s.node.Patches = takes
+		w, _ := c.s.watch(xds.NameTableType)
+		w.wildcard = true
+		m := c.round(names("1", "a"))
+		if m == nil || len(m.resources) != 1 || len(m.patches) != 0 {
+			t.Fatalf("first message %+v, want the whole table", m)
+		}
+		c.s.acknowledge(w, m.nonce, c.now, false)
+		if m = c.round(names("2", "b")); m == nil || len(m.resources) != 1 || (m.patches[xds.NameTableName] != nil) != takes {
+			t.Errorf("takes patches: %t; message %+v", takes, m)
+		}
+	}
+}

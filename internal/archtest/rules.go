@@ -29,6 +29,7 @@ var rules = []rule{
 	// Shared leaves: know neither plane.
 	{"spiffe", "", ""},
 	{"xds", "", envoy},
+	{"xds/nds", "", protobuf},
 	{"xds/canon", "xds", envoy + "go.yaml.in/yaml/v3"},
 	{"xds/patch", "xds", protobuf},
 	{"xds/xdstest", "xds xds/canon spiffe", envoy + grpc},
@@ -78,7 +79,7 @@ var rules = []rule{
 
 	// Data plane: wiring.
 	{"proxy/admin", "api/admin internal/drain internal/version proxy/config proxy/identity proxy/stream proxy/telemetry proxy/upstream spiffe xds", envoy + grpc},
-	{"proxy/server", "api/admin internal/... proxy/... spiffe xds xds/patch", "*"},
+	{"proxy/server", "api/admin internal/... proxy/... spiffe xds xds/nds xds/patch", "*"},
 	{"proxy/proxytest", "api/admin internal/... proxy/... spiffe xds xds/canon xds/xdstest", "*"},
 
 	// Control plane: configuration source → model → snapshot → xDS.
@@ -100,7 +101,7 @@ var rules = []rule{
 	{"control/kube/kubetest", "", "k8s.io/client-go"}, // for tests only
 	{"control/source/sourcetest", "api/... control/convert control/source model", ""},
 	{"control/snapshot", "model spiffe", ""},
-	{"control/translate", "control/snapshot model spiffe xds", envoy + istioAPI},
+	{"control/translate", "control/snapshot model spiffe xds xds/nds", envoy + istioAPI},
 	{"control/translate/translatetest", "api/admin control/convert control/gatewayapi control/ingress control/snapshot model xds", ""},
 	{"control/xdsserver", "internal/drain spiffe xds xds/patch", envoy + grpc},
 	{"control/ca", "spiffe", grpc + "istio.io/api/security"},
@@ -169,7 +170,8 @@ type reach struct {
 
 // reaches are the promises about whole programs and planes.
 var reaches = []reach{
-	{"cmd/weft-proxy", "control/... local/... observe/... console/... cli/... model node/... samples/...",
+	// Of node it links dns alone, which answers the queries of a pod's programs (docs/adr/0009).
+	{"cmd/weft-proxy", "control/... local/... observe/... console/... cli/... model node/capture node/cni/... node/netns samples/...",
 		"k8s.io sigs.k8s.io github.com/prometheus go.etcd.io github.com/fsnotify github.com/google/nftables",
 		"weft-proxy links no Kubernetes, no metric store, no console and no control plane"},
 	{"cmd/weft-node", "control/... local/... observe/... console/... cli/... model proxy/... samples/... xds",

@@ -45,7 +45,7 @@ func Apply(ns *netns.Handle, r Ruleset) error {
 		}
 	}
 	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("capture: install table %s (is the kernel built with nf_tables and nft_redir?): %w", r.Table, err)
+		return fmt.Errorf("capture: install table %s (is the kernel built with nf_tables and nft_redir, and for DNS queries with NF_CONNTRACK_ZONES?): %w", r.Table, err)
 	}
 	return nil
 }
@@ -105,6 +105,9 @@ func baseChain(t *nftables.Table, c Chain) *nftables.Chain {
 		return chain
 	}
 	chain.Type = nftables.ChainTypeNAT
+	if c.Raw {
+		chain.Type = nftables.ChainTypeFilter
+	}
 	chain.Priority = nftables.ChainPriorityRef(nftables.ChainPriority(c.Priority))
 	chain.Hooknum = nftables.ChainHookOutput
 	if c.Hook == HookPrerouting {
@@ -155,6 +158,9 @@ func (m Match) exprs() ([]expr.Any, error) {
 	case MatchPort:
 		return []expr.Any{&expr.Payload{DestRegister: regMatch, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 			cmp(binaryutil.BigEndian.PutUint16(m.Port))}, nil
+	case MatchSourcePort:
+		return []expr.Any{&expr.Payload{DestRegister: regMatch, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+			cmp(binaryutil.BigEndian.PutUint16(m.Port))}, nil
 	case MatchRandom:
 		return []expr.Any{&expr.Numgen{Register: regMatch, Modulus: m.Modulus, Type: unix.NFT_NG_RANDOM}, cmp(binaryutil.NativeEndian.PutUint32(0))}, nil
 	}
@@ -189,6 +195,12 @@ func (a Action) exprs() []expr.Any {
 			&expr.Immediate{Register: regAddr, Data: addr[:]},
 			&expr.Immediate{Register: regPort, Data: binaryutil.BigEndian.PutUint16(a.Target.Port())},
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: regAddr, RegProtoMin: regPort, Specified: true},
+		}
+	case ActionZone:
+		return []expr.Any{
+			&expr.Immediate{Register: regMatch, Data: binaryutil.NativeEndian.PutUint16(a.Zone)},
+			&expr.Ct{Key: expr.CtKeyZONE, Register: regMatch, SourceRegister: true},
+			&expr.Verdict{Kind: expr.VerdictReturn},
 		}
 	case ActionJump:
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: a.Chain}}

@@ -1,4 +1,5 @@
-// Package capture redirects a pod's TCP traffic to the proxy beside it.
+// Package capture redirects a pod's TCP traffic to the proxy beside it, and its
+// DNS queries if they are to be answered there.
 //
 // [Plan] is pure: a [Config] in, a [Ruleset] out, whose text form is what the
 // nft command would print. [Apply] puts a ruleset into a network namespace
@@ -13,7 +14,7 @@
 //
 // The package also plans the translation of service addresses for traffic
 // that no proxy carries ([PlanServices]), which is kube-proxy's work in a
-// cluster. IPv4 only; UDP is never redirected to a proxy. It starts no goroutine.
+// cluster. IPv4 only; of UDP nothing but DNS queries is redirected to a proxy. It starts no goroutine.
 package capture
 
 import (
@@ -27,6 +28,7 @@ const (
 	DefaultMark         = 0x539 // SO_MARK of the proxy's sockets: 1337
 	DefaultOutboundPort = 15001
 	DefaultInboundPort  = 15006
+	NamesPort           = 15053 // where the proxy answers DNS queries
 )
 
 // maxInterfaceName is IFNAMSIZ without the closing zero.
@@ -59,7 +61,15 @@ type Config struct {
 	InboundPort  uint16         // 0 means DefaultInboundPort
 	DNS          netip.AddrPort // the pod's name server, which is left alone on TCP; may be zero
 	Probe        bool           // a pod can find out whether it is captured: ProbePort
+	Names        *Names         // redirect DNS queries to the proxy; nil: they go where they go
 	Traffic      Traffic
+}
+
+// Names redirects queries, UDP and TCP to port 53, to the proxy's name server at NamesPort. The proxy's own
+// queries leave: with Users or Groups, or a mark, they are known as all of its traffic is.
+type Names struct {
+	// Servers are the name servers whose queries are redirected, IPv4, at most maxItems; nil means every one.
+	Servers []netip.Addr
 }
 
 // Traffic narrows what is captured, as the annotations
@@ -99,6 +109,9 @@ func (c Config) validate() error {
 	}
 	if c.DNS.IsValid() && !c.DNS.Addr().Is4() {
 		return fmt.Errorf("capture: name server %q: want an IPv4 address", c.DNS)
+	}
+	if err := c.Names.validate(); err != nil {
+		return err
 	}
 	if c.OutboundPort == c.InboundPort {
 		return fmt.Errorf("capture: outbound and inbound port are both %d: they must differ", c.InboundPort)

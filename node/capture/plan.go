@@ -17,6 +17,7 @@ const (
 const (
 	priorityCapture  = -100 // dstnat
 	priorityServices = -90
+	priorityRaw      = -300 // before connections are tracked
 )
 
 var loopback = netip.MustParsePrefix("127.0.0.0/8")
@@ -27,11 +28,11 @@ func Plan(c Config) (Ruleset, error) {
 	if err := c.validate(); err != nil {
 		return Ruleset{}, err
 	}
-	return Ruleset{Table: TableCapture, Chains: []Chain{
-		{Name: "inbound", Rules: inbound(c)},
-		{Name: "prerouting", Hook: HookPrerouting, Priority: priorityCapture, Rules: prerouting(c)},
-		{Name: "output", Hook: HookOutput, Priority: priorityCapture, Rules: outbound(c)},
-	}}, nil
+	return Ruleset{Table: TableCapture, Chains: append(zones(c),
+		Chain{Name: "inbound", Rules: inbound(c)},
+		Chain{Name: "prerouting", Hook: HookPrerouting, Priority: priorityCapture, Rules: prerouting(c)},
+		Chain{Name: "output", Hook: HookOutput, Priority: priorityCapture, Rules: outbound(c)},
+	)}, nil
 }
 
 // prerouting is what happens to what reaches the pod.
@@ -95,6 +96,7 @@ func outbound(c Config) []Rule {
 	for _, proxy := range c.proxies() {
 		rules = append(rules, when(proxy).returns())
 	}
+	rules = append(rules, c.Names.redirects()...) // also to a name server on loopback
 	// The application calls itself, or a probe does.
 	rules = append(rules, when(lo).returns(), when(Match{Kind: MatchDest, Prefix: loopback}).returns())
 	if c.DNS.IsValid() {

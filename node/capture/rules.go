@@ -21,11 +21,12 @@ type Ruleset struct {
 	Chains []Chain
 }
 
-// Chain is a base chain of type nat when Hook is set, else one to jump to.
+// Chain is a base chain of type nat when Hook is set, or of type filter with Raw, else one to jump to.
 // Chains are listed before those that jump to them.
 type Chain struct {
 	Name     string
 	Hook     Hook
+	Raw      bool // it sees packets before their connections are known
 	Priority int
 	Rules    []Rule
 }
@@ -41,17 +42,18 @@ type MatchKind int
 
 // Kinds of matches.
 const (
-	MatchMark   MatchKind = iota // packet mark equals Mark
-	MatchOutIf                   // leaves by interface Interface
-	MatchSource                  // source address within Prefix
-	MatchDest                    // destination address within Prefix
-	MatchTCP                     // protocol is TCP
-	MatchUDP                     // protocol is UDP
-	MatchPort                    // destination port equals Port (after MatchTCP or MatchUDP)
-	MatchRandom                  // a random number below Modulus is 0
-	MatchInIf                    // came by interface Interface
-	MatchUser                    // socket belongs to user ID
-	MatchGroup                   // socket belongs to group ID
+	MatchMark       MatchKind = iota // packet mark equals Mark
+	MatchOutIf                       // leaves by interface Interface
+	MatchSource                      // source address within Prefix
+	MatchDest                        // destination address within Prefix
+	MatchTCP                         // protocol is TCP
+	MatchUDP                         // protocol is UDP
+	MatchPort                        // destination port equals Port (after MatchTCP or MatchUDP)
+	MatchRandom                      // a random number below Modulus is 0
+	MatchInIf                        // came by interface Interface
+	MatchUser                        // socket belongs to user ID
+	MatchGroup                       // socket belongs to group ID
+	MatchSourcePort                  // source port equals Port (after MatchTCP or MatchUDP)
 )
 
 // Match is one condition; Not turns it round.
@@ -75,6 +77,7 @@ const (
 	ActionRedirect                   // to Port of this pod
 	ActionDNAT                       // to Target
 	ActionJump                       // to chain Chain
+	ActionZone                       // its connection is tracked in zone Zone, apart from others; leaves the chain
 )
 
 // Action is what a rule does.
@@ -83,6 +86,7 @@ type Action struct {
 	Port   uint16
 	Target netip.AddrPort
 	Chain  string
+	Zone   uint16
 }
 
 // String is the ruleset in the syntax of the nft command.
@@ -95,7 +99,7 @@ func (r Ruleset) String() string {
 		}
 		fmt.Fprintf(&b, "\tchain %s {\n", c.Name)
 		if c.Hook != "" {
-			fmt.Fprintf(&b, "\t\ttype nat hook %s priority %d; policy accept;\n", c.Hook, c.Priority)
+			fmt.Fprintf(&b, "\t\ttype %s hook %s priority %d; policy accept;\n", c.kind(), c.Hook, c.Priority)
 		}
 		for _, rule := range c.Rules {
 			fmt.Fprintf(&b, "\t\t%s\n", rule)
@@ -104,6 +108,13 @@ func (r Ruleset) String() string {
 	}
 	b.WriteString("}\n")
 	return b.String()
+}
+
+func (c Chain) kind() string {
+	if c.Raw {
+		return "filter"
+	}
+	return "nat"
 }
 
 // String is the rule in the syntax of the nft command.
@@ -143,6 +154,8 @@ func (m Match) text(proto string) string {
 		return fmt.Sprintf("meta l4proto %s%s", op, proto)
 	case MatchPort:
 		return fmt.Sprintf("%s dport %s%d", proto, op, m.Port)
+	case MatchSourcePort:
+		return fmt.Sprintf("%s sport %s%d", proto, op, m.Port)
 	case MatchRandom:
 		return fmt.Sprintf("numgen random mod %d 0", m.Modulus)
 	}
@@ -167,6 +180,8 @@ func (a Action) String() string {
 		return fmt.Sprintf("dnat to %s", a.Target)
 	case ActionJump:
 		return "jump " + a.Chain
+	case ActionZone:
+		return fmt.Sprintf("ct zone set %d return", a.Zone)
 	}
 	return fmt.Sprintf("action-%d", a.Kind)
 }

@@ -34,6 +34,8 @@ type Answer struct {
 	// Capture: the pod's traffic goes through its proxy, narrowed by the annotations traffic.sidecar.istio.io/*.
 	Capture     bool              `json:"capture"`
 	Annotations map[string]string `json:"annotations,omitempty"`
+	// Names: the pod's DNS queries go to its proxy too, whatever server they are for: which ones the pod has only its containers know.
+	Names bool `json:"names,omitempty"`
 	// Why it is not captured, for logs.
 	Why string `json:"why,omitempty"`
 	// Error means that nobody knows, and the pod must not start.

@@ -77,7 +77,7 @@ func Add(a *skel.CmdArgs) error {
 		return fmt.Errorf("weft-cni: pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	if ask.Capture {
-		if err := inside(a.Netns, func(ns *netns.Handle) error { return Program(ns, ask.Annotations) }); err != nil {
+		if err := inside(a.Netns, func(ns *netns.Handle) error { return Program(ns, ask) }); err != nil {
 			return fmt.Errorf("weft-cni: pod %s/%s: redirect its traffic to its proxy: %w", pod.Namespace, pod.Name, err)
 		}
 	}

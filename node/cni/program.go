@@ -7,14 +7,17 @@ import (
 	"weft.mesh/weft/node/netns"
 )
 
-// Program redirects the traffic of the pod in ns to its proxy, as these
-// annotations narrow it. It replaces what was there in one step. It needs
+// Program redirects the traffic of the pod in ns to its proxy, as the
+// answer's annotations narrow it. It replaces what was there in one step. It needs
 // CAP_NET_ADMIN, and CAP_SYS_ADMIN to enter the namespace.
-func Program(ns *netns.Handle, annotations map[string]string) error {
+func Program(ns *netns.Handle, a Answer) error {
 	c := capture.Config{Users: []uint32{proxyID}, Groups: []uint32{proxyID}, Probe: true}
 	var err error
-	if c.Traffic, err = capture.ParseTraffic(annotations); err != nil {
+	if c.Traffic, err = capture.ParseTraffic(a.Annotations); err != nil {
 		return err
+	}
+	if a.Names {
+		c.Names = &capture.Names{}
 	}
 	if err := ns.Do(func() error {
 		addrs, err := capture.Addresses()

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"net/netip"
+	"strings"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -20,6 +21,7 @@ const (
 type query struct {
 	header   dnsmessage.Header
 	question dnsmessage.Question
+	alias    dnsmessage.Name // what the name stands for, if not for itself; answered as a CNAME
 	edns     bool
 	size     int // bytes the client takes over UDP
 }
@@ -81,7 +83,11 @@ func (s *Server) answer(msg []byte, limit int, client netip.Addr) (reply []byte,
 		return q.build(nil, dnsmessage.RCodeRefused, limit), true
 	}
 	addrs, known := s.resolve(q.question.Name.String(), client)
-	if !known {
+	if !known && s.Search != "" {
+		addrs, known = s.resolveSearched(&q, client)
+	}
+	if !known || s.Partial && !isAddress(q.question.Type) {
+		q.alias = dnsmessage.Name{}
 		return q.build(nil, dnsmessage.RCodeNameError, limit), false
 	}
 	var records []dnsmessage.AResource
@@ -91,6 +97,37 @@ func (s *Server) answer(msg []byte, limit int, client netip.Addr) (reply []byte,
 		}
 	}
 	return q.build(records, dnsmessage.RCodeSuccess, limit), true
+}
+
+// isAddress tells whether a question is for addresses.
+func isAddress(t dnsmessage.Type) bool {
+	return t == dnsmessage.TypeA || t == dnsmessage.TypeAAAA || t == dnsmessage.TypeALL
+}
+
+// resolveSearched finds the name that a client's resolver put the search domain behind, and
+// has the answer say so: that spares the resolver the rest of its search list.
+func (s *Server) resolveSearched(q *query, client netip.Addr) ([]netip.Addr, bool) {
+	name := strings.ToLower(strings.TrimSuffix(q.question.Name.String(), "."))
+	rest, ok := strings.CutSuffix(name, "."+s.Search)
+	if !ok {
+		return nil, false
+	}
+	addrs, known := s.resolve(rest, client)
+	if known {
+		if alias, err := dnsmessage.NewName(rest + "."); err == nil {
+			q.alias = alias
+		}
+	}
+	return addrs, known
+}
+
+// failure says that nobody could be asked; nil if msg is nothing that could be answered.
+func failure(msg []byte) []byte {
+	q, _, respond := parse(msg)
+	if !respond {
+		return nil
+	}
+	return q.encode(nil, dnsmessage.RCodeServerFailure, false)
 }
 
 // build encodes a reply of at most limit bytes; what does not fit is left out
@@ -118,8 +155,16 @@ func (q query) encode(records []dnsmessage.AResource, code dnsmessage.RCode, tru
 	if b.StartAnswers() != nil {
 		return nil
 	}
+	owner := q.question.Name
+	if q.alias.Length > 0 {
+		h := dnsmessage.ResourceHeader{Name: owner, Type: dnsmessage.TypeCNAME, Class: dnsmessage.ClassINET, TTL: answerTTL}
+		if b.CNAMEResource(h, dnsmessage.CNAMEResource{CNAME: q.alias}) != nil {
+			return nil
+		}
+		owner = q.alias
+	}
 	for _, r := range records {
-		h := dnsmessage.ResourceHeader{Name: q.question.Name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET, TTL: answerTTL}
+		h := dnsmessage.ResourceHeader{Name: owner, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET, TTL: answerTTL}
 		if b.AResource(h, r) != nil {
 			return nil
 		}

@@ -1,6 +1,8 @@
 package dns
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -19,7 +21,7 @@ const (
 	maxForwards = 256              // queries being asked upstream; more are refused
 	maxConns    = 128              // TCP connections; more are closed at once
 	tcpIdle     = 10 * time.Second // RFC 7766 section 6.2.3: an idle connection is closed
-	askTimeout  = 2 * time.Second  // for each upstream
+	askTimeout  = 2 * time.Second  // for each upstream, unless Server.Timeout says otherwise
 )
 
 // Run serves queries until ctx ends, then closes both sockets and returns nil.
@@ -73,10 +75,9 @@ func (s *Server) serveUDP(ctx context.Context, pc net.PacketConn) error {
 		msg := append([]byte(nil), buf[:n]...)
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if up := s.ask(ctx, "udp", msg); up != nil {
-				reply = up
+			if reply := s.forward(ctx, "udp", msg, reply); reply != nil {
+				pc.WriteTo(reply, from)
 			}
-			pc.WriteTo(reply, from)
 		})
 	}
 }
@@ -136,9 +137,8 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 		}
 		reply, known := s.answer(msg, maxMessage, addrOf(c.RemoteAddr()))
 		if !known && len(s.Upstreams) > 0 {
-			if up := s.ask(ctx, "tcp", msg); up != nil {
-				reply = up
-			}
+			reply = s.forward(ctx, "tcp", msg, reply)
+			c.SetDeadline(time.Now().Add(tcpIdle))
 		}
 		if reply == nil || writeFrame(c, reply) != nil {
 			return
@@ -146,19 +146,35 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 	}
 }
 
+// forward is what an upstream says to msg. If none answers it is our own reply, that the name does not exist, which makes a resolver
+// walk on through its search list; where the table is not all there is, that cannot be known, and it is a failure.
+func (s *Server) forward(ctx context.Context, network string, msg, own []byte) []byte {
+	if reply := s.ask(ctx, network, msg); reply != nil {
+		return reply
+	}
+	if s.Partial {
+		return failure(msg)
+	}
+	return own
+}
+
 // ask forwards msg to the upstreams in order and returns the first reply that
 // belongs to it, or nil.
 func (s *Server) ask(ctx context.Context, network string, msg []byte) []byte {
+	limit := cmp.Or(s.Timeout, askTimeout)
 	for _, up := range s.Upstreams {
-		if reply, err := askOne(ctx, network, up, msg); err == nil {
+		if reply, err := askOne(ctx, limit, network, up, msg); err == nil {
 			return reply
 		}
 	}
 	return nil
 }
 
-func askOne(ctx context.Context, network string, up netip.AddrPort, msg []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+// buffers take a reply over UDP, which may have any size that the client named.
+var buffers = sync.Pool{New: func() any { return new([maxMessage]byte) }}
+
+func askOne(ctx context.Context, limit time.Duration, network string, up netip.AddrPort, msg []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var d net.Dialer
 	c, err := d.DialContext(ctx, network, up.String())
@@ -166,6 +182,7 @@ func askOne(ctx context.Context, network string, up netip.AddrPort, msg []byte) 
 		return nil, err
 	}
 	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })() // the server ends
 	deadline, _ := ctx.Deadline()
 	c.SetDeadline(deadline)
 	if network == "tcp" {
@@ -181,14 +198,15 @@ func askOne(ctx context.Context, network string, up netip.AddrPort, msg []byte) 
 	if _, err := c.Write(msg); err != nil {
 		return nil, err
 	}
-	buf := make([]byte, maxQuery)
+	buf := buffers.Get().(*[maxMessage]byte)
+	defer buffers.Put(buf)
 	for {
-		n, err := c.Read(buf)
+		n, err := c.Read(buf[:])
 		if err != nil {
 			return nil, err
 		}
 		if sameID(buf[:n], msg) {
-			return buf[:n], nil
+			return bytes.Clone(buf[:n]), nil
 		}
 	}
 }

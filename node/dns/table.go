@@ -1,10 +1,12 @@
-// Package dns answers the names of the mesh to local pods.
+// Package dns answers the names of the mesh: to the pods of a node, or beside
+// one workload to that.
 //
 // It answers A queries from a table of names ([Server.SetTable]); AAAA and
 // other types of a known name get an empty answer, because pods have IPv4
 // addresses only. An unknown name gets NXDOMAIN, which also makes a resolver
 // walk on through its search list. Nothing is forwarded unless upstream
-// servers are configured: a local mesh has no way out by itself.
+// servers are configured: a local mesh has no way out by itself. A server in a pod is a
+// part of the DNS only ([Server.Partial]): what it does not know is the upstreams' to answer.
 //
 // The last table stays in force until another is set. Requests, connections
 // and messages are bounded; what is malformed gets FORMERR or no answer.
@@ -17,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // Bounds.
@@ -33,7 +36,8 @@ type table struct {
 	parents map[string]bool
 }
 
-func newTable(names map[string][]string) *table {
+// newTable makes a table, with parents if they are asked for.
+func newTable(names map[string][]string, parents bool) *table {
 	t := &table{names: make(map[string][]netip.Addr, len(names)), parents: map[string]bool{}}
 	for name, addrs := range names {
 		key := strings.ToLower(strings.TrimSuffix(name, "."))
@@ -47,6 +51,9 @@ func newTable(names map[string][]string) *table {
 		}
 		if _, ok := t.names[key]; !ok {
 			t.names[key] = nil // known, without an IPv4 address
+		}
+		if !parents {
+			continue
 		}
 		for _, rest, ok := strings.Cut(key, "."); ok; _, rest, ok = strings.Cut(rest, ".") {
 			t.parents[rest] = true
@@ -75,6 +82,14 @@ type Server struct {
 	// Upstreams are asked for names that the table does not hold, in order.
 	// Set before Run.
 	Upstreams []netip.AddrPort
+	// Partial: the upstreams know names and records that the table does not. A name that merely has known names below it
+	// is then theirs to answer, and so is every type but A and AAAA. Set before Run.
+	Partial bool
+	// Search is the first search domain of the clients' resolvers, in lower case without a dot at the end: a name with it at the end
+	// that is not known is answered as an alias of the name without it, if that is. "": nothing is. Set before Run.
+	Search string
+	// Timeout bounds the wait for each upstream; 0: 2 s. Set before Run.
+	Timeout time.Duration
 	// Captured tells whether a sidecar takes the connections of the client at an
 	// address: it is told the names of [Server.SetCaptured] too. nil: nobody is. Set before Run.
 	Captured func(netip.Addr) bool
@@ -84,11 +99,11 @@ type Server struct {
 
 // SetCaptured publishes names that only captured clients are told, in addition
 // to the table's: their addresses mean something to a sidecar alone.
-func (s *Server) SetCaptured(names map[string][]string) { s.captured.Store(newTable(names)) }
+func (s *Server) SetCaptured(names map[string][]string) { s.captured.Store(newTable(names, true)) }
 
 // SetTable publishes a table: full name to addresses. Entries that are not
 // IPv4 addresses are left out; the name stays known.
-func (s *Server) SetTable(names map[string][]string) { s.current.Store(newTable(names)) }
+func (s *Server) SetTable(names map[string][]string) { s.current.Store(newTable(names, !s.Partial)) }
 
 // Names lists the names of the table in force, sorted.
 func (s *Server) Names() []string {
@@ -114,6 +129,9 @@ func (s *Server) lookup(name string, client netip.Addr) (addrs []netip.Addr, kno
 		return nil, known
 	}
 	addrs, ok := t.lookup(name)
+	if s.Partial && addrs == nil {
+		return nil, false
+	}
 	return addrs, ok || known
 }
 

@@ -53,6 +53,7 @@ type Server struct {
 	memory    *memory
 	lot       *netio.Lot
 	overload  *overload.Manager
+	names     *names // nil: nobody answers DNS queries
 
 	hot      hot
 	draining atomic.Bool
@@ -155,9 +156,14 @@ func (s *Server) makeConfiguration() error {
 	if creds == nil {
 		creds = s.identity.TransportCredentials()
 	}
+	var sink xdsclient.Sink = s.conf
+	if s.set.Names != nil {
+		s.names = &names{Sink: s.conf, server: s.set.Names, address: s.set.NamesAddress}
+		sink = s.names
+	}
 	var err error
 	s.xds, err = xdsclient.New(xdsclient.Settings{
-		Address: s.set.XDS, Node: s.set.node(), Credentials: creds, Dial: s.dialControl, Sink: s.conf, File: s.set.lastGood(), Log: s.set.Log,
+		Address: s.set.XDS, Node: s.set.node(), Credentials: creds, Dial: s.dialControl, Sink: sink, Names: s.names != nil, File: s.set.lastGood(), Log: s.set.Log,
 	})
 	return err
 }
@@ -224,7 +230,10 @@ func (s *Server) Ready() (bool, string) {
 	if _, err := s.identity.Current(); err != nil {
 		return false, err.Error()
 	}
-	return s.conf.ready()
+	if ok, why := s.conf.ready(); !ok {
+		return false, why
+	}
+	return s.names.ready()
 }
 
 // state is Envoy's word for where we are.
@@ -270,6 +279,9 @@ func (s *Server) Run(ctx context.Context) error {
 		start(control, "identity", s.identity.Run)
 	}
 	start(control, "xds", s.runXDS)
+	if s.names != nil {
+		start(control, "names", s.names.run)
+	}
 	if err := s.awaitReady(ctx, failed); err != nil {
 		return err
 	}

@@ -77,6 +77,9 @@ type Settings struct {
 	// DNSCapture tells the control plane that our workload gets its names from the mesh,
 	// so that addresses which it allocates mean something here (Istio's DNS_CAPTURE).
 	DNSCapture bool
+	// Names answers our workload's DNS queries at NamesAddress, from the table that the control plane is asked for; nil: nobody does.
+	Names        NameServer
+	NamesAddress string // on loopback: 127.0.0.1:15053
 	// HotRestart takes the listening sockets over from the proxy that runs with the same StateDir, if there is one;
 	// without it such a proxy is an error. HotRestartTimeout is how long we may take to become ready, after which the
 	// other goes on and Run fails; zero: [DefaultHotRestartTimeout].

@@ -48,6 +48,8 @@ type Settings struct {
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// Sink takes the resources.
 	Sink Sink
+	// Names subscribes to the mesh's name table too ([xds.NameTableType]), whose resource the Sink gets last.
+	Names bool
 	// File keeps the last good resources; "": nothing is kept.
 	File string
 	// Backoff between streams; the zero value is 100 ms to 10 s with full jitter.
@@ -93,7 +95,11 @@ func New(s Settings) (*Client, error) {
 		s.Backoff = backoff.Full(100*time.Millisecond, 10*time.Second)
 	}
 	c := &Client{set: s, log: s.Log, flush: make(chan chan struct{})}
-	c.session = newSession(s.Node, c.accepted)
+	order := xds.PushOrder
+	if s.Names {
+		order = append(slices.Clone(order), xds.NameTableType)
+	}
+	c.session = newSession(s.Node, order, c.accepted)
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -138,7 +144,7 @@ func (c *Client) Load() bool {
 	if len(rs) == 0 {
 		return false
 	}
-	for _, t := range xds.PushOrder {
+	for _, t := range c.session.order {
 		var set []*xds.Resource
 		for _, r := range rs {
 			if r.TypeURL == t {
@@ -154,7 +160,7 @@ func (c *Client) Load() bool {
 		}
 		c.session.held(slices.DeleteFunc(set, func(r *xds.Resource) bool { return slices.Contains(refused, r.Name) }))
 	}
-	for _, t := range xds.PushOrder {
+	for _, t := range c.session.order {
 		if !wildcard(t) {
 			c.session.Step(wanted{t, c.set.Sink.Wanted(t)})
 		}
@@ -366,7 +372,7 @@ func (c *Client) apply(updates []pendingUpdate) []action {
 	if len(gone) > 0 {
 		c.set.Sink.Apply(Update{TypeURL: xds.ClusterType, Removed: gone})
 	}
-	for _, t := range xds.PushOrder {
+	for _, t := range c.session.order {
 		if !wildcard(t) {
 			acts = append(acts, c.session.Step(wanted{t, c.set.Sink.Wanted(t)})...)
 		}

@@ -51,7 +51,7 @@ func (c *Client) save() {
 	}
 	c.dirty = time.Time{}
 	var rs []*xds.Resource
-	for _, t := range xds.PushOrder {
+	for _, t := range c.session.order {
 		rs = append(rs, c.set.Sink.Accepted(t)...)
 	}
 	if err := saveFile(c.set.File, c.set.Node.GetId(), rs); err != nil {

@@ -72,6 +72,7 @@ type pendingUpdate struct {
 // clock, socket or goroutine; one owner.
 type session struct {
 	node  *corev3.Node
+	order []string // the types that are subscribed to, in the order in which they are
 	types map[string]*subscription
 	// first tells that the next request is the stream's first, which carries the node.
 	first bool
@@ -88,9 +89,9 @@ type subscription struct {
 	versions map[string]string // of accepted resources
 }
 
-func newSession(node *corev3.Node, accepted func(typeURL, name string) *xds.Resource) *session {
-	s := &session{node: node, types: map[string]*subscription{}, accepted: accepted}
-	for _, t := range xds.PushOrder {
+func newSession(node *corev3.Node, order []string, accepted func(typeURL, name string) *xds.Resource) *session {
+	s := &session{node: node, order: order, types: map[string]*subscription{}, accepted: accepted}
+	for _, t := range order {
 		s.types[t] = &subscription{names: map[string]bool{}, versions: map[string]string{}}
 	}
 	return s
@@ -123,7 +124,7 @@ func (s *session) Step(e event) []action {
 func (s *session) open() []action {
 	s.first, s.live = true, true
 	var out []action
-	for _, t := range xds.PushOrder {
+	for _, t := range s.order {
 		sub := s.types[t]
 		sub.sent = false
 		if wildcard(t) || len(sub.names) > 0 {

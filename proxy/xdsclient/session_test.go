@@ -23,7 +23,7 @@ func wire(typeURL, name string) *discoveryv3.Resource {
 }
 
 func TestAStreamOpensWithWildcardsOnlyAndNeverWithAnEmptyNameList(t *testing.T) {
-	s := newSession(node, none)
+	s := newSession(node, xds.PushOrder, none)
 	if acts := s.Step(wanted{xds.EndpointType, []string{"e"}}); acts != nil {
 		t.Errorf("sent %v before there was a stream", acts)
 	}
@@ -38,7 +38,7 @@ func TestAStreamOpensWithWildcardsOnlyAndNeverWithAnEmptyNameList(t *testing.T) 
 }
 
 func TestMalformedResponsesAreRefused(t *testing.T) {
-	s := newSession(node, none)
+	s := newSession(node, xds.PushOrder, none)
 	s.Step(opened{})
 	for _, tc := range []struct {
 		name string
@@ -66,7 +66,7 @@ func TestMalformedResponsesAreRefused(t *testing.T) {
 }
 
 func TestTheNodeIsSentOncePerStream(t *testing.T) {
-	s := newSession(node, none)
+	s := newSession(node, xds.PushOrder, none)
 	for range 2 {
 		n := 0
 		for _, a := range s.Step(opened{}) {
@@ -93,7 +93,7 @@ func routes(t *testing.T) (s *session, have, next *xds.Resource) {
 		return protowire.AppendString(protowire.AppendTag(b, 2, protowire.BytesType), last)
 	}
 	have, next = xds.NewResource(xds.RouteType, "80", body("a")), xds.NewResource(xds.RouteType, "80", body("b"))
-	s = newSession(node, func(typeURL, name string) *xds.Resource {
+	s = newSession(node, xds.PushOrder, func(typeURL, name string) *xds.Resource {
 		if typeURL == have.TypeURL && name == have.Name {
 			return have
 		}

@@ -24,9 +24,11 @@ type Sink interface {
 }
 
 // wildcard tells whether everything of a type is asked for.
-func wildcard(typeURL string) bool { return typeURL == xds.ClusterType || typeURL == xds.ListenerType }
+func wildcard(typeURL string) bool {
+	return typeURL == xds.ClusterType || typeURL == xds.ListenerType || typeURL == xds.NameTableType
+}
 
-// order is the place of a type in make-before-break order.
+// order is the place of a type in make-before-break order; names come after what is at their addresses.
 func order(typeURL string) int {
 	for i, t := range xds.PushOrder {
 		if t == typeURL {

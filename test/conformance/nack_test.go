@@ -31,6 +31,7 @@ type plane struct {
 	tokens  *ca.Tokens
 	ads     *xdsserver.Server
 	tracker *status.Tracker
+	stop    func() // ends all of it
 }
 
 // fixed is a snapshot of given resources, the same for every node.
@@ -93,18 +94,19 @@ func startPlane(t *testing.T) *plane {
 	p.addr = l.Addr().String()
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = g.Serve(l) })
-	t.Cleanup(func() { g.Stop(); wg.Wait() })
+	p.stop = func() { g.Stop(); wg.Wait() }
+	t.Cleanup(p.stop)
 	return p
 }
 
 // startProxy runs a whole weft-proxy in this process against the plane.
-func (p *plane) startProxy(t *testing.T) {
+func (p *plane) startProxy(t *testing.T, change ...func(*proxyserver.Settings)) {
 	t.Helper()
 	id, err := spiffe.New("cluster.local", "default", "app")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := proxyserver.New(proxyserver.Settings{
+	set := proxyserver.Settings{
 		Role: xds.Sidecar, Name: "app-1", Namespace: "default", IP: netip.MustParseAddr("127.0.0.1"), ServiceAccount: "app",
 		XDS: p.addr, CARoots: p.ca.Roots(), StateDir: t.TempDir(), AllowDirect: true,
 		Token: func() (string, error) {
@@ -113,7 +115,11 @@ func (p *plane) startProxy(t *testing.T) {
 		},
 		Drain: 100 * time.Millisecond, MinDrain: time.Millisecond,
 		Log: testLog(t),
-	})
+	}
+	for _, f := range change {
+		f(&set)
+	}
+	s, err := proxyserver.New(set)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,6 +71,7 @@ func TestDecide(t *testing.T) {
 		{"with everything that narrows", injected(t, "cni-classic"), cni.Answer{Capture: true, Annotations: map[string]string{
 			capture.AnnotationExcludeInboundPorts: "16020,22", capture.AnnotationExcludeOutboundRanges: "10.9.0.0/16", capture.AnnotationExcludeOutboundPorts: "3306",
 			capture.AnnotationExcludeInterfaces: "eth1", capture.AnnotationIncludeInboundPorts: "", capture.AnnotationIncludeOutboundPorts: "9999"}}},
+		{"with its names", injected(t, "cni-names"), cni.Answer{Capture: true, Annotations: map[string]string{}, Names: true}},
 		{"without its check", stripped, cni.Answer{Capture: true, Annotations: map[string]string{}}},
 		{"a gateway", injected(t, "cni-gateway"), cni.Answer{Why: "its proxy is no sidecar"}},
 		{"redirects by itself", injected(t, "hold"), cni.Answer{Why: "its container istio-init redirects"}},
@@ -167,8 +168,8 @@ func (s *surgeon) done() []string {
 	return slices.Clone(s.did)
 }
 
-func (s *surgeon) Program(_ context.Context, p *corev1.Pod, traffic map[string]string) error {
-	return s.do(fmt.Sprintf("program %d", len(traffic)), p)
+func (s *surgeon) Program(_ context.Context, p *corev1.Pod, a cni.Answer) error {
+	return s.do(fmt.Sprintf("program %d", len(a.Annotations)), p)
 }
 func (s *surgeon) Delete(_ context.Context, p *corev1.Pod) error { return s.do("delete", p) }
 func (s *surgeon) Label(_ context.Context, p *corev1.Pod) error  { return s.do("label", p) }
@@ -325,7 +326,7 @@ func TestProgramARunningPod(t *testing.T) {
 	p := injected(t, "cni")
 	p.UID, p.Status.PodIP = uid, "10.244.1.5"
 	d := &Doctor{Proc: proc}
-	check(t, d.Program(t.Context(), p, map[string]string{capture.AnnotationExcludeOutboundPorts: "3306"}))
+	check(t, d.Program(t.Context(), p, cni.Answer{Annotations: map[string]string{capture.AnnotationExcludeOutboundPorts: "3306"}, Names: true}))
 	for ns, want := range map[*netns.Handle]bool{mine: true, nested: false, other: false} {
 		got, err := capture.Present(ns, capture.TableCapture)
 		if err != nil || got != want {
@@ -334,7 +335,7 @@ func TestProgramARunningPod(t *testing.T) {
 	}
 	for _, change := range []func(){func() { p.Status.PodIP = "10.244.1.6" }, func() { p.Status.PodIP = "" }, func() { p.UID = "" }} {
 		change()
-		if err := d.Program(t.Context(), p, nil); err == nil {
+		if err := d.Program(t.Context(), p, cni.Answer{}); err == nil {
 			t.Errorf("pod %s with address %q was found", p.UID, p.Status.PodIP)
 		}
 	}

@@ -26,6 +26,7 @@ const (
 	containerProxy      = "istio-proxy"
 	containerInit       = "istio-init"
 	containerValidation = "istio-validation"
+	variableNames       = "ISTIO_META_DNS_CAPTURE"
 	roleSidecar         = "sidecar" // first argument of a proxy whose pod is captured
 )
 
@@ -51,13 +52,18 @@ func Decide(p *corev1.Pod) cni.Answer {
 	case !validated(p) && (len(all[proxy].Args) == 0 || all[proxy].Args[0] != roleSidecar):
 		return cni.Answer{Why: "its proxy is no sidecar"}
 	}
-	a := cni.Answer{Capture: true, Annotations: map[string]string{}}
+	a := cni.Answer{Capture: true, Annotations: map[string]string{}, Names: answersNames(all[proxy])}
 	for k, v := range p.Annotations {
 		if len(k) > len(annotationTraffic) && k[:len(annotationTraffic)] == annotationTraffic {
 			a.Annotations[k] = v
 		}
 	}
 	return a
+}
+
+// answersNames tells whether the proxy answers the pod's DNS queries, as injection sets it.
+func answersNames(proxy corev1.Container) bool {
+	return slices.ContainsFunc(proxy.Env, func(e corev1.EnvVar) bool { return e.Name == variableNames && e.Value == "true" })
 }
 
 // validated tells whether the pod checks its redirection before anything else starts.

@@ -11,6 +11,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"weft.mesh/weft/node/cni"
 )
 
 // exitNotCaptured is how the check in a pod ends that finds no redirection: Istio's code, and that of `weft-node validate`.
@@ -32,7 +34,7 @@ const (
 
 // Surgeon does to a pod what the mode says. Program works inside the pod's namespaces on this node.
 type Surgeon interface {
-	Program(ctx context.Context, p *corev1.Pod, traffic map[string]string) error
+	Program(ctx context.Context, p *corev1.Pod, a cni.Answer) error
 	Delete(ctx context.Context, p *corev1.Pod) error
 	Label(ctx context.Context, p *corev1.Pod) error
 }
@@ -113,7 +115,7 @@ func (r *Repair) mend(ctx context.Context, p *corev1.Pod) error {
 			r.Log.Warn("a pod that started before the plugin has ended and cannot be repaired; delete it", "pod", name)
 			return nil
 		}
-		err = r.Surgeon.Program(ctx, p, Decide(p).Annotations)
+		err = r.Surgeon.Program(ctx, p, Decide(p))
 	case ModeDelete:
 		err = r.Surgeon.Delete(ctx, p)
 	case ModeLabel:

@@ -28,13 +28,13 @@ type Doctor struct {
 }
 
 // Program redirects a running pod's traffic.
-func (d *Doctor) Program(_ context.Context, p *corev1.Pod, traffic map[string]string) error {
+func (d *Doctor) Program(_ context.Context, p *corev1.Pod, a cni.Answer) error {
 	ns, err := Find(d.Proc, p)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	return cni.Program(ns, traffic)
+	return cni.Program(ns, a)
 }
 
 // Delete deletes exactly this pod.
