@@ -104,7 +104,7 @@ func TestFlagsAreChecked(t *testing.T) {
 		want string // in the error
 	}{
 		{"unknown case", []string{"-cases", "h1,h9"}, `-cases: unknown "h9"; want h1, mtls, h2, grpc, h1h2, tcp, body, tls, idle`},
-		{"unknown peer", []string{"-peers", "squid"}, `-peers: unknown "squid"; want weft, haproxy, nginx, envoy, caddy, direct, or all; with @2 on two workers`},
+		{"unknown peer", []string{"-peers", "squid"}, `-peers: unknown "squid"; want weft, haproxy, relay, nginx, envoy, caddy, direct, or all; with @2 on two workers`},
 		{"no workers", []string{"-peers", "haproxy@0"}, `-peers: "haproxy@0": want a number of workers from 1 to 64 after the @`},
 		{"no rounds", []string{"-rounds", "0"}, "usage: "},
 		{"rounds that do not end", []string{"-seconds", "3600"}, "usage: "},

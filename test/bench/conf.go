@@ -30,6 +30,7 @@ type conf struct {
 	NginxStream           string   // file of nginx' stream module
 	spare                 [2]int   // ports for listeners that capture would redirect to
 	Many                  bool     // as many connections as the descriptors suffice for
+	Bytes                 bool     // hand over bytes: no HTTP
 }
 
 // DownH2 tells that this process takes HTTP/2.

@@ -62,7 +62,7 @@ func (b *bench) idle(ctx context.Context) ([]idleResult, error) {
 
 // idlePeers are the programs as they are by default: more workers wait as one does.
 func (b *bench) idlePeers() []*peer {
-	return slices.DeleteFunc(slices.Clone(b.peers), func(p *peer) bool { return p.variant() || p.program == directName })
+	return slices.DeleteFunc(slices.Clone(b.peers), func(p *peer) bool { return p.variant() || p.program == directName || p.floor })
 }
 
 // starts measures how long a start takes, and what is resident after the last one.

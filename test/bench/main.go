@@ -71,7 +71,7 @@ func parse(args []string, errs io.Writer) (*options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(errs)
 	cases := fs.String("cases", strings.Join(caseNames, ","), "what to measure")
-	names := fs.String("peers", "haproxy,nginx", "what to measure weft-proxy next to: all, or a list of haproxy, nginx, envoy, caddy and direct (no proxy); haproxy@2 is on two workers, weft@1 on one thread")
+	names := fs.String("peers", "haproxy,nginx", "what to measure weft-proxy next to: all, or a list of haproxy, nginx, envoy, caddy, relay (HAProxy that hands over bytes) and direct (no proxy); haproxy@2 is on two workers, weft@1 on one thread")
 	fs.IntVar(&o.rounds, "rounds", 5, "rounds of each case")
 	fs.Float64Var(&o.seconds, "seconds", 2, "length of a round")
 	fs.StringVar(&o.json, "json", "", "write everything to this file")
@@ -99,7 +99,7 @@ func parse(args []string, errs io.Writer) (*options, error) {
 }
 
 // everyone is what -peers all means.
-const everyone = "haproxy,nginx,envoy,caddy,direct,weft@1,haproxy@2,nginx@2,envoy@2"
+const everyone = "haproxy,nginx,envoy,caddy,relay,direct,weft@1,haproxy@2,nginx@2,envoy@2"
 
 func peerList(value string) ([]*peer, error) {
 	if value == "all" {

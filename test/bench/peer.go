@@ -29,11 +29,14 @@ type peer struct {
 	count counter
 	// weft tells that it has our admin pages and takes its identity from our mesh.
 	weft bool
+	// floor tells that it hands over bytes and does nothing that verify asks of a proxy.
+	floor bool
 }
 
 const (
 	directName = "direct"
 	noTCP      = "Caddy proxies HTTP only"
+	relayName  = "relay"
 )
 
 var peers = []*peer{
@@ -42,6 +45,14 @@ var peers = []*peer{
 	{
 		name: "haproxy", config: "haproxy.cfg", workers: 1, find: lookFor("haproxy"), count: countHAProxy,
 		version: func(bin string) string { return firstLine(bin, "-v") },
+		argv: func(_ *env, bin string, _ *conf, file string) ([]string, error) {
+			return []string{bin, "-db", "-f", file}, nil
+		},
+	},
+	// HAProxy that only hands bytes over, with mutual TLS between a pair: what no proxy of its kind can go below, whatever it does with HTTP.
+	{
+		name: relayName, config: "haproxy.cfg", workers: 1, find: lookFor("haproxy"), floor: true,
+		version: func(bin string) string { return firstLine(bin, "-v") + ", mode tcp" },
 		argv: func(_ *env, bin string, _ *conf, file string) ([]string, error) {
 			return []string{bin, "-db", "-f", file}, nil
 		},

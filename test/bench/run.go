@@ -102,7 +102,7 @@ const notMeasured = "-"
 // why tells why a peer does not run a workload; "" if it does.
 func (w *workload) why(p *peer) string {
 	switch {
-	case p.program == directName && w.rate == 0, p.variant() && !w.workers:
+	case p.program == directName && w.rate == 0, p.variant() && !w.workers, p.floor && w.in != kindH1 && w.in != kindPair:
 		return notMeasured
 	case p.cannot[w.kind] != "":
 		return p.cannot[w.kind]

@@ -134,7 +134,7 @@ func (e *env) prepare(r *running, c *conf) (out prepared, err error) {
 	if err != nil {
 		return out, err
 	}
-	c.Admin, c.spare, c.Workers = ports[0], [2]int(ports[1:]), r.peer.workers
+	c.Admin, c.spare, c.Workers, c.Bytes = ports[0], [2]int(ports[1:]), r.peer.workers, r.peer.floor
 	file := filepath.Join(e.dir, out.name)
 	if r.peer.config != "" {
 		text, err := render(r.peer.config, c)
@@ -166,7 +166,7 @@ func (e *env) prepare(r *running, c *conf) (out prepared, err error) {
 func (r *running) await(kind string) error {
 	deadline := time.Now().Add(readyTimeout)
 	for {
-		err := verify(kind, r.at)
+		err := r.works(kind)
 		if err == nil {
 			return nil
 		}
@@ -182,6 +182,14 @@ func (r *running) await(kind string) error {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// works asks for what has to be right before the first round.
+func (r *running) works(kind string) error {
+	if r.peer.floor {
+		return ask(kind, r.at)
+	}
+	return verify(kind, r.at)
 }
 
 // dead tells which process ended by itself.
