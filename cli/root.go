@@ -198,7 +198,7 @@ Start with:  weft demo`,
 	add("run", a.demoCommand(), a.upCommand(), a.downCommand(), a.controlPlaneCommand())
 	add("kubernetes", a.installCommand(), a.upgradeCommand(), a.uninstallCommand(), a.precheckCommand(), a.verifyCommand(), a.tagCommand(), a.injectCommand())
 	add("config", a.applyCommand(), a.deleteCommand(), a.diffCommand(), a.analyzeCommand(), a.scaleCommand(), a.restartCommand(), a.tokenCommand())
-	add("see", a.statusCommand(), a.psCommand(), a.logsCommand(), a.execCommand(), a.getCommand(), a.describeCommand(), a.proxyConfigCommand(), a.bugReportCommand(), a.versionCommand())
+	add("see", a.statusCommand(), a.psCommand(), a.logsCommand(), a.execCommand(), a.getCommand(), a.describeCommand(), a.proxyConfigCommand(), a.requestCommand(), a.bugReportCommand(), a.versionCommand())
 	return root
 }
 

@@ -237,11 +237,13 @@ func TestTheProjectsImages(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		agent := slices.ContainsFunc(p.Files, func(f File) bool {
-			return f.Path == "/usr/local/bin/pilot-agent" && f.Kind == Symlink && f.Link == "weft-proxy"
-		})
-		if agent != (s.Name == "weft/proxy") {
-			t.Errorf("%s: pilot-agent is there: %v", s.Name, agent)
+		for _, link := range []struct{ name, to, in string }{{"pilot-agent", "weft-proxy", "weft/proxy"}, {"pilot-discovery", "weft", "weft/weft"}} {
+			there := slices.ContainsFunc(p.Files, func(f File) bool {
+				return f.Path == "/usr/local/bin/"+link.name && f.Kind == Symlink && f.Link == link.to
+			})
+			if there != (s.Name == link.in) {
+				t.Errorf("%s: %s is there: %v", s.Name, link.name, there)
+			}
 		}
 	}
 	if names["weft/weft"] != "registry.example/team/weft/weft:v1" || names["weft.mesh/bookinfo"] != "weft.mesh/bookinfo:latest" {

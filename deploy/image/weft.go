@@ -31,9 +31,10 @@ type Spec struct {
 // Specs are the images of this repository: three products and the sample.
 func Specs() []Spec {
 	return []Spec{
-		{Name: "weft/weft", Programs: []string{"cmd/weft"}, Dir: "/usr/local/bin",
+		// pilot-discovery: what Istio's users call in the control plane ("pilot-discovery request GET /debug/syncz").
+		{Name: "weft/weft", Programs: []string{"cmd/weft"}, Dir: "/usr/local/bin", Also: []string{"pilot-discovery"},
 			Entry: []string{"/usr/local/bin/weft"}, User: ControlUser, Home: "/var/lib/weft", Writable: []string{"/var/lib/weft"}},
-		// pilot-agent: what Istio's users call in a sidecar ("pilot-agent request GET stats").
+		// pilot-agent: the same for a sidecar ("pilot-agent request GET stats").
 		{Name: "weft/proxy", Programs: []string{"cmd/weft-proxy", "cmd/weft-node"}, Dir: "/usr/local/bin", Also: []string{"pilot-agent"},
 			Entry: []string{"/usr/local/bin/weft-proxy"}, User: ProxyUser, Home: "/var/lib/weft-proxy", Writable: []string{"/var/lib/weft-proxy"}},
 		// The node agent writes into the node's folders, as root; weft-node is the plugin that it copies there.

@@ -38,6 +38,7 @@ var rules = []rule{
 	{"internal/archtest", "", ""},
 	{"internal/backoff", "", ""},
 	{"internal/drain", "", ""},
+	{"internal/localhttp", "", ""},
 	{"internal/memnet", "", ""}, // for tests only
 	{"internal/version", "", ""},
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,5 +119,21 @@ func TestPilotAgentAsksTheProxy(t *testing.T) {
 	var info struct{ State string }
 	if err := json.Unmarshal([]byte(out), &info); err != nil || info.State != "LIVE" {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// So they ask the control plane.
+func TestPilotDiscoveryAsksTheControlPlane(t *testing.T) {
+	m := bookinfoMesh(t)
+	out, err := m.Cluster.Exec(t.Context(), kubetest.System, "deployment/weft", "", "pilot-discovery", "request", "GET", "/debug/syncz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var proxies []struct{ Proxy string }
+	if err := json.Unmarshal([]byte(out), &proxies); err != nil {
+		t.Fatalf("%v: %.1000s", err, out)
+	}
+	if !slices.ContainsFunc(proxies, func(p struct{ Proxy string }) bool { return strings.HasPrefix(p.Proxy, "productpage-v1-") }) {
+		t.Errorf("no productpage in %.2000s", out)
 	}
 }
