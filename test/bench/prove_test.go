@@ -163,7 +163,7 @@ func TestPeersDoTheirWork(t *testing.T) {
 			}
 			e.bins[p.name] = bin
 			for _, kind := range []string{kindH1, kindPair, kindH2, kindGRPC, kindH1H2, kindTCP, kindTLS} {
-				if p.cannot[kind] != "" {
+				if p.cannot[kind] != "" || p.floor && kind != kindH1 && kind != kindPair {
 					continue
 				}
 				r, err := e.start(p, kind)
