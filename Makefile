@@ -11,7 +11,7 @@ export WEFT_PGO ?= cmd/weft-proxy/release.pgo
 export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -trimpath
 
-.PHONY: help demo build test test-short test-e2e lint bench bench-gate bench-scale pgo soak images test-kubernetes test-chaos test-conformance console test-chart crds fuzz deps clean
+.PHONY: help demo build test test-short test-e2e lint bench bench-gate bench-scale bench-scale-curves pgo soak images test-kubernetes test-chaos test-conformance console test-chart crds fuzz deps clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ bench-gate: ## fail if weft-proxy costs more than at the merge base with main (B
 bench-scale: ## the control plane with 1,000 services, 10,000 endpoints and 1,000 proxies; writes docs/benchmarks.md and docs/benchmarks-scale.json; SCALE='-churn 10m' adds flags
 	$(GO) run ./test/kubernetes/cluster build
 	$(GO) run ./test/scale -sizes 100x1000x100,300x3000x300,1000x10000x1000 -write docs/benchmarks.md -json docs/benchmarks-scale.json $(SCALE)
+
+bench-scale-curves: ## the same, growing in one dimension at a time: services, endpoints and proxies ×1, ×3, ×10
+	$(GO) run ./test/kubernetes/cluster build
+	$(GO) run ./test/scale -sizes 100x3000x300,300x3000x300,1000x3000x300,300x1000x300,300x10000x300,1000x10000x100,1000x10000x300 -churn 10s -section curves -write docs/benchmarks.md $(SCALE)
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	test/fuzz

@@ -28,6 +28,7 @@ type options struct {
 	weft        string
 	env         string
 	json, write string
+	section     string
 	serve, at   string
 	after       string
 	command     string
@@ -65,7 +66,8 @@ func parse(args []string, out io.Writer) (*options, error) {
 	f.StringVar(&o.weft, "weft", "", "weft binary; built from the tree if empty")
 	f.StringVar(&o.env, "env", "", "environment of the control plane, NAME=VALUE separated by spaces")
 	f.StringVar(&o.json, "json", "", "file for all figures")
-	f.StringVar(&o.write, "write", "", "Markdown file whose section between the scale marks is replaced")
+	f.StringVar(&o.write, "write", "", "Markdown file of which the section between two marks is replaced")
+	f.StringVar(&o.section, "section", "scale", "the section's name in its marks: scale or curves")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
@@ -122,7 +124,7 @@ func act(ctx context.Context, o *options) error {
 		}
 	}
 	if o.write != "" {
-		return rewrite(o.write, out.markdown())
+		return rewrite(o.write, o.section, out.markdown())
 	}
 	return nil
 }

@@ -143,22 +143,22 @@ func (o *output) markdown() string {
 	return b.String()
 }
 
-// Marks around the section that this program writes; test/bench has its own.
-const (
-	markBegin = "<!-- scale:begin (written by test/scale; edits here are lost) -->\n"
-	markEnd   = "<!-- scale:end -->"
-)
+// marks are the lines around a section that this program writes; test/bench has its own.
+func marks(section string) (begin, end string) {
+	return "<!-- " + section + ":begin (written by test/scale; edits here are lost) -->\n", "<!-- " + section + ":end -->"
+}
 
-// rewrite replaces the section of a file.
-func rewrite(file, text string) error {
+// rewrite replaces a section of a file.
+func rewrite(file, section, text string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	before, rest, ok := bytes.Cut(b, []byte(markBegin))
-	_, after, ok2 := bytes.Cut(rest, []byte(markEnd))
+	begin, end := marks(section)
+	before, rest, ok := bytes.Cut(b, []byte(begin))
+	_, after, ok2 := bytes.Cut(rest, []byte(end))
 	if !ok || !ok2 {
-		return fmt.Errorf("%s: no section between %q and %q", file, strings.TrimSpace(markBegin), markEnd)
+		return fmt.Errorf("%s: no section between %q and %q", file, strings.TrimSpace(begin), end)
 	}
-	return os.WriteFile(file, bytes.Join([][]byte{before, []byte(markBegin), []byte(text), []byte(markEnd), after}, nil), 0o644)
+	return os.WriteFile(file, bytes.Join([][]byte{before, []byte(begin), []byte(text), []byte(end), after}, nil), 0o644)
 }
