@@ -60,7 +60,7 @@ resolvConf: /run/resolv.conf
 containerRuntimeEndpoint: unix://%[5]s
 oomScoreAdj: 0
 maxOpenFiles: %[6]d
-evictionHard: {memory.available: 100Mi, nodefs.available: 1%%, imagefs.available: 1%%}
+evictionHard: {memory.available: 100Mi, nodefs.available: 200Mi, imagefs.available: 200Mi}
 imageGCHighThresholdPercent: 100
 registerWithTaints: []
 podLogsDir: %[7]s/podlogs
