@@ -3,9 +3,7 @@ package kubernetes_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -16,64 +14,18 @@ import (
 )
 
 // injected is the label that a user puts on a namespace.
-const injected = "istio-injection=enabled"
+const injected = kubetest.Injected
 
 // ingress is the URL of the demo profile's gateway from outside.
 func ingress(t *testing.T, m *kubetest.Mesh) string {
 	t.Helper()
-	var ip string
-	m.Eventually(t, 60*time.Second, "an address of the ingress gateway", func(ctx context.Context) (err error) {
-		ip, err = m.Try(ctx, "", "-n", kubetest.System, "get", "service/istio-ingressgateway", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}")
-		if err == nil && ip == "" {
-			err = errors.New("none yet")
-		}
-		return err
-	})
-	return "http://" + ip
+	return m.Ingress(t)
 }
 
-// bookinfoMesh deploys the sample's unmodified manifests into namespaces as the
-// tour expects them: default with sidecars, legacy without.
+// bookinfoMesh is Weft with the sample: default with sidecars, legacy without.
 func bookinfoMesh(t *testing.T) *kubetest.Mesh {
 	t.Helper()
-	m := kubetest.Install(t)
-	m.Kubectl(t, "label", "namespace", "default", injected, "--overwrite")
-	files := []string{"platform/bookinfo.yaml", "platform/sleep.yaml", "platform/sleep-legacy.yaml"}
-	for _, f := range files {
-		m.ApplyFiles(t, "", "samples/bookinfo/"+f)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		if t.Failed() {
-			m.Explain(ctx, t, "default")
-			m.Explain(ctx, t, kubetest.System)
-		}
-		for _, f := range append(files, "networking/bookinfo-gateway.yaml") {
-			m.Try(ctx, "", "delete", "--ignore-not-found", "--wait=false", "-f", m.Bed.Module+"/samples/bookinfo/"+f)
-		}
-		m.Try(ctx, "", "label", "namespace", "default", "istio-injection-")
-		// Its namespace is the next test's too, which could put nothing into one that is going.
-		if _, err := m.Try(ctx, "", "wait", "--for=delete", "namespace/legacy", "--timeout=90s"); err != nil {
-			t.Error(err)
-		}
-	})
-	m.ApplyFiles(t, "", "samples/bookinfo/networking/bookinfo-gateway.yaml")
-	if err := m.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	m.Base = ingress(t, m)
-	m.Eventually(t, 60*time.Second, "the first page", func(ctx context.Context) error {
-		p, err := m.Load(ctx, "")
-		if err != nil {
-			return err
-		}
-		if p.Status != http.StatusOK || p.Reviews == "" {
-			return fmt.Errorf("status %d, reviews %q: %.200s", p.Status, p.Reviews, p.Body)
-		}
-		return nil
-	})
-	return m
+	return kubetest.Bookinfo(t)
 }
 
 // Every pod of the sample is two programs, and is as ready as without a mesh.

@@ -2,16 +2,8 @@ package kubernetes_test
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
-	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -41,9 +33,6 @@ scrape_configs:
 // only peers with an identity may speak to the application.
 func TestPrometheusScrapesInjectedPods(t *testing.T) {
 	m := kubetest.Install(t)
-	if err := m.Bed.Prometheus(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	ns := m.Namespace(t, "scraped", injected)
 	m.ApplyFiles(t, ns, "test/kubernetes/testdata/scraped.yaml")
 	m.Cluster.Ready(t, ns)
@@ -53,7 +42,7 @@ func TestPrometheusScrapesInjectedPods(t *testing.T) {
 			t.Errorf("annotations have no %s: %s", want, annotations)
 		}
 	}
-	p := startPrometheus(t, m.Bed.Bin("prometheus"), fmt.Sprintf(prometheusConfig, m.Bed.Kubeconfig(), ns))
+	p := m.StartPrometheus(t, fmt.Sprintf(prometheusConfig, m.Bed.Kubeconfig(), ns))
 	for _, query := range []string{
 		`up{app="annotated"} == 1`,
 		`testapp_requests_total{app="annotated"} > 0`, // the application's own, through the sidecar
@@ -61,74 +50,13 @@ func TestPrometheusScrapesInjectedPods(t *testing.T) {
 		`istio_requests_total{app="caller", reporter="source", destination_service_name="annotated", response_code="200"} > 0`,
 		`up{app="caller"} == 1`, // without annotations of its own: the sidecar's metrics
 	} {
-		m.Eventually(t, 60*time.Second, query, func(ctx context.Context) error { return p.has(ctx, query) })
+		m.Eventually(t, 60*time.Second, query, func(ctx context.Context) error { return p.Has(ctx, query) })
 	}
 	// A pod that comes later is found as well.
 	m.Kubectl(t, "-n", ns, "scale", "deployment/annotated", "--replicas=2")
-	m.Eventually(t, 60*time.Second, "a second pod", func(ctx context.Context) error { return p.has(ctx, `count(up{app="annotated"} == 1) == 2`) })
+	m.Eventually(t, 60*time.Second, "a second pod", func(ctx context.Context) error { return p.Has(ctx, `count(up{app="annotated"} == 1) == 2`) })
 	// Who says no is not asked.
-	if err := p.has(t.Context(), `up{app="silent"}`); err == nil {
+	if err := p.Has(t.Context(), `up{app="silent"}`); err == nil {
 		t.Error("a pod with prometheus.io/scrape: false is a target")
 	}
-}
-
-// prometheusServer is a Prometheus on loopback.
-type prometheusServer struct{ url string }
-
-func startPrometheus(t *testing.T, program, config string) *prometheusServer {
-	t.Helper()
-	dir := t.TempDir()
-	file := filepath.Join(dir, "prometheus.yml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	c := exec.Command(program, file, filepath.Join(dir, "data"), addr)
-	c.Dir, c.Stdout, c.Stderr = dir, log, log
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		c.Process.Kill()
-		c.Wait()
-		if t.Failed() {
-			text, _ := os.ReadFile(log.Name())
-			t.Logf("prometheus:\n%s", text[max(0, len(text)-3000):])
-		}
-	})
-	return &prometheusServer{"http://" + addr}
-}
-
-// has fails if a query finds nothing.
-func (p *prometheusServer) has(ctx context.Context, query string) error {
-	_, body, err := get(ctx, p.url+"/api/v1/query?query="+url.QueryEscape(query))
-	if err != nil {
-		return err
-	}
-	var answer struct {
-		Status, Error string
-		Data          struct{ Result []json.RawMessage }
-	}
-	if err := json.Unmarshal([]byte(body), &answer); err != nil {
-		return err
-	}
-	if answer.Status != "success" {
-		return errors.New(answer.Error)
-	}
-	if len(answer.Data.Result) == 0 {
-		_, targets, _ := get(ctx, p.url+"/api/v1/targets?state=active")
-		return fmt.Errorf("no result; targets: %.2000s", targets)
-	}
-	return nil
 }

@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -21,29 +22,30 @@ const KubernetesVersion = "1.34.4"
 type program struct {
 	name    string
 	dir     string // below the checkout
+	pkg     string // of dir's module or of one that it names; "": the package in dir
 	ldflags string
 	about   string
 }
 
 func programs() []program {
 	return []program{
-		{"kube", "test/kubernetes/build/kube", kubeLDFlags(), "Kubernetes " + KubernetesVersion + " in one program; 5 minutes with two idle processors, 13 or more with busy ones"},
-		{"etcd", "test/kubernetes/build/etcd", "-s -w", "2 minutes"},
-		{"coredns", "test/kubernetes/build/coredns", "-s -w", "2 to 4 minutes"},
-		{"pause", "test/kubernetes/pause", "-s -w", ""},
-		{"testbed", "test/kubernetes/cluster", "-s -w", "what a node's pid 1 runs"},
+		{"kube", "test/kubernetes/build/kube", "", kubeLDFlags(), "Kubernetes " + KubernetesVersion + " in one program; 5 minutes with two idle processors, 13 or more with busy ones"},
+		{"etcd", "test/kubernetes/build/etcd", "", "-s -w", "2 minutes"},
+		{"coredns", "test/kubernetes/build/coredns", "", "-s -w", "2 to 4 minutes"},
+		{"pause", "test/kubernetes/pause", "", "-s -w", ""},
+		{"testbed", "test/kubernetes/cluster", "", "-s -w", "what a node's pid 1 runs"},
 	}
 }
 
 // Peers builds the programs of others that tests hold Weft against. No cluster needs them, so [Bed.Build] leaves them
 // out, and each test asks for its own.
 func (b *Bed) Peers(ctx context.Context) error {
-	return errors.Join(b.Prometheus(ctx), b.Istioctl(ctx))
+	return errors.Join(b.Prometheus(ctx), b.Istioctl(ctx), b.Kiali(ctx))
 }
 
 // Prometheus builds, unless it is there, what tests of scraping run: [Bed.Bin] of "prometheus".
 func (b *Bed) Prometheus(ctx context.Context) error {
-	return b.build(ctx, program{"prometheus", "test/kubernetes/build/prometheus", "-s -w", "Prometheus with its discovery of pods; 2 to 5 minutes"})
+	return b.build(ctx, program{"prometheus", "test/kubernetes/build/prometheus", "", "-s -w", "Prometheus with its discovery of pods; 2 to 5 minutes"})
 }
 
 // IstioVersion is that of the istioctl which the tests run: the release whose commit test/kubernetes/build/istioctl/go.mod names.
@@ -52,8 +54,17 @@ const IstioVersion = "1.31.1"
 // Istioctl builds, unless it is there, Istio's own istioctl, the whole program: [Bed.Bin] of "istioctl".
 func (b *Bed) Istioctl(ctx context.Context) error {
 	flags := "-s -w -X istio.io/istio/pkg/version.buildVersion=" + IstioVersion
-	return b.build(ctx, program{"istioctl", "test/kubernetes/build/istioctl", flags, "Istio's istioctl " + IstioVersion + "; 10 minutes or so with two idle processors, 40 with busy ones"})
+	return b.build(ctx, program{"istioctl", "test/kubernetes/build/istioctl", "", flags, "Istio's istioctl " + IstioVersion + "; 10 minutes or so with two idle processors, 40 with busy ones"})
 }
+
+// Kiali builds, unless it is there, Kiali's own server, without its pages: [Bed.Bin] of "kiali". It is the newest version that
+// is a Go module: later ones are none, because their tags begin with v2 and their path does not end so.
+func (b *Bed) Kiali(ctx context.Context) error {
+	return b.build(ctx, program{"kiali", "test/kubernetes/build/kiali", "github.com/kiali/kiali", "-s -w -X main.version=" + KialiVersion, "Kiali's server " + KialiVersion + "; 3 minutes with two idle processors, 20 with busy ones"})
+}
+
+// KialiVersion is that of test/kubernetes/build/kiali/go.mod.
+const KialiVersion = "v1.89.0"
 
 // parts are the names under which kube runs.
 var parts = []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"}
@@ -115,7 +126,7 @@ func (b *Bed) build(ctx context.Context, p program) error {
 	}
 	done := b.heartbeat(p.name)
 	defer done()
-	c := exec.CommandContext(ctx, "go", "build", "-ldflags", p.ldflags, "-o", b.Bin(p.name), ".")
+	c := exec.CommandContext(ctx, "go", "build", "-ldflags", p.ldflags, "-o", b.Bin(p.name), cmp.Or(p.pkg, "."))
 	c.Dir = dir
 	// One set of flags for all builds, or the cache has everything twice.
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false -trimpath")

@@ -1,6 +1,6 @@
 // Command prometheus is Prometheus' own discovery, scraping, storage and query language, from its Go module, with
-// files and Kubernetes as places of discovery, and of its HTTP API the queries and the list of targets: Debian's program is
-// built without Kubernetes, and upstream's needs modules that are not to be had from every proxy.
+// files and Kubernetes as places of discovery, and of its HTTP API the queries, the values of labels and the list of targets: Debian's
+// program is built without Kubernetes, and upstream's needs modules that are not to be had from every proxy.
 //
 //	prometheus CONFIG DATA ADDRESS
 package main
@@ -11,8 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,13 +28,13 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	if err := serve(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "prometheus:", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string) error {
+func serve(args []string) error {
 	if len(args) != 3 {
 		return errors.New("want CONFIG DATA ADDRESS")
 	}
@@ -62,6 +64,9 @@ func run(args []string) error {
 	go targets.Run(found.SyncCh())
 	engine := promql.NewEngine(promql.EngineOpts{Logger: log, MaxSamples: 1_000_000, Timeout: 10 * time.Second})
 	http.Handle("/api/v1/query", query(engine, db))
+	http.Handle("/api/v1/query_range", queryRange(engine, db))
+	http.Handle("/api/v1/label/{name}/values", labelValues(db))
+	http.HandleFunc("/-/healthy", func(http.ResponseWriter, *http.Request) {})
 	http.Handle("/api/v1/targets", active(targets))
 	return http.ListenAndServe(args[2], nil)
 }
@@ -87,18 +92,73 @@ func discover(cfg *config.Config, log *slog.Logger, reg prometheus.Registerer) (
 // query answers an instant query as Prometheus' HTTP API does.
 func query(engine *promql.Engine, db *tsdb.DB) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		q, err := engine.NewInstantQuery(r.Context(), db, nil, r.FormValue("query"), time.Now())
+		at := time.Now()
+		if v := r.FormValue("time"); v != "" {
+			var err error
+			if at, err = moment(v); err != nil {
+				refuse(w, err)
+				return
+			}
+		}
+		q, err := engine.NewInstantQuery(r.Context(), db, nil, r.FormValue("query"), at)
 		if err != nil {
-			answer(w, map[string]any{"status": "error", "error": err.Error()})
+			refuse(w, err)
+			return
+		}
+		run(w, r, q)
+	}
+}
+
+// queryRange answers a query over a time, as Prometheus' HTTP API does.
+func queryRange(engine *promql.Engine, db *tsdb.DB) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		start, errStart := moment(r.FormValue("start"))
+		end, errEnd := moment(r.FormValue("end"))
+		step, errStep := strconv.ParseFloat(r.FormValue("step"), 64)
+		if err := errors.Join(errStart, errEnd, errStep); err != nil {
+			refuse(w, err)
+			return
+		}
+		q, err := engine.NewRangeQuery(r.Context(), db, nil, r.FormValue("query"), start, end, time.Duration(step*float64(time.Second)))
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		run(w, r, q)
+	}
+}
+
+func run(w http.ResponseWriter, r *http.Request, q promql.Query) {
+	defer q.Close()
+	res := q.Exec(r.Context())
+	if res.Err != nil {
+		refuse(w, res.Err)
+		return
+	}
+	answer(w, map[string]any{"status": "success", "data": map[string]any{"resultType": res.Value.Type(), "result": res.Value}})
+}
+
+// moment reads seconds since 1970, as Prometheus' own client writes them.
+func moment(s string) (time.Time, error) {
+	v, err := strconv.ParseFloat(s, 64)
+	return time.UnixMilli(int64(v * 1000)), err
+}
+
+// labelValues lists the values of a label; with that of __name__ Kiali looks which metrics there are.
+func labelValues(db *tsdb.DB) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q, err := db.Querier(math.MinInt64, math.MaxInt64)
+		if err != nil {
+			refuse(w, err)
 			return
 		}
 		defer q.Close()
-		res := q.Exec(r.Context())
-		if res.Err != nil {
-			answer(w, map[string]any{"status": "error", "error": res.Err.Error()})
+		values, _, err := q.LabelValues(r.Context(), r.PathValue("name"), nil)
+		if err != nil {
+			refuse(w, err)
 			return
 		}
-		answer(w, map[string]any{"status": "success", "data": map[string]any{"resultType": res.Value.Type(), "result": res.Value}})
+		answer(w, map[string]any{"status": "success", "data": values})
 	}
 }
 
@@ -117,6 +177,10 @@ func active(targets *scrape.Manager) http.HandlerFunc {
 		}
 		answer(w, map[string]any{"status": "success", "data": map[string]any{"activeTargets": out}})
 	}
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	answer(w, map[string]any{"status": "error", "errorType": "bad_data", "error": err.Error()})
 }
 
 func answer(w http.ResponseWriter, v any) {
