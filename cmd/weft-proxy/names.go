@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft.mesh/weft/node/dns"
+	"weft.mesh/weft/proxy/server"
 	"weft.mesh/weft/xds/nds"
 )
 
@@ -64,6 +65,12 @@ func (n *nameServer) SetTable(table map[string]nds.Info) {
 		hosts = append(hosts, h)
 	}
 	n.dns.SetTable(dns.PodTable(hosts, n.namespace, n.domain))
+}
+
+// Counts implements server.NameServer.
+func (n *nameServer) Counts() server.NameCounts {
+	c := n.dns.Counts()
+	return server.NameCounts{Requests: c.Requests, Forwarded: c.Forwarded, Failed: c.Failed, Bounds: dns.Bounds[:], Took: c.Took[:], TookSum: c.TookSum}
 }
 
 // Run implements server.NameServer.

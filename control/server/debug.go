@@ -28,6 +28,7 @@ func (s *Server) debugPages() []debugPage {
 		{"endpointz", "the same", s.endpointz},
 		{"config_dump", "resources of one proxy, without keys: ?proxyID=<pod>.<namespace>", s.configDump},
 		{"edsz", "endpoints of one proxy: ?proxyID=<pod>.<namespace>", s.edsz},
+		{"ndsz", "names that one proxy answers DNS queries from: ?proxyID=<pod>.<namespace>", s.ndsz},
 	}
 }
 

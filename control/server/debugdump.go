@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"weft.mesh/weft/xds"
+	"weft.mesh/weft/xds/nds"
 )
 
 // errNotConnected answers a dump of a proxy that this replica does not serve; another may.
@@ -25,23 +26,35 @@ func (e *errNotConnected) Error() string {
 	return fmt.Sprintf("proxyID %q: no such proxy is connected here", e.proxy)
 }
 
-// dump is what a connected proxy gets, as Envoy's admin interface would show it: a message for each type. Private keys are not in it.
-func (s *Server) dump(proxyID string, types ...string) ([]*anypb.Any, error) {
+// resources is what a connected proxy gets of each type, and their version.
+func (s *Server) resources(proxyID string, types ...string) (out [][]*xds.Resource, version string, err error) {
 	n := s.nodes.find(proxyID)
 	if n == nil {
-		return nil, &errNotConnected{proxyID, s.nodes.names()}
+		return nil, "", &errNotConnected{proxyID, s.nodes.names()}
 	}
 	snap := s.current()
 	if snap == nil {
-		return nil, fmt.Errorf("no World is served yet: wait for /ready")
+		return nil, "", fmt.Errorf("no World is served yet: wait for /ready")
 	}
-	var out []*anypb.Any
 	for _, t := range types {
 		rs, err := snap.Resources(n, t, nil)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
-		m, err := section(t, snap.Version(), rs)
+		out = append(out, rs)
+	}
+	return out, snap.Version(), nil
+}
+
+// dump is what a connected proxy gets, as Envoy's admin interface would show it: a message for each type. Private keys are not in it.
+func (s *Server) dump(proxyID string, types ...string) ([]*anypb.Any, error) {
+	all, version, err := s.resources(proxyID, types...)
+	if err != nil {
+		return nil, err
+	}
+	var out []*anypb.Any
+	for i, t := range types {
+		m, err := section(t, version, all[i])
 		if err != nil {
 			return nil, err
 		}
@@ -123,19 +136,66 @@ func (s *Server) configDump(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) edsz(w http.ResponseWriter, r *http.Request) { s.writeDump(w, r, xds.EndpointType) }
 
-func (s *Server) writeDump(w http.ResponseWriter, r *http.Request, types ...string) {
-	id := r.URL.Query().Get("proxyID")
-	if id == "" { // the words that istioctl looks for
-		http.Error(w, "You must provide a proxyID in the query string: ?proxyID=<pod>.<namespace>", http.StatusBadRequest)
+// ndsz is the name table that a proxy gets if it asks for one. Istio's message has no Go type, so its JSON is written here.
+func (s *Server) ndsz(w http.ResponseWriter, r *http.Request) {
+	id, ok := wantedProxy(w, r)
+	if !ok {
 		return
 	}
-	configs, err := s.dump(id, types...)
+	tables, err := s.nameTables(id)
+	if err != nil {
+		writeDumpError(w, err)
+		return
+	}
+	configs := []map[string]any{}
+	for _, t := range tables {
+		configs = append(configs, map[string]any{"@type": xds.NameTableType, "table": t})
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"configs": configs})
+}
+
+// nameTables is the name table of a connected proxy: one, or none for a client that takes none.
+func (s *Server) nameTables(proxyID string) ([]map[string]nds.Info, error) {
+	rs, _, err := s.resources(proxyID, xds.NameTableType)
+	if err != nil {
+		return nil, err
+	}
+	var out []map[string]nds.Info
+	for _, r := range rs[0] {
+		t, err := nds.Decode(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+// wantedProxy is the proxy that a request names; without one it is answered with the words that istioctl looks for.
+func wantedProxy(w http.ResponseWriter, r *http.Request) (id string, ok bool) {
+	id = r.URL.Query().Get("proxyID")
+	if id == "" {
+		http.Error(w, "You must provide a proxyID in the query string: ?proxyID=<pod>.<namespace>", http.StatusBadRequest)
+	}
+	return id, id != ""
+}
+
+func writeDumpError(w http.ResponseWriter, err error) {
 	if nc, ok := err.(*errNotConnected); ok {
 		writeError(w, http.StatusNotFound, nc.Error(), "one of: "+strings.Join(nc.known, ", "))
 		return
 	}
+	writeError(w, http.StatusInternalServerError, err.Error(), "")
+}
+
+func (s *Server) writeDump(w http.ResponseWriter, r *http.Request, types ...string) {
+	id, ok := wantedProxy(w, r)
+	if !ok {
+		return
+	}
+	configs, err := s.dump(id, types...)
 	if err != nil {
-		writeError(w, http.StatusInternalServerError, err.Error(), "")
+		writeDumpError(w, err)
 		return
 	}
 	b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(&adminv3.ConfigDump{Configs: configs})

@@ -26,6 +26,7 @@ import (
 	"weft.mesh/weft/control/server"
 	"weft.mesh/weft/spiffe"
 	"weft.mesh/weft/xds"
+	"weft.mesh/weft/xds/nds"
 )
 
 // startDebug runs a control plane in istio-system that knows four tokens, and connects a proxy of the namespace default.
@@ -280,6 +281,16 @@ func TestPagesHaveTheShapesThatToolsRead(t *testing.T) {
 	var dump adminv3.ConfigDump
 	if err := protojson.Unmarshal([]byte(get("/debug/config_dump?proxyID=web-1.default", nil)), &dump); err != nil || len(dump.Configs) != len(xds.PushOrder) {
 		t.Errorf("config_dump: %d messages, %v", len(dump.Configs), err)
+	}
+	var names struct {
+		Configs []struct {
+			Type  string              `json:"@type"`
+			Table map[string]nds.Info `json:"table"`
+		}
+	}
+	get("/debug/ndsz?proxyID=web-1.default", &names)
+	if len(names.Configs) != 1 || names.Configs[0].Type != xds.NameTableType || names.Configs[0].Table["web.default.svc.cluster.local"].Shortname != "web" {
+		t.Errorf("ndsz = %+v", names)
 	}
 	for _, path := range []string{"/ready", "/debug/syncz"} { // where Kiali asks
 		resp, err := http.Get("http://" + p.local + path)

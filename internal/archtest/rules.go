@@ -79,7 +79,7 @@ var rules = []rule{
 	{"proxy/transport/exchange", "proxy/stream", protobuf},
 
 	// Data plane: wiring.
-	{"proxy/admin", "api/admin internal/drain internal/version proxy/config proxy/identity proxy/stream proxy/telemetry proxy/upstream spiffe xds", envoy + grpc},
+	{"proxy/admin", "api/admin internal/drain internal/version proxy/config proxy/identity proxy/stream proxy/telemetry proxy/upstream spiffe xds xds/nds", envoy + grpc},
 	{"proxy/server", "api/admin internal/... proxy/... spiffe xds xds/nds xds/patch", "*"},
 	{"proxy/proxytest", "api/admin internal/... proxy/... spiffe xds xds/canon xds/xdstest", "*"},
 
@@ -104,12 +104,13 @@ var rules = []rule{
 	{"control/snapshot", "model spiffe", ""},
 	{"control/translate", "control/snapshot model spiffe xds xds/nds", envoy + istioAPI},
 	{"control/translate/translatetest", "api/admin control/convert control/gatewayapi control/ingress control/snapshot model xds", ""},
-	{"control/xdsserver", "internal/drain spiffe xds xds/patch", envoy + grpc},
+	{"control/grpcstream", "", grpc + "golang.org/x/net/http2/hpack"},
+	{"control/xdsserver", "control/grpcstream internal/drain spiffe xds xds/patch", envoy + grpc},
 	{"control/ca", "spiffe", grpc + "istio.io/api/security"},
 	{"control/admission", "api/admin control/analyze control/convert control/inject model", kubeAPI + "github.com/prometheus/client_golang"},
 	{"control/inject", "", protobuf + kubeAPI + istioAPI + "sigs.k8s.io/yaml go.yaml.in/yaml/v3"},
 	{"control/status", "api/... control/snapshot model spiffe xds", ""},
-	{"control/server", "api/... control/... internal/... model spiffe xds", "*"},
+	{"control/server", "api/... control/... internal/... model spiffe xds xds/nds", "*"},
 	{"control/controltest", "api/... control/... internal/... model spiffe xds", "*"},
 
 	// Node: redirect and names, for one machine.

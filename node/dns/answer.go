@@ -73,6 +73,7 @@ func (s *Server) answer(msg []byte, limit int, client netip.Addr) (reply []byte,
 	if !respond {
 		return nil, true
 	}
+	s.counts.requests.Add(1)
 	if limit == 0 {
 		limit = q.size
 	}

@@ -56,8 +56,13 @@ func TestAPartialServerLeavesTheRestToItsUpstreams(t *testing.T) {
 		{"a name that nobody knows", "nobody.example.", dnsmessage.TypeA, dnsmessage.RCodeNameError, 0, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			before := s.Counts()
 			if m := exchange(t, at, tt.ask, tt.typ); m.RCode != tt.code || len(m.Answers) != tt.answers {
 				t.Errorf("%v with %d answers, want %v with %d", m.RCode, len(m.Answers), tt.code, tt.answers)
+			}
+			now := s.Counts()
+			if forwarded := now.Forwarded > before.Forwarded; forwarded == tt.ours || now.Requests != before.Requests+1 || now.Failed != 0 {
+				t.Errorf("counts %+v after %+v, want one request more, forwarded: %t", now, before, !tt.ours)
 			}
 		})
 	}
@@ -70,6 +75,9 @@ func TestNobodyToAskIsAFailureAndNoAbsence(t *testing.T) {
 	at := serve(t, s)
 	if m := exchange(t, at, "example.org.", dnsmessage.TypeA); m.RCode != dnsmessage.RCodeServerFailure {
 		t.Errorf("over TCP: %v, want a server failure", m.RCode)
+	}
+	if n := s.Counts(); n.Requests != 1 || n.Forwarded != 1 || n.Failed != 1 {
+		t.Errorf("counts %+v, want one that failed", n)
 	}
 	c, err := net.Dial("udp", at)
 	if err != nil {
@@ -192,4 +200,15 @@ func FuzzResolvConf(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestHowLongUpstreamsTakeIsCountedByBounds(t *testing.T) {
+	var s Server
+	for _, d := range []time.Duration{time.Millisecond, 2 * time.Millisecond, 50 * time.Millisecond, 9 * time.Second} {
+		s.counts.forward(d, true)
+	}
+	want := Counts{Forwarded: 4, Took: [len(Bounds) + 1]uint64{1, 1, 0, 1, 0, 0, 1}, TookSum: 9053 * time.Millisecond}
+	if diff := cmp.Diff(want, s.Counts()); diff != "" {
+		t.Error(diff)
+	}
 }

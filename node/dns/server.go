@@ -149,7 +149,10 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 // forward is what an upstream says to msg. If none answers it is our own reply, that the name does not exist, which makes a resolver
 // walk on through its search list; where the table is not all there is, that cannot be known, and it is a failure.
 func (s *Server) forward(ctx context.Context, network string, msg, own []byte) []byte {
-	if reply := s.ask(ctx, network, msg); reply != nil {
+	start := time.Now()
+	reply := s.ask(ctx, network, msg)
+	s.counts.forward(time.Since(start), reply != nil)
+	if reply != nil {
 		return reply
 	}
 	if s.Partial {

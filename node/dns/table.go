@@ -95,6 +95,7 @@ type Server struct {
 	Captured func(netip.Addr) bool
 
 	current, captured atomic.Pointer[table]
+	counts            counters
 }
 
 // SetCaptured publishes names that only captured clients are told, in addition

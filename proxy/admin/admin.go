@@ -31,6 +31,7 @@ import (
 	"weft.mesh/weft/proxy/identity"
 	"weft.mesh/weft/proxy/upstream"
 	"weft.mesh/weft/xds"
+	"weft.mesh/weft/xds/nds"
 )
 
 // Resource is one accepted resource.
@@ -85,7 +86,9 @@ type Settings struct {
 	Listeners func() []Listener
 	Identity  *identity.Source // nil: none
 	Registry  Metrics
-	Info      func() Info
+	// Names is the table that the pod's DNS queries are answered from, nil before the first. A nil function: nobody asks here.
+	Names func() map[string]nds.Info
+	Info  func() Info
 	// Healthy tells whether the proxy is ready, and why not.
 	Healthy func() (ok bool, why string)
 	// State is Envoy's: LIVE, DRAINING, PRE_INITIALIZING, INITIALIZING.

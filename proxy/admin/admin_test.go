@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"weft.mesh/weft/proxy/config"
 	"weft.mesh/weft/proxy/upstream"
 	"weft.mesh/weft/xds"
+	"weft.mesh/weft/xds/nds"
 )
 
 const key = "-----BEGIN PRIVATE KEY----- very secret"
@@ -335,5 +337,40 @@ func TestTheOneLoggerMayBeNamed(t *testing.T) {
 		if w := do(s.adminPages(), "POST", "localhost", "/logging?"+q); w.Code != 400 || f.level.Level() != slog.LevelError {
 			t.Errorf("%s: %d, level %v", q, w.Code, f.level.Level())
 		}
+	}
+}
+
+// The name table is shown in the form of Istio's agent, on 15000 and to this machine on 15020.
+func TestTheNameTableIsShown(t *testing.T) {
+	s, _ := newServer(t)
+	const path = "/debug/ndsz"
+	if w := do(s.adminPages(), "GET", "localhost", path); w.Code != 404 || !strings.Contains(w.Body.String(), "ISTIO_META_DNS_CAPTURE") {
+		t.Errorf("without DNS capture: %d %s", w.Code, w.Body)
+	}
+	var table map[string]nds.Info
+	s.set.Names = func() map[string]nds.Info { return table }
+	if w := do(s.statusPages(), "GET", "localhost", path); w.Code != 404 || !strings.Contains(w.Body.String(), "no name table") {
+		t.Errorf("before the first table: %d %s", w.Code, w.Body)
+	}
+	table = map[string]nds.Info{"web.default.svc.cluster.local": {IPs: []string{"10.0.0.1"}, Registry: nds.Kubernetes, Shortname: "web", Namespace: "default"}, "api.example.com": {IPs: []string{"240.240.0.1"}, Registry: nds.External}}
+	for name, pages := range map[string]http.Handler{"15000": s.adminPages(), "15020": s.statusPages()} {
+		w := do(pages, "GET", "localhost", path)
+		var got map[string]map[string]map[string]any
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != 200 {
+			t.Fatalf("%s: %d %v %s", name, w.Code, err, w.Body)
+		}
+		want := map[string]map[string]any{
+			"web.default.svc.cluster.local": {"ips": []any{"10.0.0.1"}, "registry": "Kubernetes", "shortname": "web", "namespace": "default"},
+			"api.example.com":               {"ips": []any{"240.240.0.1"}, "registry": "External"},
+		}
+		if !reflect.DeepEqual(got["table"], want) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	r := httptest.NewRequest("GET", "http://10.0.0.9:15020"+path, nil)
+	r.RemoteAddr = "10.0.0.8:5000"
+	w := httptest.NewRecorder()
+	if s.statusPages().ServeHTTP(w, r); w.Code != 403 {
+		t.Errorf("to another machine: %d", w.Code)
 	}
 }

@@ -26,6 +26,7 @@ func (s *Server) pages() []page {
 		{"/certs", "print certs on machine", s.certs, false},
 		{"/clusters", "upstream cluster status (?format=json)", s.clusters, false},
 		{"/config_dump", "dump current configs (?include_eds, ?resource=, ?name_regex=, ?mask=)", s.configDump, false},
+		{"/debug/ndsz", "the names that DNS queries of the pod are answered from", s.ndsz, false},
 		{"/debug/pprof/", "profiles of the process", pprof.Index, false},
 		{"/drain_listeners", "drain listeners (?graceful: the same, draining is always graceful)", s.drain, true},
 		{"/listeners", "print listener info (?format=json)", s.listeners, false},
@@ -97,6 +98,20 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(http.StatusNotFound)
 	fmt.Fprintf(w, "no page %q here\n%s", r.URL.Path, s.helpText())
+}
+
+// ndsz is the name table, as Istio's agent shows it.
+func (s *Server) ndsz(w http.ResponseWriter, _ *http.Request) {
+	if s.set.Names == nil {
+		http.Error(w, "DNS queries of the pod do not come here: ISTIO_META_DNS_CAPTURE is not true", http.StatusNotFound)
+		return
+	}
+	table := s.set.Names()
+	if table == nil {
+		http.Error(w, "no name table from the control plane yet", http.StatusNotFound)
+		return
+	}
+	writeJSON(w, map[string]any{"table": table})
 }
 
 func (s *Server) drain(w http.ResponseWriter, _ *http.Request) {

@@ -47,6 +47,9 @@ func (s *Server) register() {
 	r.GaugeFunc("envoy_server_hot_restart_generation", "Processes of the line so far, this one included.", func() float64 { return float64(s.hot.lineage.Epoch) + 1 })
 	r.Collect(s.writeClusters)
 	r.Collect(s.writeHTTP)
+	if s.names != nil {
+		r.Collect(s.names.writeMetrics)
+	}
 }
 
 func (s *Server) certificateLeft() float64 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft.mesh/weft/proxy/compile"
+	"weft.mesh/weft/proxy/telemetry"
 	"weft.mesh/weft/proxy/xdsclient"
 	"weft.mesh/weft/xds"
 	"weft.mesh/weft/xds/nds"
@@ -28,6 +30,18 @@ type NameServer interface {
 	SetTable(table map[string]nds.Info)
 	// Run serves both sockets until ctx ends, and closes them.
 	Run(ctx context.Context, pc net.PacketConn, ln net.Listener) error
+	// Counts is what was asked since the start.
+	Counts() NameCounts
+}
+
+// NameCounts is what a [NameServer] did.
+type NameCounts struct {
+	Requests, Forwarded, Failed uint64 // queries; of these, what the pod's name servers were asked; of these, what none answered
+	// Took has, for each of Bounds (seconds) and beyond the last, how many queries of the pod's name servers took so long;
+	// TookSum is the time of all.
+	Bounds  []float64
+	Took    []uint64
+	TookSum time.Duration
 }
 
 // names is the way of the name table into the server that answers from it. To the xDS client
@@ -92,6 +106,46 @@ func (n *names) Accepted(typeURL string) []*xds.Resource {
 		return nil
 	}
 	return []*xds.Resource{n.table}
+}
+
+// shown is the table that is answered from; nil: none.
+func (n *names) shown() map[string]nds.Info {
+	n.mu.Lock()
+	r := n.table
+	n.mu.Unlock()
+	if r == nil {
+		return nil
+	}
+	table, _ := nds.Decode(r.Body) // take has read it before
+	return table
+}
+
+// writeMetrics writes what Istio's agent counts of its DNS proxy, by its names.
+func (n *names) writeMetrics(e *telemetry.Encoder) {
+	c := n.server.Counts()
+	for _, f := range []struct {
+		name, help string
+		value      uint64
+	}{
+		{"istio_agent_dns_requests_total", "DNS queries of the pod.", c.Requests},
+		{"istio_agent_dns_upstream_requests_total", "DNS queries that the pod's name servers were asked.", c.Forwarded},
+		{"istio_agent_dns_upstream_failures_total", "DNS queries that none of the pod's name servers answered.", c.Failed},
+	} {
+		e.Family(f.name, f.help, telemetry.KindCounter)
+		e.Sample("", float64(f.value))
+	}
+	e.Family("istio_agent_dns_upstream_request_duration_seconds", "How long the pod's name servers took for a query.", telemetry.KindHistogram)
+	sum := uint64(0)
+	for i, v := range c.Took {
+		sum += v
+		le := "+Inf"
+		if i < len(c.Bounds) {
+			le = strconv.FormatFloat(c.Bounds[i], 'g', -1, 64)
+		}
+		e.Sample("_bucket", float64(sum), telemetry.Label{Name: "le", Value: le})
+	}
+	e.Sample("_sum", c.TookSum.Seconds())
+	e.Sample("_count", float64(sum))
 }
 
 // ready tells whether names can be answered, and why not. Without a name server there is nothing to wait for.

@@ -6,7 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"weft.mesh/weft/proxy/telemetry"
 	"weft.mesh/weft/proxy/xdsclient"
 	"weft.mesh/weft/xds"
 	"weft.mesh/weft/xds/nds"
@@ -18,6 +20,9 @@ type tables struct {
 }
 
 func (s *tables) SetTable(t map[string]nds.Info) { s.set = append(s.set, t) }
+func (s *tables) Counts() NameCounts {
+	return NameCounts{Requests: 9, Forwarded: 4, Failed: 1, Bounds: []float64{0.5, 1}, Took: []uint64{1, 2, 1}, TookSum: 2500 * time.Millisecond}
+}
 func (s *tables) Run(ctx context.Context, pc net.PacketConn, ln net.Listener) error {
 	defer pc.Close()
 	defer ln.Close()
@@ -101,5 +106,37 @@ func TestNamesAreServedOnLoopbackByTwoForAMoment(t *testing.T) {
 	cancel()
 	if err := second.server.Run(ctx, pc2, ln2); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a name server counted is written by the names that Istio's agent gives it.
+func TestNamesAreCountedAsIstiosAgentDoes(t *testing.T) {
+	n := &names{server: &tables{}}
+	r := telemetry.NewRegistry()
+	r.Collect(n.writeMetrics)
+	var out strings.Builder
+	if err := r.WriteText(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"\nistio_agent_dns_requests_total 9\n", "\nistio_agent_dns_upstream_requests_total 4\n", "\nistio_agent_dns_upstream_failures_total 1\n",
+		"# TYPE istio_agent_dns_upstream_request_duration_seconds histogram\n",
+		"\nistio_agent_dns_upstream_request_duration_seconds_bucket{le=\"0.5\"} 1\n", "_bucket{le=\"1\"} 3\n", "_bucket{le=\"+Inf\"} 4\n",
+		"_seconds_sum 2.5\n", "_seconds_count 4\n",
+	} {
+		if !strings.Contains("\n"+out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
+func TestTheTableIsShownAsItIs(t *testing.T) {
+	n := &names{Sink: &others{}, server: &tables{}}
+	if n.shown() != nil {
+		t.Error("there is a table before the first")
+	}
+	n.Apply(xdsclient.Update{TypeURL: xds.NameTableType, Set: []*xds.Resource{table("api.example.com")}})
+	if got := n.shown(); len(got) != 1 || !slices.Equal(got["api.example.com"].IPs, []string{"10.0.0.1"}) {
+		t.Errorf("shown: %v", got)
 	}
 }

@@ -33,6 +33,7 @@ import (
 	"weft.mesh/weft/proxy/upstream"
 	"weft.mesh/weft/proxy/xdsclient"
 	"weft.mesh/weft/xds"
+	"weft.mesh/weft/xds/nds"
 )
 
 // Server is one proxy. Make it with [New], run it once.
@@ -329,10 +330,14 @@ func (s *Server) end(run context.Context) {
 
 func (s *Server) makeAdmin() error {
 	var err error
+	var table func() map[string]nds.Info
+	if s.names != nil {
+		table = s.names.shown
+	}
 	s.admin, err = admin.New(admin.Settings{
 		Admin: s.set.Admin, Status: s.set.Status, Ready: s.set.Ready, Metrics: s.set.Metrics,
 		Resources: s.conf.resources, Refused: s.conf.refusals, View: s.live.View, Clusters: s.upstreams.Snapshot,
-		Listeners: s.listenerList, Identity: s.identity, Registry: s.registry, Info: s.info, Healthy: s.Ready, State: s.state,
+		Listeners: s.listenerList, Identity: s.identity, Registry: s.registry, Names: table, Info: s.info, Healthy: s.Ready, State: s.state,
 		Level: s.set.Level, Drain: s.drainNow, Quit: s.Quit, AppMetrics: s.set.AppMetrics, AppProbes: s.set.AppProbes, AppIP: s.set.IP, Log: s.set.Log, Listen: s.listenAdmin(),
 	})
 	return err

@@ -43,13 +43,14 @@ const (
 	maxText  = 1024   // bytes of a text; a name has at most 255
 )
 
-// Info is what belongs to a name.
+// Info is what belongs to a name. As JSON it has the names that Istio's debug pages give it.
 type Info struct {
-	IPs      []string
-	Registry string
+	IPs      []string `json:"ips,omitempty"`
+	Registry string   `json:"registry,omitempty"`
 	// Shortname and Namespace are those of a Kubernetes Service, from which the agent makes the
 	// shorter forms of the name; empty for others. A pod of a headless Service has "pod.service".
-	Shortname, Namespace string
+	Shortname string `json:"shortname,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
 }
 
 // Field numbers.
