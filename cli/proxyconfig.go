@@ -44,7 +44,7 @@ func (a *app) proxyConfigCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "proxy-config",
 		Aliases: []string{"pc"},
-		Short:   "Show what a proxy is doing: its listeners, routes, clusters, endpoints and secrets",
+		Short:   "Show what a proxy is doing: its listeners, routes, clusters, endpoints, secrets and names",
 		Example: `  weft proxy-config routes productpage-v1
   weft pc clusters default/reviews-v2 -o json
   weft pc endpoints productpage-v1`,
@@ -77,6 +77,7 @@ func (a *app) proxyConfigCommand() *cobra.Command {
 	sub("clusters", "cluster", "The destinations it knows", a.pcClusters)
 	sub("endpoints", "endpoint", "The addresses behind the destinations", a.pcEndpoints)
 	sub("secrets", "secret", "Its certificates (keys are never shown)", a.pcSecrets)
+	sub("names", "name", "What it answers the pod's DNS queries from, where they come to it", a.pcNames)
 	return cmd
 }
 

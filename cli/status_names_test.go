@@ -17,3 +17,13 @@ func TestStatusShowsNamesWhereTheyAreAnswered(t *testing.T) {
 		t.Errorf("columns %v", got)
 	}
 }
+
+func TestNamesOfAProxyAreSorted(t *testing.T) {
+	names, err := readNames([]byte(`{"table": {"web.default.svc.cluster.local": {"ips": ["10.0.0.1"], "registry": "Kubernetes", "shortname": "web", "namespace": "default"}, "api.example.com": {"ips": ["240.240.0.1"], "registry": "External"}}}`))
+	if err != nil || len(names) != 2 || names[0].Name != "api.example.com" || names[1].Shortname != "web" || names[1].IPs[0] != "10.0.0.1" {
+		t.Errorf("%v, %v", names, err)
+	}
+	if names, err := readNames([]byte("not ready")); err == nil {
+		t.Errorf("%v of a page that is none", names)
+	}
+}

@@ -3,6 +3,7 @@ package kubernetes_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -102,4 +103,33 @@ func TestNamesComeFromTheMesh(t *testing.T) {
 		}
 		return nil
 	})
+	namesAreShown(t, m, ns)
+}
+
+// namesAreShown looks at what operators see of a sidecar that answers names: its table, what the table should be, and how many asked.
+func namesAreShown(t *testing.T, m *kubetest.Mesh, ns string) {
+	t.Helper()
+	askers, err := m.Pods(t.Context(), ns, "asker")
+	if err != nil || len(askers) != 1 {
+		t.Fatalf("%d pods, %v", len(askers), err)
+	}
+	table, err := m.RunWeft(t.Context(), "proxy-config", "names", "-n", ns, askers[0].Name)
+	if err != nil || !strings.Contains(table, "catalogue.shop.example") || !strings.Contains(table, "240.240.") {
+		t.Errorf("weft proxy-config names: %v\n%s", err, table)
+	}
+	page, err := m.Cluster.Exec(t.Context(), kubetest.System, "deployment/weft", "", "pilot-discovery", "request", "GET", "/debug/ndsz?proxyID="+askers[0].Name+"."+ns)
+	if err != nil || !strings.Contains(page, `"catalogue.shop.example"`) {
+		t.Errorf("/debug/ndsz of the control plane: %v\n%.1000s", err, page)
+	}
+	_, metrics, err := get(t.Context(), "http://"+askers[0].IP+":15020/stats/prometheus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"istio_agent_dns_requests_total", "istio_agent_dns_upstream_requests_total", "istio_agent_dns_upstream_request_duration_seconds_count"} {
+		_, rest, _ := strings.Cut(metrics, "\n"+name+" ")
+		value, _, _ := strings.Cut(rest, "\n")
+		if n, err := strconv.ParseFloat(value, 64); err != nil || n < 1 {
+			t.Errorf("%s %q, want at least 1", name, value)
+		}
+	}
 }
