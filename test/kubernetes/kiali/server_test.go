@@ -67,11 +67,14 @@ func start(t *testing.T) *kiali {
 		t.Fatal(err)
 	}
 	k := &kiali{Mesh: m, prometheus: m.StartPrometheus(t, fmt.Sprintf(prometheusConfig, m.Bed.Kubeconfig()))}
-	m.ApplyFiles(t, kubetest.System, "test/kubernetes/kiali/testdata/rights.yaml")
+	const rights, kinds = "test/kubernetes/kiali/testdata/rights.yaml", "samples/kiali/kinds.yaml"
+	m.ApplyFiles(t, kubetest.System, rights)
+	m.ApplyFiles(t, "", kinds)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		m.Try(ctx, "", "-n", kubetest.System, "delete", "-f", m.Bed.Module+"/test/kubernetes/kiali/testdata/rights.yaml")
+		m.Try(ctx, "", "-n", kubetest.System, "delete", "-f", m.Bed.Module+"/"+rights)
+		m.Try(ctx, "", "delete", "-f", m.Bed.Module+"/"+kinds)
 	})
 	dir := t.TempDir()
 	addr := kubetest.FreeAddress(t)
@@ -86,7 +89,7 @@ func start(t *testing.T) *kiali {
 	}
 	kubetest.Background(t, filepath.Join(dir, "log"), exec.Command(m.Bed.Bin("kiali"), "-config", config))
 	k.url = "http://" + addr
-	m.Eventually(t, time.Minute, "Kiali answers", func(ctx context.Context) error {
+	m.Eventually(t, 2*time.Minute, "Kiali answers", func(ctx context.Context) error {
 		return k.get(ctx, "/api/status", new(map[string]any))
 	})
 	return k
