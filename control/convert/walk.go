@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -150,7 +151,7 @@ func (w *walker) walkObject(n *yaml.Node, s *schema, path string, depth int) val
 	if n.Kind != yaml.MappingNode {
 		return w.wrongType(n, s, path)
 	}
-	raw, canon, oneofs := map[string]any{}, map[string]any{}, map[string]string{}
+	raw, canon, oneofs := map[string]any{}, map[string]any{}, map[string][]alternative{}
 	w.pairs(n, path, func(key string, k, v *yaml.Node) {
 		p := join(path, key)
 		w.note(p, k, v)
@@ -176,17 +177,31 @@ func (w *walker) walkObject(n *yaml.Node, s *schema, path string, depth int) val
 			return
 		}
 		if f.oneof != "" {
-			if other, dup := oneofs[f.oneof]; dup {
-				w.fail(CodeExclusive, k, p, scalarText(v), fmt.Sprintf("%s and %s exclude each other", other, key), "keep one of them")
-				return
-			}
-			oneofs[f.oneof] = key
+			oneofs[f.oneof] = append(oneofs[f.oneof], alternative{key, p, k, v})
 		}
 		if got := w.walk(v, f.schema, p, depth+1); got.ok {
 			raw[key], canon[key] = got.raw, got.canon
 		}
 	})
+	for _, name := range slices.Sorted(maps.Keys(oneofs)) {
+		w.exclude(oneofs[name])
+	}
 	return value{raw, canon, true}
+}
+
+// alternative is a field of a oneof that is written.
+type alternative struct {
+	key, path string
+	k, v      *yaml.Node
+}
+
+// exclude reports all alternatives but one, in the order of their names: an API server hands an object on with its fields
+// in that order, and must hear the same as who wrote them in another.
+func (w *walker) exclude(set []alternative) {
+	slices.SortFunc(set, func(a, b alternative) int { return strings.Compare(a.key, b.key) })
+	for _, a := range set[1:] {
+		w.fail(CodeExclusive, a.k, a.path, scalarText(a.v), fmt.Sprintf("%s and %s exclude each other", set[0].key, a.key), "keep one of them")
+	}
 }
 
 // null handles "field:" without a value: it means not set, which may not be what was meant.

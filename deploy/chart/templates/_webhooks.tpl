@@ -54,6 +54,45 @@
 {{- end }}
 {{- end -}}
 
+{{/* The mesh's kinds, as rules of a webhook. */}}
+{{- define "weft.validatedKinds" -}}
+rules:
+- operations: [CREATE, UPDATE]
+  apiGroups: [networking.istio.io]
+  apiVersions: ["*"]
+  resources: [virtualservices, destinationrules, gateways, serviceentries, workloadentries]
+  scope: Namespaced
+- operations: [CREATE, UPDATE]
+  apiGroups: [security.istio.io]
+  apiVersions: ["*"]
+  resources: [peerauthentications, authorizationpolicies]
+  scope: Namespaced
+{{- end -}}
+
+{{/*
+The same question before the schema is looked at: a mutating webhook that changes nothing. An API server checks an object's
+types, names and schema between its mutating and its validating webhooks. Takes root, name and objects (selector).
+*/}}
+{{- define "weft.earlyValidator" -}}
+- name: {{ .name }}.early.validation.weft.mesh
+  clientConfig:
+    service:
+      name: {{ include "weft.name" .root }}
+      namespace: {{ .root.Release.Namespace }}
+      path: /validate
+      port: 443
+  {{- include "weft.validatedKinds" . | nindent 2 }}
+  sideEffects: None
+  admissionReviewVersions: [v1]
+  failurePolicy: Ignore
+  timeoutSeconds: {{ min 5 .root.Values.validation.timeoutSeconds }}
+  reinvocationPolicy: Never
+  matchPolicy: Equivalent
+  objectSelector:
+    matchExpressions:
+    {{- toYaml .objects | nindent 4 }}
+{{ end -}}
+
 {{/* One webhook of validation. Takes root, name and objects (selector). */}}
 {{- define "weft.validator" -}}
 - name: {{ .name }}.validation.weft.mesh
@@ -63,17 +102,7 @@
       namespace: {{ .root.Release.Namespace }}
       path: /validate
       port: 443
-  rules:
-  - operations: [CREATE, UPDATE]
-    apiGroups: [networking.istio.io]
-    apiVersions: ["*"]
-    resources: [virtualservices, destinationrules, gateways, serviceentries, workloadentries]
-    scope: Namespaced
-  - operations: [CREATE, UPDATE]
-    apiGroups: [security.istio.io]
-    apiVersions: ["*"]
-    resources: [peerauthentications, authorizationpolicies]
-    scope: Namespaced
+  {{- include "weft.validatedKinds" . | nindent 2 }}
   sideEffects: None
   admissionReviewVersions: [v1]
   failurePolicy: {{ .root.Values.validation.failurePolicy }}
