@@ -97,6 +97,8 @@ type Settings struct {
 	// Drain begins to drain listeners; Quit ends the proxy (gracefully).
 	Drain func()
 	Quit  func()
+	// Arrived changes with each connection and request from others to the workload; nil: it never does.
+	Arrived func() uint64
 	// AppMetrics is the URL of the application's own metrics, added to those of Status; "": none.
 	AppMetrics string
 	// AppProbes are probes of the application by the path of Status that calls them (see [ParseAppProbes]); AppIP is
@@ -125,6 +127,8 @@ type Server struct {
 	socks   []net.Listener
 	byAddr  map[string]net.Listener // by configured address
 	handed  atomic.Bool
+
+	quietAsks chan struct{} // a place for each that waits
 }
 
 // New opens the sockets; nothing is served before [Server.Run].
@@ -135,12 +139,15 @@ func New(s Settings) (*Server, error) {
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
 	}
+	if s.Arrived == nil {
+		s.Arrived = func() uint64 { return 0 }
+	}
 	if s.Admin != "" {
 		if err := loopbackOnly(s.Admin); err != nil {
 			return nil, err
 		}
 	}
-	srv := &Server{set: s, byAddr: map[string]net.Listener{}}
+	srv := &Server{set: s, byAddr: map[string]net.Listener{}, quietAsks: make(chan struct{}, maxQuietAsks)}
 	for _, x := range []struct {
 		addr    string
 		handler http.Handler

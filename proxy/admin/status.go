@@ -23,6 +23,7 @@ func (s *Server) statusPages() http.Handler {
 	m.HandleFunc("/metrics", get(s.merged))
 	m.HandleFunc("/quitquitquit", loopbackPeer(post(s.quit)))
 	m.HandleFunc("/drain", loopbackPeer(post(s.drain)))
+	m.HandleFunc("/drain/quiet", get(s.quiet))
 	m.HandleFunc("/debug/ndsz", loopbackPeer(get(s.ndsz)))
 	s.appHealth(m)
 	return m

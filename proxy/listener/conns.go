@@ -149,6 +149,7 @@ type Stats struct {
 	Refused      atomic.Uint64 // by a network filter
 	AcceptFailed atomic.Uint64
 	Direct       atomic.Uint64 // to a capturing listener without redirection
+	Inbound      atomic.Uint64 // from others to the workload, that were not refused
 }
 
 // Stats returns the counters. They go on counting.

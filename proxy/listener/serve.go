@@ -160,6 +160,9 @@ func (m *Manager) serveChain(ctx context.Context, c *conn, ch *chain, info *stre
 		}
 	}
 	c.ctx.SetDrain(ch.draining())
+	if info.Direction == stream.Inbound {
+		m.stats.Inbound.Add(1)
+	}
 	if fc.HTTP != nil {
 		m.set.HTTP.ServeHTTP(ctx, fc.HTTP, c.c, info, c.end)
 		return true

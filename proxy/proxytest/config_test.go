@@ -2,6 +2,8 @@ package proxytest
 
 import (
 	"testing"
+
+	"weft.mesh/weft/proxy/server"
 )
 
 // Pieces of configuration, as translate emits them, for a caller's sidecar and a callee's.
@@ -201,6 +203,7 @@ type pairOptions struct {
 	rbac     string // filter entry at the callee
 	tcp      bool
 	strict   bool // no plaintext chain
+	change   func(*server.Settings) // of both, before they start
 }
 
 func startPair(t testing.TB, o pairOptions) *pair {
@@ -227,11 +230,11 @@ func startPair(t testing.TB, o pairOptions) *pair {
 	if !o.strict {
 		callee += calleePlaintext + last
 	}
-	p.callee = p.mesh.Start(Options{Name: "api", Labels: map[string]string{"app": "api", "version": "v1"}, Config: calleeCluster + "\n---\n" + callee, Vars: calleeVars})
+	p.callee = p.mesh.Start(Options{Name: "api", Labels: map[string]string{"app": "api", "version": "v1"}, Config: calleeCluster + "\n---\n" + callee, Vars: calleeVars, Change: o.change})
 	caller := callerListener + "\n---\n" + callerRoutes
 	if o.tcp {
 		caller = callerTCPListener
 	}
-	p.caller = p.mesh.Start(Options{Name: "web", Labels: map[string]string{"app": "web", "version": "v3"}, Config: callerCluster + "\n---\n" + caller, Vars: p.vars})
+	p.caller = p.mesh.Start(Options{Name: "web", Labels: map[string]string{"app": "web", "version": "v3"}, Config: callerCluster + "\n---\n" + caller, Vars: p.vars, Change: o.change})
 	return p
 }

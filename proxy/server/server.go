@@ -338,7 +338,7 @@ func (s *Server) makeAdmin() error {
 		Admin: s.set.Admin, Status: s.set.Status, Ready: s.set.Ready, Metrics: s.set.Metrics,
 		Resources: s.conf.resources, Refused: s.conf.refusals, View: s.live.View, Clusters: s.upstreams.Snapshot,
 		Listeners: s.listenerList, Identity: s.identity, Registry: s.registry, Names: table, Info: s.info, Healthy: s.Ready, State: s.state,
-		Level: s.set.Level, Drain: s.drainNow, Quit: s.Quit, AppMetrics: s.set.AppMetrics, AppProbes: s.set.AppProbes, AppIP: s.set.IP, Log: s.set.Log, Listen: s.listenAdmin(),
+		Level: s.set.Level, Drain: s.drainNow, Quit: s.Quit, Arrived: s.arrived, AppMetrics: s.set.AppMetrics, AppProbes: s.set.AppProbes, AppIP: s.set.IP, Log: s.set.Log, Listen: s.listenAdmin(),
 	})
 	return err
 }
