@@ -3,7 +3,9 @@ package kiali_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,13 +36,14 @@ scrape_configs:
   - {source_labels: [__meta_kubernetes_pod_name], target_label: pod}
 `
 
-// kialiConfig is what a user of Weft sets: where the control plane is, and where Prometheus.
+// kialiConfig is what a user of Weft sets: where the control plane is, and where Prometheus. url_service_version is for a Kiali
+// outside of the cluster, as this one, which cannot look up the Service's name.
 const kialiConfig = `
 auth: {strategy: anonymous}
 deployment: {namespace: weft-system, remote_secret_path: %q}
 external_services:
   grafana: {enabled: false}
-  istio: {root_namespace: weft-system}
+  istio: {root_namespace: weft-system, url_service_version: %q}
   prometheus: {url: %q}
 istio_namespace: weft-system
 kiali_feature_flags: {certificates_information_indicators: {enabled: false}}
@@ -83,7 +86,8 @@ func start(t *testing.T) *kiali {
 		t.Fatal(err)
 	}
 	config := filepath.Join(dir, "kiali.yaml")
-	text := fmt.Sprintf(kialiConfig, k.account(t, dir), k.prometheus.URL, port, dir)
+	version := "http://" + m.Field(t, kubetest.System, "service/weft", "{.spec.clusterIP}") + ":15014/version"
+	text := fmt.Sprintf(kialiConfig, k.account(t, dir), version, k.prometheus.URL, port, dir)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -115,4 +119,24 @@ func (k *kiali) account(t *testing.T, dir string) string {
 // get asks Kiali's API for what its pages ask.
 func (k *kiali) get(ctx context.Context, path string, into any) error {
 	return kubetest.JSON(ctx, k.url+path, into)
+}
+
+// post has Kiali do something.
+func (k *kiali) post(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, k.url+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
+		return fmt.Errorf("%s: %s: %s", path, resp.Status, body)
+	}
+	return nil
 }

@@ -135,7 +135,14 @@ func run(w http.ResponseWriter, r *http.Request, q promql.Query) {
 		refuse(w, res.Err)
 		return
 	}
-	answer(w, map[string]any{"status": "success", "data": map[string]any{"resultType": res.Value.Type(), "result": res.Value}})
+	var result any = res.Value
+	switch v := res.Value.(type) { // nothing is a list without elements, and not null
+	case promql.Matrix:
+		result = append(promql.Matrix{}, v...)
+	case promql.Vector:
+		result = append(promql.Vector{}, v...)
+	}
+	answer(w, map[string]any{"status": "success", "data": map[string]any{"resultType": res.Value.Type(), "result": result}})
 }
 
 // moment reads seconds since 1970, as Prometheus' own client writes them.
