@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"weft.mesh/weft/control/grpcstream"
 )
 
 // admissionWait is how long a new stream waits for its turn before it is told to come back.
@@ -22,8 +24,11 @@ type gate struct {
 
 	mu      sync.Mutex // protects the following
 	shut    bool
-	streams map[*gated]context.CancelFunc
+	streams map[*pass]context.CancelFunc
 }
+
+// pass is that of one stream.
+type pass struct{ _ byte }
 
 // gated is a stream with a context that the gate can end.
 type gated struct {
@@ -40,44 +45,83 @@ func newGate(perSecond float64) *gate {
 	if perSecond > 0 {
 		limit = rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond)))
 	}
-	return &gate{limit: limit, streams: map[*gated]context.CancelFunc{}}
+	return &gate{limit: limit, streams: map[*pass]context.CancelFunc{}}
 }
 
 func errLeaving() error {
 	return status.Error(codes.Unavailable, "this control plane is going away: connect to another")
 }
 
-// intercept is a grpc.StreamServerInterceptor.
-func (g *gate) intercept(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+// enter lets a stream in when it is its turn. The context that it gets ends also when it is sent away; leave must be called after.
+func (g *gate) enter(ctx context.Context) (inside context.Context, leave func(), err error) {
 	if g.closed() {
-		return errLeaving()
+		return nil, nil, errLeaving()
 	}
-	wait, stop := context.WithTimeout(ss.Context(), admissionWait)
-	err := g.limit.Wait(wait)
+	wait, stop := context.WithTimeout(ctx, admissionWait)
+	err = g.limit.Wait(wait)
 	stop()
 	if err != nil {
-		return status.Error(codes.Unavailable, "too many new streams at once: try again")
+		return nil, nil, status.Error(codes.Unavailable, "too many new streams at once: try again")
 	}
-	ctx, cancel := context.WithCancel(ss.Context())
-	defer cancel()
-	x := &gated{ss, ctx}
+	inside, cancel := context.WithCancel(ctx)
+	x := new(pass)
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.shut {
-		g.mu.Unlock()
-		return errLeaving()
+		cancel()
+		return nil, nil, errLeaving()
 	}
 	g.streams[x] = cancel
-	g.mu.Unlock()
-	defer func() {
+	return inside, func() {
+		cancel()
 		g.mu.Lock()
 		delete(g.streams, x)
 		g.mu.Unlock()
-	}()
-	err = handler(srv, x)
+	}, nil
+}
+
+// intercept is a grpc.StreamServerInterceptor.
+func (g *gate) intercept(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	ctx, leave, err := g.enter(ss.Context())
+	if err != nil {
+		return err
+	}
+	defer leave()
+	err = handler(srv, &gated{ss, ctx})
 	if ctx.Err() != nil && ss.Context().Err() == nil {
 		return errLeaving()
 	}
 	return err
+}
+
+// accept is what intercept does, for streams that gRPC does not carry.
+func (g *gate) accept(ctx context.Context, s *grpcstream.Stream, next func(context.Context, *grpcstream.Stream) (grpcstream.Receiver, error)) (grpcstream.Receiver, error) {
+	inside, leave, err := g.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := next(inside, s)
+	if err != nil {
+		sentAway := inside.Err() != nil && ctx.Err() == nil
+		if leave(); sentAway {
+			err = errLeaving()
+		}
+		return nil, err
+	}
+	context.AfterFunc(inside, func() { s.End(errLeaving()) })
+	return &passed{r, leave}, nil
+}
+
+// passed is a receiver whose stream leaves the gate when it ends.
+type passed struct {
+	grpcstream.Receiver
+	leave func()
+}
+
+// Closed implements grpcstream.Receiver.
+func (p *passed) Closed() {
+	p.leave()
+	p.Receiver.Closed()
 }
 
 // closed tells that nobody is let in any more.

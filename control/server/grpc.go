@@ -8,13 +8,14 @@ import (
 	"sync"
 	"time"
 
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
 	"weft.mesh/weft/control/ca"
+	"weft.mesh/weft/control/grpcstream"
 	"weft.mesh/weft/control/xdsserver"
 	"weft.mesh/weft/spiffe"
 	"weft.mesh/weft/xds"
@@ -50,13 +51,24 @@ func grpcOptions(maxAge time.Duration) []grpc.ServerOption {
 	}
 }
 
-// secureServer serves xDS, the CA and the debug API over TLS (15012).
-func (s *Server) secureServer(serving *ca.Serving, svc *ca.Service) *grpc.Server {
-	g := grpc.NewServer(append(grpcOptions(s.set.MaxConnectionAge), grpc.Creds(credentials.NewTLS(serving.TLSConfig())), grpc.ChainStreamInterceptor(s.gate.intercept, s.debugStream))...)
+// secureServer serves state-of-the-world xDS, the CA and the debug API over TLS (15012): all that streams does not.
+func (s *Server) secureServer(svc *ca.Service) *grpc.Server {
+	g := grpc.NewServer(append(grpcOptions(s.set.MaxConnectionAge), grpc.Creds(grpcstream.Credentials()), grpc.ChainStreamInterceptor(s.gate.intercept, s.debugStream))...)
 	s.secureXDS.Register(g)
 	svc.Register(g)
 	healthpb.RegisterHealthServer(g, health.NewServer())
 	return g
+}
+
+// streams serves what proxies connect for, incremental xDS, and has the connections with other calls served by the gRPC server.
+func (s *Server) streams(serving *ca.Serving, others *grpcstream.Others) *grpcstream.Server {
+	return grpcstream.New(grpcstream.Settings{
+		Method: discovery.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName,
+		Accept: func(ctx context.Context, carrier *grpcstream.Stream) (grpcstream.Receiver, error) {
+			return s.gate.accept(ctx, carrier, s.secureXDS.Accept)
+		},
+		Others: others, TLS: serving.TLSConfig(), MaxMessage: maxRecv, KeepAlive: keepaliveTime, MaxAge: s.set.MaxConnectionAge, AgeGrace: ageGrace, Log: s.set.Log,
+	})
 }
 
 // plainServer serves xDS without authentication (15010), on loopback unless set otherwise: for

@@ -25,6 +25,7 @@ import (
 	"weft.mesh/weft/control/ca"
 	"weft.mesh/weft/control/convert"
 	"weft.mesh/weft/control/gatewayapi"
+	"weft.mesh/weft/control/grpcstream"
 	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/control/source/merge"
 	"weft.mesh/weft/control/status"
@@ -202,11 +203,13 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		})
 	}
 	svc := &ca.Service{CA: s.ca, Tokens: s.tokens, Attest: s.set.Attest, Counters: s.metrics.counters(), Log: s.set.Log}
-	secure, plain := s.secureServer(serving, svc), s.plainServer()
+	others := grpcstream.NewOthers(ls.secure.Addr())
+	secure, streams, plain := s.secureServer(svc), s.streams(serving, others), s.plainServer()
 	run("sources", s.config.run)
 	run("worlds", s.runWorlds)
 	run("memory", newMemory().run)
-	run("xds", func(ctx context.Context) error { return serveGRPC(ctx, secure, ls.secure) })
+	run("xds", func(ctx context.Context) error { return streams.Serve(ctx, ls.secure) })
+	run("xds", func(ctx context.Context) error { return serveGRPC(ctx, secure, others) })
 	if ls.plain != nil {
 		run("xds", func(ctx context.Context) error { return serveGRPC(ctx, plain, ls.plain) })
 	}

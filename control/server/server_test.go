@@ -327,9 +327,13 @@ func TestTokensAndRoots(t *testing.T) {
 func TestARefusedFileIsLoggedWithWhatServesInstead(t *testing.T) {
 	dir := stateDir(t)
 	file := filepath.Join(dir, "app.yaml")
-	write := func(text string) {
+	write := func(text string) { // in one step: an empty file would be a version without objects
 		t.Helper()
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		next := filepath.Join(t.TempDir(), "next.yaml")
+		if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(next, file); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -29,23 +29,34 @@ func (p *deltaProtocol) node(r *discovery.DeltaDiscoveryRequest) (*xds.Node, err
 }
 
 func (p *deltaProtocol) handle(st *stream, r *discovery.DeltaDiscoveryRequest, now time.Time) ([]*message, error) {
-	w, first := st.sess.watch(r.GetTypeUrl())
-	if err := p.check(st, w, r); err != nil {
+	return st.delta(requestOf(r), now)
+}
+
+// xdsNode is who the client says it is.
+func (r *request) xdsNode() (*xds.Node, error) {
+	n, err := r.node()
+	if err != nil {
+		return nil, err
+	}
+	return nodeOf(n)
+}
+
+// delta puts a request of incremental xDS into the session.
+func (st *stream) delta(r *request, now time.Time) ([]*message, error) {
+	w, first := st.sess.watch(r.typeURL)
+	if err := st.check(w, r); err != nil {
 		return nil, err
 	}
 	if first {
-		st.srv.set.Observer.Subscribed(st.id, w.typeURL, len(r.GetInitialResourceVersions()))
-		if v := r.GetInitialResourceVersions(); len(v) > 0 {
-			w.told = v
-		}
-		w.wildcard = len(r.GetResourceNamesSubscribe()) == 0
+		st.srv.set.Observer.Subscribed(st.id, w.typeURL, r.held)
+		w.wildcard = len(r.subscribe) == 0
 	}
-	if r.GetResponseNonce() != "" {
-		st.settle(w, r.GetResponseNonce(), r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil, now)
+	if r.nonce != "" {
+		st.settle(w, r.nonce, r.reason, r.refused, now)
 	}
-	add, all := withoutStar(r.GetResourceNamesSubscribe())
-	drop, none := withoutStar(r.GetResourceNamesUnsubscribe())
-	changed := first || len(r.GetResourceNamesSubscribe()) > 0
+	add, all := withoutStar(r.subscribe)
+	drop, none := withoutStar(r.unsubscribe)
+	changed := first || len(r.subscribe) > 0
 	w.wildcard = (w.wildcard || all) && !none
 	if len(add)+len(drop) > 0 {
 		st.sess.subscribe(w, add, drop, first)
@@ -53,8 +64,8 @@ func (p *deltaProtocol) handle(st *stream, r *discovery.DeltaDiscoveryRequest, n
 	if n := len(w.names.list); n > st.srv.set.Limits.MaxNames {
 		return nil, st.tooManyNames(w, n)
 	}
-	if first {
-		if err := st.sess.recognise(w); err != nil {
+	if first && r.held > 0 {
+		if err := st.sess.recognise(w, r.versions); err != nil {
 			return nil, err
 		}
 	}
@@ -78,8 +89,8 @@ func withoutStar(names []string) (rest []string, star bool) {
 }
 
 // check bounds what one request may cost.
-func (p *deltaProtocol) check(st *stream, w *watch, r *discovery.DeltaDiscoveryRequest) error {
-	if n := max(len(r.GetResourceNamesSubscribe()), len(r.GetResourceNamesUnsubscribe()), len(r.GetInitialResourceVersions())); n > st.srv.set.Limits.MaxNames {
+func (st *stream) check(w *watch, r *request) error {
+	if n := max(len(r.subscribe), len(r.unsubscribe), r.held); n > st.srv.set.Limits.MaxNames {
 		return st.tooManyNames(w, n)
 	}
 	if len(st.sess.watches) > maxTypes {
@@ -102,15 +113,13 @@ func (p *deltaProtocol) send(m *message) (int, error) {
 		Nonce:             m.nonce,
 		RemovedResources:  m.removed,
 	}
-	size := 0
 	for _, x := range m.resources {
 		typeURL, body := m.body(x)
-		size += len(body)
 		r.Resources = append(r.Resources, &discovery.Resource{
 			Name:     x.Name,
 			Version:  x.Version,
 			Resource: &anypb.Any{TypeUrl: typeURL, Value: body},
 		})
 	}
-	return size, p.g.Send(r)
+	return m.size(), p.g.Send(r)
 }

@@ -2,6 +2,7 @@ package xdsserver
 
 import (
 	"slices"
+	"strings"
 
 	"weft.mesh/weft/xds"
 )
@@ -63,19 +64,15 @@ func differ(held, all []*xds.Resource, told map[string]string, force map[string]
 
 // find looks up a name in a sorted list; nil if it is not there.
 func find(sorted []*xds.Resource, name string) *xds.Resource {
-	i, ok := slices.BinarySearchFunc(sorted, name, func(r *xds.Resource, n string) int {
-		switch {
-		case r.Name < n:
-			return -1
-		case r.Name > n:
-			return 1
-		}
-		return 0
-	})
-	if !ok {
-		return nil
+	if i, ok := index(sorted, name); ok {
+		return sorted[i]
 	}
-	return sorted[i]
+	return nil
+}
+
+// index is where a name is in a sorted list.
+func index(sorted []*xds.Resource, name string) (int, bool) {
+	return slices.BinarySearchFunc(sorted, name, func(r *xds.Resource, n string) int { return strings.Compare(r.Name, n) })
 }
 
 // same tells whether two lists are one, or have the same names and versions.

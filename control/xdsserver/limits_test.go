@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"weft.mesh/weft/control/grpcstream"
 	"weft.mesh/weft/spiffe"
 	"weft.mesh/weft/xds"
 )
@@ -30,15 +31,25 @@ func (deaf) Acked(uint64, string, string)           {}
 func (deaf) Nacked(uint64, string, string, string)  {}
 func (deaf) Settled(uint64, string)                 {}
 
+// carriers are the ways to serve incremental ADS.
+var carriers = []string{"grpc", "grpcstream"}
+
+// eachCarrier runs a test over all of them.
+func eachCarrier(t *testing.T, test func(t *testing.T, carrier string)) {
+	for _, c := range carriers {
+		t.Run(c, func(t *testing.T) { test(t, c) })
+	}
+}
+
 // dial serves ADS on loopback, everyone as one identity.
-func dial(t *testing.T, l Limits) discovery.AggregatedDiscoveryServiceClient {
+func dial(t *testing.T, carrier string, l Limits) discovery.AggregatedDiscoveryServiceClient {
 	t.Helper()
-	s, c := dialServer(t, l)
+	s, c := dialServer(t, carrier, l)
 	s.Publish(snap("1"))
 	return c
 }
 
-func dialServer(t *testing.T, l Limits) (*Server, discovery.AggregatedDiscoveryServiceClient) {
+func dialServer(t *testing.T, carrier string, l Limits) (*Server, discovery.AggregatedDiscoveryServiceClient) {
 	t.Helper()
 	id, err := spiffe.New("cluster.local", "default", "greedy")
 	if err != nil {
@@ -56,17 +67,30 @@ func dialServer(t *testing.T, l Limits) (*Server, discovery.AggregatedDiscoveryS
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = g.Serve(ln) })
+	ctx, cancel := context.WithCancel(context.Background())
+	if carrier == "grpc" {
+		wg.Go(func() { _ = g.Serve(ln) })
+	} else {
+		others := grpcstream.NewOthers(ln.Addr())
+		wg.Go(func() { _ = g.Serve(others) })
+		wg.Go(func() {
+			_ = grpcstream.New(grpcstream.Settings{Method: discovery.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName, Accept: s.Accept, Others: others}).Serve(ctx, ln)
+		})
+	}
 	c, err := grpc.NewClient(ln.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close(); g.Stop(); wg.Wait() })
+	t.Cleanup(func() { c.Close(); cancel(); g.Stop(); wg.Wait() })
 	return s, discovery.NewAggregatedDiscoveryServiceClient(c)
 }
 
 func TestAStreamThatNeverSaysItsNodeIsEnded(t *testing.T) {
-	c := dial(t, Limits{Introduction: 50 * time.Millisecond})
+	eachCarrier(t, aStreamThatNeverSaysItsNodeIsEnded)
+}
+
+func aStreamThatNeverSaysItsNodeIsEnded(t *testing.T, carrier string) {
+	c := dial(t, carrier, Limits{Introduction: 50 * time.Millisecond})
 	st, err := c.DeltaAggregatedResources(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +101,11 @@ func TestAStreamThatNeverSaysItsNodeIsEnded(t *testing.T) {
 }
 
 func TestOneIdentityCannotTakeAllStreams(t *testing.T) {
-	c := dial(t, Limits{MaxPerIdentity: 3})
+	eachCarrier(t, oneIdentityCannotTakeAllStreams)
+}
+
+func oneIdentityCannotTakeAllStreams(t *testing.T, carrier string) {
+	c := dial(t, carrier, Limits{MaxPerIdentity: 3})
 	ended := make(chan error, 5)
 	for range 5 {
 		st, err := c.DeltaAggregatedResources(t.Context())
@@ -98,8 +126,10 @@ func TestOneIdentityCannotTakeAllStreams(t *testing.T) {
 	}
 }
 
-func TestNewStreamsTakeTurns(t *testing.T) {
-	s, c := dialServer(t, Limits{MaxEntering: 1, EntryTime: time.Hour})
+func TestNewStreamsTakeTurns(t *testing.T) { eachCarrier(t, newStreamsTakeTurns) }
+
+func newStreamsTakeTurns(t *testing.T, carrier string) {
+	s, c := dialServer(t, carrier, Limits{MaxEntering: 1, EntryTime: time.Hour})
 	s.Publish(snap("1", "CDS a=1"))
 	begin := func() (discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, chan *discovery.DeltaDiscoveryResponse) {
 		st, err := c.DeltaAggregatedResources(t.Context())
@@ -144,7 +174,11 @@ func TestNewStreamsTakeTurns(t *testing.T) {
 }
 
 func TestAStreamThatDoesNotAnswerDoesNotKeepOthersOut(t *testing.T) {
-	c := dial(t, Limits{MaxEntering: 1, EntryTime: time.Millisecond, Introduction: 50 * time.Millisecond})
+	eachCarrier(t, aStreamThatDoesNotAnswerDoesNotKeepOthersOut)
+}
+
+func aStreamThatDoesNotAnswerDoesNotKeepOthersOut(t *testing.T, carrier string) {
+	c := dial(t, carrier, Limits{MaxEntering: 1, EntryTime: time.Millisecond, Introduction: 50 * time.Millisecond})
 	for range 3 { // each is let in, and ended because it does not say who it is
 		st, err := c.DeltaAggregatedResources(t.Context())
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"weak"
 )
@@ -55,17 +56,26 @@ type nameSets struct {
 	m    map[uint64]weak.Pointer[nameSet]
 }
 
+// newNameSet copies names: those of a request are not there any more after it.
+func newNameSet(list []string) *nameSet {
+	own := make([]string, len(list))
+	for i, n := range list {
+		own[i] = strings.Clone(n)
+	}
+	return &nameSet{own}
+}
+
 func newNameSets() *nameSets {
 	return &nameSets{seed: maphash.MakeSeed(), m: map[uint64]weak.Pointer[nameSet]{}}
 }
 
-// of returns the set of sorted, distinct names, which must not be changed after.
+// of returns the set of sorted, distinct names. They are cloned if the set is new.
 func (s *nameSets) of(list []string) *nameSet {
 	if len(list) == 0 {
 		return noNames
 	}
 	if s == nil {
-		return &nameSet{list}
+		return newNameSet(list)
 	}
 	var h maphash.Hash
 	h.SetSeed(s.seed)
@@ -80,9 +90,9 @@ func (s *nameSets) of(list []string) *nameSet {
 		if slices.Equal(have.list, list) {
 			return have
 		}
-		return &nameSet{list} // the same hash by chance
+		return newNameSet(list) // the same hash by chance
 	}
-	set := &nameSet{list}
+	set := newNameSet(list)
 	s.m[sum] = weak.Make(set)
 	runtime.AddCleanup(set, s.forget, sum)
 	return set

@@ -99,10 +99,11 @@ type Server struct {
 	ids      atomic.Uint64
 	entering chan struct{} // new streams that are brought up to date
 	first    sync.Once
-	serving  chan struct{} // closed with the first Publish
-	mu       sync.Mutex    // protects the following
-	streams  map[uint64]chan struct{}
+	serving  chan struct{}     // closed with the first Publish
+	mu       sync.Mutex        // protects the following
+	streams  map[uint64]func() // wake a stream; they do not wait
 	peers    map[spiffe.ID]int // streams by identity
+	pushes   pushes
 }
 
 type holder struct{ s xds.Snapshot }
@@ -111,7 +112,7 @@ type holder struct{ s xds.Snapshot }
 // streams wait for it.
 func New(set Settings) *Server {
 	set.Limits = set.Limits.withDefaults()
-	return &Server{set: set, hub: newHub(), serving: make(chan struct{}), entering: make(chan struct{}, set.Limits.MaxEntering), streams: map[uint64]chan struct{}{}, peers: map[spiffe.ID]int{}}
+	return &Server{set: set, hub: newHub(), serving: make(chan struct{}), entering: make(chan struct{}, set.Limits.MaxEntering), streams: map[uint64]func(){}, peers: map[spiffe.ID]int{}}
 }
 
 // Register adds the service to a gRPC server.
@@ -127,10 +128,7 @@ func (s *Server) Publish(snap xds.Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, wake := range s.streams {
-		select {
-		case wake <- struct{}{}:
-		default: // already awake
-		}
+		wake()
 	}
 }
 
@@ -141,20 +139,27 @@ func (s *Server) Streams() int {
 	return len(s.streams)
 }
 
-func (s *Server) open(peer spiffe.ID) (uint64, chan struct{}, error) {
+// open lets a stream in, if there is room for one more of a peer. It is not woken before it is awake.
+func (s *Server) open(peer spiffe.ID) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.streams) >= s.set.Limits.MaxStreams {
-		return 0, nil, status.Errorf(codes.ResourceExhausted, "xds: %d streams are open, the limit", len(s.streams))
+		return 0, status.Errorf(codes.ResourceExhausted, "xds: %d streams are open, the limit", len(s.streams))
 	}
 	if n := s.peers[peer]; !peer.IsZero() && n >= s.set.Limits.MaxPerIdentity {
-		return 0, nil, status.Errorf(codes.ResourceExhausted, "xds: %d streams of %s are open, the limit", n, peer)
+		return 0, status.Errorf(codes.ResourceExhausted, "xds: %d streams of %s are open, the limit", n, peer)
 	}
 	s.peers[peer]++
 	id := s.ids.Add(1)
-	wake := make(chan struct{}, 1)
+	s.streams[id] = func() {}
+	return id, nil
+}
+
+// awake has a stream woken from now on.
+func (s *Server) awake(id uint64, wake func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.streams[id] = wake
-	return id, wake, nil
 }
 
 func (s *Server) close(id uint64, peer spiffe.ID) {
@@ -181,7 +186,7 @@ type protocol[Req any] interface {
 type stream struct {
 	id   uint64
 	srv  *Server
-	wake chan struct{}
+	wake func()
 	// entered lets the next new stream begin.
 	entered func()
 
@@ -198,11 +203,19 @@ func serve[Req any](ctx context.Context, s *Server, p protocol[Req], delta bool)
 	if err != nil {
 		return status.Error(codes.Unauthenticated, err.Error())
 	}
-	id, wake, err := s.open(peer)
+	id, err := s.open(peer)
 	if err != nil {
 		return err
 	}
 	defer s.close(id, peer)
+	awake := make(chan struct{}, 1)
+	wake := func() {
+		select {
+		case awake <- struct{}{}:
+		default: // already awake
+		}
+	}
+	s.awake(id, wake)
 	entered, err := s.admit(ctx)
 	if err != nil {
 		return err
@@ -211,7 +224,14 @@ func serve[Req any](ctx context.Context, s *Server, p protocol[Req], delta bool)
 	st := &stream{id: id, srv: s, wake: wake, sess: newSession(delta, s.set.Limits, s.hub), entered: entered}
 	defer st.end()
 	failed := make(chan error, 1)
-	introduce := time.AfterFunc(s.set.Limits.Introduction, func() { st.introduced(failed) })
+	introduce := time.AfterFunc(s.set.Limits.Introduction, func() {
+		if err := st.introduced(); err != nil {
+			select {
+			case failed <- err:
+			default: // it is ending for another reason
+			}
+		}
+	})
 	defer introduce.Stop()
 	go receive(st, p, peer, failed)
 	for {
@@ -223,9 +243,9 @@ func serve[Req any](ctx context.Context, s *Server, p protocol[Req], delta bool)
 			return err
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-wake:
+		case <-awake:
 		}
-		if err := proceed(st, p, func() ([]*message, error) { return nil, nil }); err != nil {
+		if err := st.proceed(p.send, nil); err != nil {
 			return err
 		}
 	}
@@ -268,7 +288,7 @@ func receive[Req any](st *stream, p protocol[Req], peer spiffe.ID, failed chan<-
 			fail(err)
 			return
 		}
-		err = proceed(st, p, func() ([]*message, error) {
+		err = st.proceed(p.send, func() ([]*message, error) {
 			if st.sess.node == nil {
 				if err := st.introduce(peer, func() (*xds.Node, error) { return p.node(r) }); err != nil {
 					return nil, err
@@ -283,8 +303,8 @@ func receive[Req any](st *stream, p protocol[Req], peer spiffe.ID, failed chan<-
 	}
 }
 
-// proceed does something to the session, goes on with its round, and sends what comes of both.
-func proceed[Req any](st *stream, p protocol[Req], do func() ([]*message, error)) error {
+// proceed does something to the session, if do is not nil, goes on with its round, and sends what comes of both.
+func (st *stream) proceed(send func(*message) (int, error), do func() ([]*message, error)) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.closed {
@@ -293,13 +313,15 @@ func proceed[Req any](st *stream, p protocol[Req], do func() ([]*message, error)
 	if h := st.srv.snap.Load(); h != nil {
 		st.sess.publish(h.s)
 	}
-	if err := st.send(p.send, do); err != nil {
-		return err
+	if do != nil {
+		if err := st.send(send, do); err != nil {
+			return err
+		}
 	}
 	if st.sess.node == nil {
 		return nil
 	}
-	if err := st.send(p.send, func() ([]*message, error) { return st.sess.advance(time.Now()) }); err != nil {
+	if err := st.send(send, func() ([]*message, error) { return st.sess.advance(time.Now()) }); err != nil {
 		return err
 	}
 	if v, ok := st.sess.settled(); ok {
@@ -310,16 +332,14 @@ func proceed[Req any](st *stream, p protocol[Req], do func() ([]*message, error)
 	return nil
 }
 
-// introduced ends a stream whose client has not said who it is.
-func (st *stream) introduced(failed chan<- error) {
+// introduced is an error if the client has not said who it is.
+func (st *stream) introduced() error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.sess.node == nil {
-		select {
-		case failed <- status.Errorf(codes.DeadlineExceeded, "xds: no request within %s", st.srv.set.Limits.Introduction):
-		default:
-		}
+	if st.sess.node != nil {
+		return nil
 	}
+	return status.Errorf(codes.DeadlineExceeded, "xds: no request within %s", st.srv.set.Limits.Introduction)
 }
 
 // end waits for the receiver to let go of the session, and keeps it from sending.
@@ -339,12 +359,7 @@ func (st *stream) arm() {
 	case d.IsZero():
 		return // an armed timer wakes once for nothing
 	case st.timer == nil:
-		st.timer = time.AfterFunc(time.Until(d), func() {
-			select {
-			case st.wake <- struct{}{}:
-			default: // already awake
-			}
-		})
+		st.timer = time.AfterFunc(time.Until(d), st.wake)
 	case !d.Equal(st.armed):
 		st.timer.Reset(time.Until(d))
 	}

@@ -1,8 +1,10 @@
 package xdsserver
 
 import (
+	"iter"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"weft.mesh/weft/xds"
@@ -95,6 +97,7 @@ func newSession(delta bool, l Limits, h *hub) *session {
 func (s *session) watch(typeURL string) (*watch, bool) {
 	w, ok := s.watches[typeURL]
 	if !ok {
+		typeURL = strings.Clone(typeURL)
 		w = &watch{typeURL: typeURL, names: noNames}
 		s.watches[typeURL] = w
 	}
@@ -110,7 +113,7 @@ func (s *session) subscribe(w *watch, add, drop []string, first bool) {
 			if w.force == nil {
 				w.force = make(map[string]struct{}, len(add))
 			}
-			w.force[n] = struct{}{}
+			w.force[strings.Clone(n)] = struct{}{}
 		}
 	}
 	if len(drop) == 0 {
@@ -322,36 +325,50 @@ func (s *session) buildCommon(w *watch, snap xds.Snapshot) *message {
 	return s.note(w, m)
 }
 
-// recognise replaces what a client says it has by the newest snapshot's list as far as that is the same: a thousand
+// recognise keeps what a client says it has: the newest snapshot's list as far as that is the same, so that a thousand
 // clients that come back, each with the versions of thousands of resources, then have what they have in common once.
-func (s *session) recognise(w *watch) error {
-	if s.next == nil || len(w.told) == 0 {
-		return nil
+func (s *session) recognise(w *watch, versions iter.Seq2[string, string]) error {
+	var all []*xds.Resource
+	if s.next != nil {
+		names := w.names.list
+		if w.wildcard {
+			names = nil
+		}
+		s.hub.enter()
+		defer s.hub.leave()
+		var err error
+		if all, err = s.next.Resources(s.node, w.typeURL, names); err != nil {
+			return err
+		}
 	}
-	names := w.names.list
-	if w.wildcard {
-		names = nil
+	has, n := make([]bool, len(all)), 0
+	for name, version := range versions {
+		i, ok := index(all, name)
+		if same := ok && all[i].Version == version; !same {
+			if w.told == nil {
+				w.told = map[string]string{}
+			}
+			w.told[strings.Clone(name)] = strings.Clone(version)
+		} else if !has[i] {
+			has[i] = true
+			n++
+		}
 	}
-	s.hub.enter()
-	defer s.hub.leave()
-	all, err := s.next.Resources(s.node, w.typeURL, names)
-	if err != nil {
-		return err
-	}
-	has := func(r *xds.Resource) bool { return w.told[r.Name] == r.Version }
-	if w.held = all; slices.ContainsFunc(all, func(r *xds.Resource) bool { return !has(r) }) {
-		w.held = slices.DeleteFunc(slices.Clone(all), func(r *xds.Resource) bool { return !has(r) })
-	}
-	var other map[string]string
-	if len(w.told) > len(w.held) {
-		other = map[string]string{}
-		for name, v := range w.told {
-			if find(w.held, name) == nil {
-				other[name] = v
+	if n == len(all) {
+		w.held = all
+	} else if n > 0 {
+		w.held = make([]*xds.Resource, 0, n)
+		for i, r := range all {
+			if has[i] {
+				w.held = append(w.held, r)
 			}
 		}
 	}
-	w.told = other
+	for name := range w.told { // of a name that is said twice, what we know counts
+		if find(w.held, name) != nil {
+			delete(w.told, name)
+		}
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package xdsserver
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -327,9 +328,8 @@ func TestAClientThatComesBackHasTheSnapshotsList(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newClient(t, true, xds.ClusterType)
 			w := c.s.watches[xds.ClusterType]
-			w.told = tc.told
 			c.s.publish(sameList{s})
-			if err := c.s.recognise(w); err != nil {
+			if err := c.s.recognise(w, maps.All(tc.told)); err != nil {
 				t.Fatal(err)
 			}
 			if got := keyOf(w.held) == keyOf(list); got != tc.same || len(w.told) != len(tc.told)-len(w.held) {

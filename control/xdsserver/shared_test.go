@@ -175,7 +175,11 @@ func (c *catch) Send(r *discovery.DeltaDiscoveryResponse) error { c.got = r; ret
 
 // What goes to many is compressed, what goes to one is only stored; a client of gRPC reads both.
 func TestAClientReadsWhatIsCompressedAndWhatIsStored(t *testing.T) {
-	srv, client := dialServer(t, Limits{})
+	eachCarrier(t, aClientReadsWhatIsCompressedAndWhatIsStored)
+}
+
+func aClientReadsWhatIsCompressedAndWhatIsStored(t *testing.T, carrier string) {
+	srv, client := dialServer(t, carrier, Limits{})
 	srv.Publish(sameList{snap("1", "CDS own=1", "EDS a=1 b=2")})
 	st, err := client.DeltaAggregatedResources(t.Context())
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"weft.mesh/weft/control/grpcstream"
 )
 
 // wire is the encoding of a message that goes to many clients: made once, and compressed once
@@ -18,32 +20,44 @@ type wire struct {
 	once   sync.Once
 	bytes  int
 	zip    sync.Once
-	zipped []byte
+	zipped []byte // with the prefix that gRPC has before each message
 	raw    sync.Once
-	text   []byte
+	text   []byte // too
 }
 
 // size is the bytes of the resources.
 func (w *wire) size(m *message) int {
-	w.once.Do(func() {
-		for _, r := range m.resources {
-			_, body := m.body(r)
-			w.bytes += len(body)
-		}
-	})
+	w.once.Do(func() { w.bytes = m.size() })
 	return w.bytes
 }
 
-// response is a message that is encoded as it is: everything it holds is in its unknown fields.
-func (w *wire) response(m *message, zip bool) *discovery.DeltaDiscoveryResponse {
-	r := &discovery.DeltaDiscoveryResponse{}
+// size is the bytes of the resources.
+func (m *message) size() int {
+	n := 0
+	for _, r := range m.resources {
+		_, body := m.body(r)
+		n += len(body)
+	}
+	return n
+}
+
+// framed is the message with its prefix.
+func (w *wire) framed(m *message, zip bool) []byte {
 	if zip {
 		w.zip.Do(func() { w.zipped = zipped(m) })
-		r.ProtoReflect().SetUnknown(w.zipped)
-		return r
+		return w.zipped
 	}
-	w.raw.Do(func() { w.text = encodeDelta(nil, m) })
-	r.ProtoReflect().SetUnknown(w.text)
+	w.raw.Do(func() {
+		w.text = encodeDelta(grpcstream.AppendPrefix(nil), m)
+		grpcstream.SetPrefix(w.text, false)
+	})
+	return w.text
+}
+
+// response is a message that is encoded as it is, and compressed if zip is set: everything it holds is in its unknown fields.
+func (w *wire) response(m *message, zip bool) *discovery.DeltaDiscoveryResponse {
+	r := &discovery.DeltaDiscoveryResponse{}
+	r.ProtoReflect().SetUnknown(w.framed(m, zip)[grpcstream.PrefixSize:])
 	return r
 }
 
@@ -108,15 +122,18 @@ func compressed(ctx context.Context) bool {
 
 var scratch = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// deflate compresses what many clients get.
+// deflate compresses what many clients get, and gives it a prefix.
 func deflate(b []byte) []byte {
 	out := scratch.Get().(*bytes.Buffer)
 	defer scratch.Put(out)
 	out.Reset()
+	out.Write(grpcstream.AppendPrefix(out.AvailableBuffer()))
 	z := fast.Get().(*gzip.Writer)
 	defer fast.Put(z)
 	z.Reset(out)
-	z.Write(b) // to memory
-	z.Close()
-	return bytes.Clone(out.Bytes()) // it is kept, and no larger than it must be
+	z.Write(b)                         // to memory
+	z.Close()                          // too
+	packed := bytes.Clone(out.Bytes()) // it is kept, and no larger than it must be
+	grpcstream.SetPrefix(packed, true)
+	return packed
 }
