@@ -202,7 +202,7 @@ type pairOptions struct {
 	peer     string // the identity that the caller demands; default api's
 	rbac     string // filter entry at the callee
 	tcp      bool
-	strict   bool // no plaintext chain
+	strict   bool                   // no plaintext chain
 	change   func(*server.Settings) // of both, before they start
 }
 
