@@ -28,7 +28,7 @@ func TestKialiFindsWhatItExpects(t *testing.T) {
 		{"every component is healthy", (*kiali).components},
 		{"the control plane serves this cluster and the namespace", (*kiali).controlPlane},
 		{"every proxy has its configuration", (*kiali).synced},
-		{"a gateway's proxy is one", (*kiali).gateway},
+		{"a gateway is a proxy", (*kiali).gateway},
 		{"services come from the registry", (*kiali).services},
 		{"objects are valid", (*kiali).validations},
 		{"mutual TLS is on", (*kiali).mutualTLS},
@@ -137,9 +137,9 @@ func (k *kiali) controlPlane(ctx context.Context) error {
 
 // pod is one of Kiali's.
 type pod struct {
-	Name                                 string
-	IstioContainers, IstioInitContainers []struct{ Name, Image string }
-	ProxyStatus                          *struct{ CDS, EDS, LDS, RDS string }
+	Name        string
+	Containers  []struct{ IsProxy, IsReady bool }
+	ProxyStatus *struct{ CDS, EDS, LDS, RDS string } // of pods with a sidecar only
 }
 
 type workload struct {
@@ -180,8 +180,11 @@ func (k *kiali) gateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(w.Pods) != 1 || w.Pods[0].ProxyStatus == nil || w.Pods[0].ProxyStatus.LDS != "Synced" || w.Pods[0].ProxyStatus.CDS != "Synced" {
+	if s := w.Health.WorkloadStatus; len(w.Pods) != 1 || len(w.Pods[0].Containers) != 1 || s.AvailableReplicas != 1 {
 		return fmt.Errorf("%+v", w)
+	}
+	if c := w.Pods[0].Containers[0]; !c.IsProxy || !c.IsReady {
+		return fmt.Errorf("%+v", c)
 	}
 	return nil
 }
@@ -305,7 +308,7 @@ func (k *kiali) metrics(ctx context.Context) error {
 	if err := k.get(ctx, path, &m); err != nil {
 		return err
 	}
-	for _, name := range []string{"request_count", "request_duration_millis", "request_throughput", "request_size", "response_size"} {
+	for _, name := range []string{"request_count", "request_duration_millis", "response_size", "response_throughput"} {
 		if !alive(m[name]) {
 			return fmt.Errorf("%s: %+v", name, m[name])
 		}
@@ -315,7 +318,7 @@ func (k *kiali) metrics(ctx context.Context) error {
 
 func (k *kiali) planeMetrics(ctx context.Context) error {
 	var m map[string][]series
-	if err := k.get(ctx, "/api/namespaces/"+kubetest.System+"/metrics?duration=60&step=15&rateInterval=60s", &m); err != nil {
+	if err := k.get(ctx, "/api/namespaces/"+kubetest.System+"/metrics?duration=60&step=15&rateInterval=60s&avg=true", &m); err != nil {
 		return err
 	}
 	for _, name := range []string{"process_cpu_seconds_total", "process_resident_memory_bytes", "pilot_proxy_convergence_time"} {
