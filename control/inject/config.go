@@ -21,7 +21,8 @@ const (
 // The user and group that the proxy runs as: capture leaves its traffic alone.
 const proxyID = 1337
 
-// Seconds of [Proxy.StopDelaySeconds]. Three: an endpoint's end reaches every proxy within one on a machine that is not overloaded.
+// Seconds of [Proxy.StopDelaySeconds]. Three: an endpoint's end reaches every proxy within one on a machine that is not overloaded, and
+// a proxy that has not heard of it seldom calls less often.
 const (
 	defaultStopDelay = 3
 	maxStopDelay     = 600
@@ -93,8 +94,8 @@ type Proxy struct {
 	ExcludeOutboundPorts string                      `json:"excludeOutboundPorts"`
 	StatusPort           int32                       `json:"statusPort"`
 	RewriteProbes        bool                        `json:"rewriteAppHTTPProbe"`
-	// StopDelaySeconds is how long after a pod began to end its programs get SIGTERM: until then others may not have heard
-	// of it, and call. It is for containers without a preStop hook beside a native sidecar; 0: at once.
+	// StopDelaySeconds is how long nobody must have called a pod that ends before its programs get SIGTERM: until then others may
+	// not have heard of it. Calls delay that for 25 s at most. It is for containers without a preStop hook beside a native sidecar; 0: at once.
 	StopDelaySeconds int64 `json:"stopDelaySeconds"`
 }
 
