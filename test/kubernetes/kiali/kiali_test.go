@@ -452,11 +452,20 @@ func (k *kiali) logLevel(t *testing.T) {
 	}
 }
 
-// afterRestart restarts the control plane: proxies that connect again with what they have got are in sync for Kiali too.
+// afterRestart restarts the control plane: proxies that connect again with what they have got are in sync for Kiali too. It asks
+// every 2 s, so what it says for 10 s is not of before.
 func (k *kiali) afterRestart(t *testing.T) {
 	k.Kubectl(t, "-n", kubetest.System, "rollout", "restart", "deployment/weft")
 	k.Kubectl(t, "-n", kubetest.System, "rollout", "status", "deployment/weft", "--timeout=120s")
+	since := time.Now()
 	k.Eventually(t, 2*time.Minute, "Kiali's answer", func(ctx context.Context) error {
-		return errors.Join(k.components(ctx), k.synced(ctx), k.gateway(ctx))
+		if err := errors.Join(k.components(ctx), k.synced(ctx), k.gateway(ctx)); err != nil {
+			since = time.Now()
+			return err
+		}
+		if held := time.Since(since); held < 10*time.Second {
+			return fmt.Errorf("right for %s only", held.Round(time.Second))
+		}
+		return nil
 	})
 }

@@ -43,7 +43,7 @@ auth: {strategy: anonymous}
 deployment: {namespace: weft-system, remote_secret_path: %q}
 external_services:
   grafana: {enabled: false}
-  istio: {root_namespace: weft-system, url_service_version: %q}
+  istio: {root_namespace: weft-system, url_service_version: %q, istiod_polling_interval_seconds: 2}
   prometheus: {url: %q}
 istio_namespace: weft-system
 kiali_feature_flags: {certificates_information_indicators: {enabled: false}}
