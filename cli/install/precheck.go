@@ -160,24 +160,19 @@ func (in *Installer) checkIstio(ctx context.Context, p *Plan) ([]*Finding, error
 // collision is the namespace label by which a webhook configuration of others
 // would inject where this plan does too; "" if there is none.
 func (p *Plan) collision(o *unstructured.Unstructured) string {
-	mine := map[string]map[string]string{"istio.io/rev=" + p.Revision: {"istio.io/rev": p.Revision}}
+	type label struct{ key, value string }
+	var mine []label
 	if p.Revision == "default" && p.on("injection", "default") {
-		mine["istio-injection=enabled"] = map[string]string{"istio-injection": "enabled"}
+		mine = append(mine, label{"istio-injection", "enabled"}) // first: it is the one that people use
 	}
+	mine = append(mine, label{"istio.io/rev", p.Revision})
 	hooks, _, _ := unstructured.NestedSlice(o.Object, "webhooks")
-	for _, h := range hooks {
-		m, _ := h.(map[string]any)
-		name, _ := m["name"].(string)
-		if !strings.HasSuffix(name, injectorOfIstio) {
-			continue
-		}
-		sel, _, _ := unstructured.NestedMap(m, "namespaceSelector")
-		if len(sel) == 0 {
-			continue
-		}
-		for label, set := range mine {
-			if selects(sel, set) {
-				return label
+	for _, l := range mine {
+		for _, h := range hooks {
+			m, _ := h.(map[string]any)
+			name, _ := m["name"].(string)
+			if sel, _, _ := unstructured.NestedMap(m, "namespaceSelector"); len(sel) > 0 && strings.HasSuffix(name, injectorOfIstio) && selects(sel, map[string]string{l.key: l.value}) {
+				return l.key + "=" + l.value
 			}
 		}
 	}
