@@ -10,7 +10,8 @@ import (
 )
 
 // sock is a connection of the kernel that writes without waiting: what the kernel does not take at once is sent by a
-// goroutine made for it. Writes between cork and uncork go together. Before and after [sock.plain] it differs: then it is like any other.
+// goroutine made for it. Writes between cork and uncork go together.
+// After [sock.plain] it waits, like any other.
 type sock struct {
 	net.Conn
 	raw     syscall.RawConn
