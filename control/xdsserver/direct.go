@@ -50,6 +50,7 @@ type direct struct {
 	peer      spiffe.ID
 	gzip      bool
 	introduce *time.Timer
+	known     bool // who it is; of Message
 	waits     bool // for a push; protected by pushes.mu
 }
 
@@ -59,12 +60,15 @@ func (d *direct) Message(b []byte) error {
 	if err != nil {
 		return err
 	}
-	return d.st.proceed(d.send, func() ([]*message, error) {
-		if d.st.sess.node == nil {
-			if err := d.st.introduce(d.peer, func() (*xds.Node, error) { return r.xdsNode() }); err != nil {
-				return nil, err
-			}
+	var n *xds.Node
+	if !d.known {
+		if n, err = d.st.srv.identify(d.peer, r.xdsNode); err != nil {
+			return err
 		}
+		d.known = true
+	}
+	return d.st.proceed(d.send, func() ([]*message, error) {
+		d.st.introduce(n, d.peer)
 		return d.st.delta(r, time.Now())
 	})
 }

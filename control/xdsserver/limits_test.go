@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -51,6 +52,13 @@ func dial(t *testing.T, carrier string, l Limits) discovery.AggregatedDiscoveryS
 
 func dialServer(t *testing.T, carrier string, l Limits) (*Server, discovery.AggregatedDiscoveryServiceClient) {
 	t.Helper()
+	s, connect := serveADS(t, carrier, l)
+	return s, connect()
+}
+
+// serveADS returns a server, and what makes a connection of its own to it.
+func serveADS(t *testing.T, carrier string, l Limits) (*Server, func() discovery.AggregatedDiscoveryServiceClient) {
+	t.Helper()
 	id, err := spiffe.New("cluster.local", "default", "greedy")
 	if err != nil {
 		t.Fatal(err)
@@ -77,12 +85,15 @@ func dialServer(t *testing.T, carrier string, l Limits) (*Server, discovery.Aggr
 			_ = grpcstream.New(grpcstream.Settings{Method: discovery.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName, Accept: s.Accept, Others: others}).Serve(ctx, ln)
 		})
 	}
-	c, err := grpc.NewClient(ln.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
+	t.Cleanup(func() { cancel(); g.Stop(); wg.Wait() })
+	return s, func() discovery.AggregatedDiscoveryServiceClient {
+		c, err := grpc.NewClient(ln.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return discovery.NewAggregatedDiscoveryServiceClient(c)
 	}
-	t.Cleanup(func() { c.Close(); cancel(); g.Stop(); wg.Wait() })
-	return s, discovery.NewAggregatedDiscoveryServiceClient(c)
 }
 
 func TestAStreamThatNeverSaysItsNodeIsEnded(t *testing.T) {
@@ -188,4 +199,54 @@ func aStreamThatDoesNotAnswerDoesNotKeepOthersOut(t *testing.T, carrier string) 
 			t.Errorf("err = %v, want DeadlineExceeded", err)
 		}
 	}
+}
+
+// Whether a node is whose it says may be asked of somebody who does not answer: that holds up nobody else.
+func TestWhoIsBeingCheckedHoldsUpNobody(t *testing.T) { eachCarrier(t, whoIsBeingCheckedHoldsUpNobody) }
+
+func whoIsBeingCheckedHoldsUpNobody(t *testing.T, carrier string) {
+	s, connect := serveADS(t, carrier, Limits{})
+	checking, answer := make(chan struct{}), make(chan struct{})
+	answered := sync.OnceFunc(func() { close(answer) })
+	t.Cleanup(answered)
+	s.set.Authorize = func(_ spiffe.ID, n *xds.Node) error {
+		if strings.Contains(n.ID, "slow") {
+			close(checking)
+			<-answer
+		}
+		return nil
+	}
+	s.Publish(snap("1", "CDS a=1"))
+	begin := func(name string) discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient {
+		st, err := connect().DeltaAggregatedResources(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := st.Send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: "sidecar~10.0.0.1~" + name + ".default~default.svc.cluster.local"}, TypeUrl: xds.ClusterType}); err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	hear := func(st discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, version string) {
+		for {
+			r, err := st.Recv()
+			if err != nil {
+				t.Fatalf("%s: %v", version, err)
+			}
+			if err := st.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()}); err != nil {
+				t.Fatal(err)
+			}
+			if r.GetSystemVersionInfo() == version {
+				return
+			}
+		}
+	}
+	quick := begin("quick")
+	hear(quick, "1")
+	slow := begin("slow")
+	<-checking
+	s.Publish(snap("2", "CDS a=2"))
+	hear(quick, "2")
+	answered()
+	hear(slow, "2")
 }

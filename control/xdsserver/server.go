@@ -282,18 +282,21 @@ func receive[Req any](st *stream, p protocol[Req], peer spiffe.ID, failed chan<-
 		default: // it is ending for another reason
 		}
 	}
-	for {
+	for first := true; ; first = false {
 		r, err := p.recv()
 		if err != nil {
 			fail(err)
 			return
 		}
-		err = st.proceed(p.send, func() ([]*message, error) {
-			if st.sess.node == nil {
-				if err := st.introduce(peer, func() (*xds.Node, error) { return p.node(r) }); err != nil {
-					return nil, err
-				}
+		var n *xds.Node
+		if first {
+			if n, err = st.srv.identify(peer, func() (*xds.Node, error) { return p.node(r) }); err != nil {
+				fail(err)
+				return
 			}
+		}
+		err = st.proceed(p.send, func() ([]*message, error) {
+			st.introduce(n, peer)
 			return p.handle(st, r, time.Now())
 		})
 		if err != nil {
@@ -366,27 +369,30 @@ func (st *stream) arm() {
 	st.armed = d
 }
 
-// introduce takes the node of the first request and checks who says it.
-func (st *stream) introduce(peer spiffe.ID, node func() (*xds.Node, error)) error {
+// identify takes the node of the first request and checks who says it. That may wait for others, so nothing is locked.
+func (s *Server) identify(peer spiffe.ID, node func() (*xds.Node, error)) (*xds.Node, error) {
 	n, err := node()
 	if err != nil {
-		return status.Error(codes.InvalidArgument, err.Error())
+		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if err := st.srv.set.Authorize(peer, n); err != nil {
-		return status.Errorf(codes.PermissionDenied, "node %q: %v", n.ID, err)
+	if err := s.set.Authorize(peer, n); err != nil {
+		return nil, status.Errorf(codes.PermissionDenied, "node %q: %v", n.ID, err)
 	}
 	n.Verified = !peer.IsZero()
-	st.sess.node = n
-	st.srv.set.Observer.Connected(st.id, n, peer)
-	return nil
+	return n, nil
+}
+
+// introduce lets the session know whose it is; nil: it knows.
+func (st *stream) introduce(n *xds.Node, peer spiffe.ID) {
+	if n != nil {
+		st.sess.node = n
+		st.srv.set.Observer.Connected(st.id, n, peer)
+	}
 }
 
 // send computes messages and sends them.
 func (st *stream) send(send func(*message) (int, error), compute func() ([]*message, error)) error {
 	ms, err := compute()
-	if err != nil && st.sess.node == nil {
-		return err // it was not let in
-	}
 	if err != nil {
 		st.srv.set.Log.Error("xds: resources for a node", "node", st.sess.node.ID, "error", err)
 		if _, isStatus := status.FromError(err); isStatus {

@@ -84,6 +84,9 @@ func (s podNames) SetTable(table map[string]nds.Info) {
 	s.Server.SetTable(dns.PodTable(hosts, "default", "cluster.local"))
 }
 
+// Counts implements server.NameServer; here nobody asks.
+func (s podNames) Counts() proxyserver.NameCounts { return proxyserver.NameCounts{} }
+
 // types are the short names of what the proxies subscribed to.
 func (p *plane) types() []string {
 	for _, x := range p.tracker.Proxies() {
