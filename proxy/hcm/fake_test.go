@@ -22,6 +22,7 @@ type fakeServer struct {
 	req      stream.Request
 	buffered []byte        // the whole body, if it came with the head
 	pieces   chan []byte   // else its pieces; closed at the end
+	look     func() bool   // instead of Gone; nil: leave tells
 	bodyErr  error         // instead of io.EOF
 	abortC   chan struct{} // closed by Abort
 	once     sync.Once
@@ -132,6 +133,9 @@ func (s *fakeServer) Abort() {
 }
 
 func (s *fakeServer) Gone() bool {
+	if s.look != nil {
+		return s.look()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.gone

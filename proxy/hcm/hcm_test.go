@@ -643,6 +643,35 @@ func TestUpgradesPassBothWays(t *testing.T) {
 	})
 }
 
+// TestATunnelThatBeginsUnderTheSweepersEyesLives: the sweeper sees an exchange that waits for its upstream, and is held up before it
+// looks at the client. Then the tunnel begins, and the client, who has said all, ends its side: that is no client who has gone.
+func TestATunnelThatBeginsUnderTheSweepersEyesLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, always(answer{status: 101, early: true, delay: 500 * time.Millisecond, body: []string{"ping", "pong"}, bodyDelay: time.Second}))
+		h.cfg.Upgrades = []string{"websocket"}
+		s := newServer("GET", "/chat").streaming()
+		s.req.Upgrade = []byte("WebSocket")
+		looks := 0
+		s.look = func() bool {
+			if looks++; looks > 1 {
+				return true
+			}
+			time.Sleep(time.Second) // the head comes meanwhile
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.status != 101 {
+				t.Errorf("status %d while the sweeper looks, want 101", s.status)
+			}
+			close(s.pieces)
+			return true
+		}
+		i := run(t, h, s)
+		if got := summary(s, i); got.Status != 101 || got.Body != "pingpong" || got.Details != "via_upstream" || s.aborted || looks != 1 {
+			t.Errorf("%+v, aborted: %t, the sweeper looked %d times", got, s.aborted, looks)
+		}
+	})
+}
+
 func TestConnectionsHaveALongestTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, ok)

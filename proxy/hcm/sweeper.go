@@ -65,7 +65,8 @@ func (x *exchange) look(now time.Time) cut {
 	}
 	w.looks++
 	cfg := x.m.cfg
-	if w.looks > 1 && w.waiting.Load() && x.clientLeft() {
+	// The order matters: between the two looks the upstream may have agreed to a tunnel, and the client have ended its side of that.
+	if w.looks > 1 && w.waiting.Load() && x.clientLeft() && w.waiting.Load() {
 		return cutGone
 	}
 	idle := cfg.StreamIdleTimeout
