@@ -16,6 +16,8 @@ type cache struct {
 	gen  uint64
 	live int // entries after the last sweep
 	m    map[any]*cached
+
+	contents contents
 }
 
 type cached struct {
@@ -108,9 +110,6 @@ func (c *cache) len() int {
 	return len(c.m)
 }
 
-// contentKey finds a resource by its content.
-type contentKey struct{ typeURL, name, version string }
-
 // resource encodes a message. Equal content is the same resource, also where it
 // was made from other inputs.
 func (s *Snapshot) resource(typeURL, name string, m proto.Message) *xds.Resource {
@@ -118,6 +117,5 @@ func (s *Snapshot) resource(typeURL, name string, m proto.Message) *xds.Resource
 }
 
 func (s *Snapshot) encoded(typeURL, name string, body []byte) *xds.Resource {
-	r := xds.NewResource(typeURL, name, body)
-	return remember(s.cache, contentKey{typeURL, name, r.Version}, func() *xds.Resource { return r })
+	return s.cache.contents.one(xds.NewResource(typeURL, name, body))
 }
