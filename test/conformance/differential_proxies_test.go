@@ -128,8 +128,15 @@ func runEnvoy(t *testing.T, envoy string, rs []*xds.Resource) *xdstest.FakeServe
 	go func() { defer close(done); _ = g.Serve(l) }()
 	t.Cleanup(func() { ads.Close(); g.Stop(); <-done })
 
+	execEnvoy(t, envoy, envoyBootstrap(t, l.Addr().(*net.TCPAddr).Port, &corev3.Node{Id: "envoy", Cluster: "test"}, nil))
+	return ads
+}
+
+// execEnvoy runs it until the test ends.
+func execEnvoy(t *testing.T, envoy string, bootstrap []byte) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "envoy.json")
-	if err := os.WriteFile(file, envoyBootstrap(t, l.Addr().(*net.TCPAddr).Port), 0o600); err != nil {
+	if err := os.WriteFile(file, bootstrap, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -146,13 +153,13 @@ func runEnvoy(t *testing.T, envoy string, rs []*xds.Resource) *xdstest.FakeServe
 			t.Logf("log of envoy:\n%s", log)
 		}
 	})
-	return ads
 }
 
-// envoyBootstrap points Envoy at an incremental ADS server on loopback.
-func envoyBootstrap(t *testing.T, adsPort int) []byte {
+// envoyBootstrap points Envoy at an incremental ADS server on loopback; without secure in plaintext.
+func envoyBootstrap(t *testing.T, adsPort int, node *corev3.Node, secure *corev3.TransportSocket) []byte {
 	t.Helper()
 	c := controlPlane(t)
+	c.TransportSocket = secure
 	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: "xds", Endpoints: []*endpointv3.LocalityLbEndpoints{{
 		LbEndpoints: []*endpointv3.LbEndpoint{{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
 			Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
@@ -162,7 +169,7 @@ func envoyBootstrap(t *testing.T, adsPort int) []byte {
 	}}}
 	overADS := &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
 	b := &bootstrapv3.Bootstrap{
-		Node: &corev3.Node{Id: "envoy", Cluster: "test"},
+		Node: node,
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
 			LdsConfig: overADS, CdsConfig: overADS,
 			AdsConfig: &corev3.ApiConfigSource{

@@ -10,12 +10,13 @@ import (
 	"time"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
 
 	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/control/ca"
+	"weft.mesh/weft/control/grpcstream"
 	"weft.mesh/weft/control/status"
 	"weft.mesh/weft/control/xdsserver"
 	"weft.mesh/weft/proxy/proxytest"
@@ -84,17 +85,23 @@ func startPlane(t *testing.T) *plane {
 		Observer:     p.tracker,
 		Log:          log,
 	})
-	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(serving.TLSConfig())))
-	p.ads.Register(g)
+	g := grpc.NewServer(grpc.Creds(grpcstream.Credentials()))
 	(&ca.Service{CA: p.ca, Tokens: p.tokens, Log: log}).Register(g)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.addr = l.Addr().String()
+	others := grpcstream.NewOthers(l.Addr())
+	streams := grpcstream.New(grpcstream.Settings{
+		Method: discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName, Accept: p.ads.Accept,
+		Others: others, TLS: serving.TLSConfig(), Log: log,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = g.Serve(l) })
-	p.stop = func() { g.Stop(); wg.Wait() }
+	wg.Go(func() { _ = g.Serve(others) })
+	wg.Go(func() { _ = streams.Serve(ctx, l) })
+	p.stop = func() { cancel(); g.Stop(); wg.Wait() }
 	t.Cleanup(p.stop)
 	return p
 }
