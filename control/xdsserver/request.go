@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"weft.mesh/weft/xds/fields"
 )
 
 // request is what of a DeltaDiscoveryRequest matters to a session. Its strings are valid only while it is handled: who keeps one
@@ -50,7 +52,7 @@ const (
 func readRequest(b []byte, most int) (*request, error) {
 	r := &request{}
 	var node, detail []byte
-	err := eachField(b, func(n protowire.Number, v []byte) error {
+	err := fields.Each(b, func(n protowire.Number, v []byte) error {
 		switch n {
 		case requestNode:
 			node = v // of two the last: nobody sends two
@@ -118,36 +120,9 @@ func malformed(err error) error {
 // view is bytes as a string, without a copy.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// eachField visits the fields of a message that have a length.
-func eachField(b []byte, visit func(protowire.Number, []byte) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		b = b[n:]
-		if typ != protowire.BytesType {
-			if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
-				return protowire.ParseError(n)
-			}
-			b = b[n:]
-			continue
-		}
-		v, n := protowire.ConsumeBytes(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		if err := visit(num, v); err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
-}
-
 // entry reads an entry of initial_resource_versions.
 func entry(b []byte) (name, version []byte, err error) {
-	err = eachField(b, func(n protowire.Number, v []byte) error {
+	err = fields.Each(b, func(n protowire.Number, v []byte) error {
 		switch n {
 		case entryKey:
 			name = v
@@ -161,7 +136,7 @@ func entry(b []byte) (name, version []byte, err error) {
 
 // checkVersions tells what eachVersion would stumble over.
 func checkVersions(b []byte) error {
-	return eachField(b, func(n protowire.Number, v []byte) error {
+	return fields.Each(b, func(n protowire.Number, v []byte) error {
 		if n != requestVersions {
 			return nil
 		}
@@ -177,7 +152,7 @@ var errEnough = errors.New("enough")
 
 // eachVersion visits the names and versions that a checked request has.
 func eachVersion(b []byte, yield func(name, version string) bool) {
-	_ = eachField(b, func(n protowire.Number, v []byte) error {
+	_ = fields.Each(b, func(n protowire.Number, v []byte) error {
 		if n != requestVersions {
 			return nil
 		}

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"weft.mesh/weft/xds/fields"
 )
 
 // shape is a request as plain values.
@@ -118,7 +120,7 @@ func FuzzReadRequest(f *testing.F) {
 }
 
 func countField(b []byte, number int) (n int) {
-	_ = eachField(b, func(f protowire.Number, _ []byte) error {
+	_ = fields.Each(b, func(f protowire.Number, _ []byte) error {
 		if int(f) == number {
 			n++
 		}

@@ -29,7 +29,8 @@ var rules = []rule{
 	// Shared leaves: know neither plane.
 	{"spiffe", "", ""},
 	{"xds", "", envoy},
-	{"xds/nds", "", protobuf},
+	{"xds/fields", "", protobuf},
+	{"xds/nds", "xds/fields", protobuf},
 	{"xds/canon", "xds", envoy + "go.yaml.in/yaml/v3"},
 	{"xds/patch", "xds", protobuf},
 	{"xds/xdstest", "xds xds/canon spiffe", envoy + grpc},
@@ -105,7 +106,7 @@ var rules = []rule{
 	{"control/translate", "control/snapshot model spiffe xds xds/nds", envoy + istioAPI},
 	{"control/translate/translatetest", "api/admin control/convert control/gatewayapi control/ingress control/snapshot model xds", ""},
 	{"control/grpcstream", "", grpc + "golang.org/x/net/http2/hpack"},
-	{"control/xdsserver", "control/grpcstream internal/drain spiffe xds xds/patch", envoy + grpc},
+	{"control/xdsserver", "control/grpcstream internal/drain spiffe xds xds/patch xds/fields", envoy + grpc},
 	{"control/ca", "spiffe", grpc + "istio.io/api/security"},
 	{"control/admission", "api/admin control/analyze control/convert control/inject model", kubeAPI + "github.com/prometheus/client_golang"},
 	{"control/inject", "", protobuf + kubeAPI + istioAPI + "sigs.k8s.io/yaml go.yaml.in/yaml/v3"},

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weft.mesh/weft/xds"
+	"weft.mesh/weft/xds/fields"
 	"weft.mesh/weft/xds/patch"
 )
 
@@ -61,38 +62,11 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return err
 }
 
-// fields visits the length-delimited fields of a message.
-func fields(b []byte, each func(protowire.Number, []byte) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		b = b[n:]
-		if typ != protowire.BytesType {
-			if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
-				return protowire.ParseError(n)
-			}
-			b = b[n:]
-			continue
-		}
-		v, n := protowire.ConsumeBytes(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		if err := each(num, v); err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
-}
-
 // intern keeps one copy of a name for all proxies.
 func intern(b []byte) string { return unique.Make(string(b)).Value() }
 
 func (r *response) read(b []byte) error {
-	return fields(b, func(n protowire.Number, v []byte) error {
+	return fields.Each(b, func(n protowire.Number, v []byte) error {
 		switch n {
 		case 2:
 			x, err := readResource(v)
@@ -115,12 +89,12 @@ func readResource(b []byte) (resource, error) {
 	var x resource
 	var typeURL string
 	var body []byte
-	err := fields(b, func(n protowire.Number, v []byte) error {
+	err := fields.Each(b, func(n protowire.Number, v []byte) error {
 		switch n {
 		case 1:
 			x.version = intern(v)
 		case 2:
-			return fields(v, func(n protowire.Number, v []byte) error {
+			return fields.Each(v, func(n protowire.Number, v []byte) error {
 				if n == 1 {
 					typeURL = intern(v)
 				} else if n == 2 {

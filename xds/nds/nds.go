@@ -28,6 +28,8 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"weft.mesh/weft/xds/fields"
 )
 
 // Registries that a name comes from, in Istio's words.
@@ -94,7 +96,7 @@ func appendText(b []byte, field protowire.Number, s string) []byte {
 // malformed or beyond the bounds is an error. Of a name that comes twice the last counts.
 func Decode(b []byte) (map[string]Info, error) {
 	table := map[string]Info{}
-	err := fields(b, func(field protowire.Number, v []byte) error {
+	err := fields.Each(b, func(field protowire.Number, v []byte) error {
 		if field != fieldTable {
 			return nil
 		}
@@ -114,7 +116,7 @@ func Decode(b []byte) (map[string]Info, error) {
 }
 
 func entry(b []byte) (name string, info Info, err error) {
-	err = fields(b, func(field protowire.Number, v []byte) (err error) {
+	err = fields.Each(b, func(field protowire.Number, v []byte) (err error) {
 		switch field {
 		case fieldKey:
 			name, err = text(v)
@@ -130,7 +132,7 @@ func entry(b []byte) (name string, info Info, err error) {
 }
 
 func (i *Info) decode(b []byte) error {
-	return fields(b, func(field protowire.Number, v []byte) (err error) {
+	return fields.Each(b, func(field protowire.Number, v []byte) (err error) {
 		switch field {
 		case fieldIPs:
 			var ip string
@@ -147,33 +149,6 @@ func (i *Info) decode(b []byte) error {
 		}
 		return err
 	})
-}
-
-// fields visits the fields of a message that hold bytes; all that we know do.
-func fields(b []byte, visit func(protowire.Number, []byte) error) error {
-	for len(b) > 0 {
-		field, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		b = b[n:]
-		if kind != protowire.BytesType {
-			if n = protowire.ConsumeFieldValue(field, kind, b); n < 0 {
-				return protowire.ParseError(n)
-			}
-			b = b[n:]
-			continue
-		}
-		v, n := protowire.ConsumeBytes(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		if err := visit(field, v); err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
 }
 
 var errText = errors.New("a text that is no UTF-8")
