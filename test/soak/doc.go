@@ -16,6 +16,7 @@
 //
 // Traffic on the paths /calm/ and the like meets changing routes, clusters, endpoints, secrets and a
 // control plane that goes away, but no fault of an upstream: all of it must succeed. Traffic on /flaky/ may fail
-// while its upstream is down, and 2 s after. An operation that asks the upstream for a fault must end as that fault
-// ends. Whatever fails or succeeds, a wrong byte ends the test as failed.
+// while its upstream is down, and 2 s after. A tunnel that lasts longer than the drain of the listener that it came by
+// may be cut with it. An operation that asks the upstream for a fault must end as that fault ends. Whatever fails or
+// succeeds, a wrong byte ends the test as failed.
 package soak

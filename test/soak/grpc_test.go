@@ -120,7 +120,7 @@ func (c grpcClients) stream(ctx context.Context, r *rand.Rand, o op) error {
 		return err
 	}
 	count := 1 + r.IntN(20)
-	pause := time.Duration(r.IntN(3)) * 20 * time.Millisecond
+	pause := o.pause(r, count, 20*time.Millisecond)
 	wants := make(chan want, count)
 	sizes := make([]int, count)
 	for i := range sizes {

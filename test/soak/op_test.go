@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strings"
+	"time"
 )
 
 // fault is what an operation asks its upstream (or its client) to do wrong.
@@ -39,8 +40,9 @@ type op struct {
 	flush    bool // the response comes in pieces, without a length
 	expect   bool // 100-continue
 	fault    fault
-	pipeline int    // requests sent at once
-	to       string // where it goes, for people
+	pipeline int           // requests sent at once
+	to       string        // where it goes, for people
+	lasts    time.Duration // gRPC streams and tunnels: how long their pauses are together; 0: not long
 }
 
 const (
@@ -89,6 +91,14 @@ func size(r *rand.Rand, max int) int {
 		return 0
 	}
 	return int(math.Exp(r.Float64() * math.Log(float64(max))))
+}
+
+// pause is how long a gRPC stream or a tunnel waits after each of its steps: none, or once or twice a short time, unless it is to last.
+func (o op) pause(r *rand.Rand, steps int, short time.Duration) time.Duration {
+	if o.lasts > 0 {
+		return o.lasts / time.Duration(steps)
+	}
+	return time.Duration(r.IntN(3)) * short
 }
 
 // newOp chooses an HTTP operation.

@@ -67,6 +67,9 @@ type plane struct {
 // life is how long certificates are valid from when they are made; they are renewed after about half of that.
 const life = 40 * time.Second
 
+// drainTime is how long connections of a listener that was replaced may go on.
+const drainTime = 3 * time.Second
+
 func startPlane(t testing.TB, y *tally) *plane {
 	ca := identitytest.NewCA(t, "soak")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -205,7 +208,7 @@ func startProxy(t testing.TB, y *tally, bin string, p *plane, name, role string)
 	x.cmd = exec.Command(bin, role, "--id", name, "--namespace", "default", "--ip", "127.0.0.1", "--service-account", "sa-"+name,
 		"--xds", p.addr, "--ca-root", filepath.Join(dir, "root.pem"), "--token-file", filepath.Join(dir, "token"), "--state-dir", filepath.Join(dir, "state"),
 		"--admin-port", strconv.Itoa(x.admin), "--status-port", "0", "--ready-port", "0", "--metrics-port", "0",
-		"--access-log-file", "/dev/null", "--drain-duration", "3s", "--log-level", "error")
+		"--access-log-file", "/dev/null", "--drain-duration", drainTime.String(), "--log-level", "error")
 	x.cmd.Env = append(os.Environ(), "GORACE=halt_on_error=0 exitcode=66 history_size=2")
 	x.cmd.Stderr, x.cmd.Stdout = &x.log, &x.log
 	x.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -210,7 +210,7 @@ func (s *run) one(r *rand.Rand, id string, h1 *h1Client, g grpcClients, h2 *http
 		err = runH2(context.Background(), h2, addr, o)
 	case k < 80:
 		o.plain(r)
-		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), opTimeout+o.lasts)
 		addr = s.addr(o.via)
 		kind, err = g.run(ctx, r, o)
 		cancel()
@@ -229,6 +229,9 @@ func (s *run) one(r *rand.Rand, id string, h1 *h1Client, g grpcClients, h2 *http
 		s.extra(r, o, h1)
 		return
 	}
+	if o.lasts > 0 && kind != "gRPC unary" {
+		kind = "long " + kind
+	}
 	o.to = s.where(addr)
 	s.y.done(kind, o, began, err)
 }
@@ -245,18 +248,21 @@ func (s *run) where(addr string) string {
 	return addr
 }
 
-// plain takes away what only HTTP requests can ask for.
+// plain takes away what only HTTP requests can ask for, and lets some last.
 func (o *op) plain(r *rand.Rand) {
 	o.method, o.pipeline, o.flush, o.expect = "GET", 0, false, false
 	if o.fault = noFault; r.IntN(10) == 0 {
 		o.fault = abort
+	}
+	if r.IntN(16) == 0 {
+		o.lasts = between(r, time.Second, 6*time.Second)
 	}
 }
 
 // extra talks to a listener that may not be there. A right answer counts; none may be wrong.
 func (s *run) extra(r *rand.Rand, o op, h1 *h1Client) {
 	o.plain(r)
-	o.fault, o.flaky, o.h2, o.send = noFault, false, false, -1
+	o.fault, o.flaky, o.h2, o.send, o.lasts = noFault, false, false, -1, 0
 	addr := fmt.Sprintf("127.0.0.1:%d", s.nodes[o.via].ExtraPorts[r.IntN(extras)])
 	began := time.Now()
 	err := h1.run(addr, o)

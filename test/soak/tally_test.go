@@ -73,6 +73,8 @@ func (y *tally) done(kind string, o op, began time.Time, err error) {
 		y.count("asked for "+string(o.fault), 1)
 	case o.fault == early && time.Since(began) > time.Second:
 		y.count("went on sending for too long after its response", 1) // a proxy reads on for a second
+	case o.lasts > 0 && strings.HasSuffix(o.to, " moved") && time.Since(began) >= drainTime:
+		y.count("lasted longer than the drain of its listener", 1)
 	case o.flaky && y.wasDown(began):
 		y.count("upstream down", 1)
 	default:

@@ -18,7 +18,7 @@ func runTCP(addr string, r *rand.Rand, o op) error {
 		return fmt.Errorf("dial: %w", err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(opTimeout))
+	_ = c.SetDeadline(time.Now().Add(opTimeout + o.lasts))
 	if _, err := fmt.Fprintf(c, "%s\n", o.id); err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func runUpgrade(addr string, r *rand.Rand, o op) error {
 		return fmt.Errorf("dial: %w", err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(opTimeout))
+	_ = c.SetDeadline(time.Now().Add(opTimeout + o.lasts))
 	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: app\r\nX-Id: %s\r\nConnection: upgrade\r\nUpgrade: soak\r\n\r\n", o.path(), o.id); err != nil {
 		return err
 	}
@@ -62,12 +62,12 @@ func runUpgrade(addr string, r *rand.Rand, o op) error {
 // converse sends in pieces, with pauses, reads the echo at the same time, closes its half and waits for the end.
 func converse(c net.Conn, br *bufio.Reader, r *rand.Rand, o op) error {
 	sent := random(o.id, o.size)
-	pause := time.Duration(r.IntN(3)) * 30 * time.Millisecond
 	cut := len(sent)
 	if o.fault == abort {
 		cut /= 2
 	}
 	steps := 1 + r.IntN(8)
+	pause := o.pause(r, steps, 30*time.Millisecond)
 	written := make(chan error, 1)
 	go func() {
 		for i := range steps {
