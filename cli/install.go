@@ -100,7 +100,7 @@ func (a *app) recordedPlan(ctx context.Context, o *installOptions) (in *install.
 	if in, err = a.installer(time.Minute); err != nil {
 		return nil, nil, nil, err
 	}
-	if was, err = in.Recorded(ctx, o.namespace, o.revision); err != nil {
+	if was, err = in.Installed(ctx, o.namespace, o.revision); err != nil {
 		return nil, nil, nil, kubeError(err)
 	}
 	p, err = o.plan("", was)

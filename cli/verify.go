@@ -22,13 +22,13 @@ func (a *app) verifyCommand() *cobra.Command {
 				return err
 			}
 			if was == nil {
-				return withHint(fmt.Errorf("no revision %s was installed in %s by weft install", orDefault(o.revision), o.namespace), "weft install")
+				return withHint(fmt.Errorf("no revision %s is installed in %s", orDefault(o.revision), o.namespace), "weft install; weft status lists what is there")
 			}
 			checks, err := in.Verify(cmd.Context(), p)
 			if err != nil {
 				return kubeError(err)
 			}
-			return a.showChecks(checks, was.Version)
+			return a.showChecks(checks, was)
 		},
 	}
 	o.flags(cmd)
@@ -37,7 +37,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) showChecks(checks []install.Check, installed string) error {
+func (a *app) showChecks(checks []install.Check, was *install.Recorded) error {
 	bad := 0
 	for _, c := range checks {
 		if !c.OK {
@@ -53,8 +53,12 @@ func (a *app) showChecks(checks []install.Check, installed string) error {
 				a.printf("%s %s: %s\n", c.red("FAIL"), x.What, x.Note)
 			}
 		}
-		if installed != version.Version {
-			a.printf("%s installed is weft %s, this is %s: weft upgrade\n", c.yellow("note"), installed, version.Version)
+		if was.Version != version.Version {
+			how := "weft upgrade"
+			if was.Helm != "" {
+				how = "helm upgrade " + was.Helm
+			}
+			a.printf("%s installed is weft %s, this is %s: %s\n", c.yellow("note"), was.Version, version.Version, how)
 		}
 		return nil
 	})

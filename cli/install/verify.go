@@ -15,6 +15,22 @@ import (
 type Recorded struct {
 	Profile, Version string
 	Values           render.Values
+	Helm             string // the release, if Helm installed it
+}
+
+// Installed is [Installer.Recorded], or what Helm noted of a revision that it installed; nil where there is nothing.
+func (in *Installer) Installed(ctx context.Context, ns, revision string) (*Recorded, error) {
+	r, err := in.Recorded(ctx, ns, revision)
+	if r != nil || err != nil {
+		return r, err
+	}
+	if ns == "" {
+		ns = Namespace
+	}
+	if revision == "" {
+		revision = "default"
+	}
+	return in.byHelm(ctx, ns, revision)
 }
 
 // Recorded reads what weft install noted of a revision; nil where there is nothing.
@@ -49,7 +65,8 @@ type Check struct {
 	Note string `json:"note,omitempty"` // what is wrong
 }
 
-// Verify compares a cluster with a plan: is everything there, served and ready?
+// Verify compares a cluster with a plan: is everything there, served and ready? The note that weft install makes is not looked for:
+// who verifies has read it, or Helm's.
 func (in *Installer) Verify(ctx context.Context, p *Plan) ([]Check, error) {
 	in.withDefaults()
 	defs, err := in.look(ctx, p.CRDs)
@@ -68,6 +85,9 @@ func (in *Installer) Verify(ctx context.Context, p *Plan) ([]Check, error) {
 		out = append(out, d.check())
 	}
 	for _, o := range p.Objects {
+		if o.GetKind() == "ConfigMap" && o.GetName() == recordName(p.Revision) {
+			continue
+		}
 		k, _, err := kindOf(o)
 		if err != nil {
 			return nil, err
