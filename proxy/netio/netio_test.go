@@ -282,6 +282,31 @@ func TestGoneAndQuiet(t *testing.T) {
 }
 
 // eventually waits for the kernel to deliver.
+// TestWhoAsksWhetherItIsQuietLosesNothing: a server asks before it closes a connection that idles, and then serves what has come.
+func TestWhoAsksWhetherItIsQuietLosesNothing(t *testing.T) {
+	each(t, func(t *testing.T, client, server *netio.Conn) {
+		write(t, client, "hello")
+		eventually(t, "what came is noticed", func() bool { return !server.Quiet() })
+		if server.Quiet() {
+			t.Error("quiet when asked again")
+		}
+		write(t, client, " again")
+		_ = server.SetReadDeadline(time.Now().Add(10 * time.Second)) // for one that has lost a byte
+		var b netio.Buffer
+		for b.Len() < len("hello again") {
+			if err := server.Fill(&b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := string(b.Bytes()); got != "hello again" || server.BytesRead() != uint64(len(got)) {
+			t.Errorf("%q after %d bytes, want all", got, server.BytesRead())
+		}
+		if !server.Quiet() {
+			t.Error("not quiet although all was read")
+		}
+	})
+}
+
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for range 2000 {

@@ -403,7 +403,7 @@ func (r *raw) quiet() bool {
 	return err == nil && r.isQuiet
 }
 
-// doQuiet takes TLS 1.3 tickets and key updates on the way.
+// doQuiet takes TLS 1.3 tickets and key updates on the way. What was decrypted stays to be read.
 func (r *raw) doQuiet(fd uintptr) {
 	_, errno := peekOnce(fd)
 	switch {
@@ -413,8 +413,14 @@ func (r *raw) doQuiet(fd uintptr) {
 	case errno != 0:
 		r.broken.CompareAndSwap(0, uint32(errno))
 	case r.c.tls.Load() != nil:
-		var b [1]byte
-		n, err := r.try(fd, b[:])
+		peek := &r.c.peek // empty: Quiet has looked
+		n, err := r.try(fd, peek.Free())
+		if n > 0 {
+			peek.Added(n)
+			r.c.in.Add(uint64(n))
+		} else {
+			peek.Release()
+		}
 		r.isQuiet = n == 0 && err == errWouldBlock
 	}
 }
