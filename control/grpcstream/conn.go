@@ -376,7 +376,7 @@ func (c *conn) windowUpdate(f *frame) error {
 			return fatal(codeFlowControl, "the window is too large")
 		}
 		for _, s := range c.streams {
-			s.list()
+			s.waits()
 		}
 		return nil
 	}

@@ -119,6 +119,14 @@ func (s *Stream) widen(n int64) error {
 	if s.send += n; s.send > maxWindow {
 		return fatal(codeFlowControl, "a window is too large")
 	}
-	s.list()
+	s.waits()
 	return nil
+}
+
+// waits lists a stream that may have waited for a window: one that says nothing costs nothing when a client widens
+// windows without end.
+func (s *Stream) waits() {
+	if len(s.queue) > 0 {
+		s.list()
+	}
 }

@@ -54,9 +54,7 @@ func FuzzFrames(f *testing.F) {
 	})...)
 	at := serveSocket(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > 256<<10 {
-			t.Skip("longer than it says something new")
-		}
+		b = b[:min(len(b), 256<<10)] // more says nothing new
 		c, err := net.Dial("unix", at)
 		if err != nil {
 			t.Fatal(err)
@@ -89,7 +87,7 @@ func serveSocket(f *testing.F) string {
 	others := grpcstream.NewOthers(l.Addr())
 	server := grpcstream.New(grpcstream.Settings{Method: method, Others: others, MaxMessage: 1 << 20,
 		Accept: func(_ context.Context, s *grpcstream.Stream) (grpcstream.Receiver, error) {
-			return &echo{s, make(chan struct{})}, nil
+			return &echo{s: s, closed: make(chan struct{})}, nil
 		}})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

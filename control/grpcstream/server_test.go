@@ -41,6 +41,8 @@ func (raw) Unmarshal(b mem.BufferSlice, v any) error { *v.(*[]byte) = b.Material
 type echo struct {
 	s      *grpcstream.Stream
 	closed chan struct{}
+	full   chan struct{} // closed when the client has much to take; nil: nobody asks
+	told   bool          // it is closed
 }
 
 func message(b []byte) []byte {
@@ -54,6 +56,10 @@ func (e *echo) Message(b []byte) error {
 		return status.Error(codes.FailedPrecondition, rest)
 	}
 	e.s.Send(message(b))
+	if e.full != nil && !e.told && e.s.Full() {
+		e.told = true
+		close(e.full)
+	}
 	return nil
 }
 func (e *echo) Drained() {}
@@ -82,7 +88,7 @@ func start(t *testing.T, change func(*grpcstream.Settings)) *rig {
 				return nil, ctx.Err()
 			}
 		}
-		e := &echo{s, make(chan struct{})}
+		e := &echo{s: s, closed: make(chan struct{}), full: make(chan struct{})}
 		r.opened <- e
 		return e, nil
 	}
@@ -267,9 +273,7 @@ func TestAClientThatDoesNotReadIsNotListenedTo(t *testing.T) {
 		sent <- n
 	}()
 	e := <-r.opened
-	for !e.s.Full() { // it answers each message, and its client reads none
-		time.Sleep(time.Millisecond)
-	}
+	await(t, e.full, "an answer that the client does not take") // it answers each message, and its client reads none
 	select {
 	case n := <-sent:
 		t.Fatalf("%d messages were taken from a client that reads none", n)
