@@ -24,16 +24,20 @@ func (s *Server) quiet(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	select {
-	case s.quietAsks <- struct{}{}:
-		defer func() { <-s.quietAsks }()
-	default:
-		http.Error(w, fmt.Sprintf("%d others wait already", maxQuietAsks), http.StatusServiceUnavailable)
-		return
-	}
 	c := http.NewResponseController(w) // the server's time-outs are for answers that come at once
 	_ = c.SetReadDeadline(time.Time{})
 	_ = c.SetWriteDeadline(time.Time{})
+	select {
+	case s.quietAsks <- struct{}{}:
+		defer func() { <-s.quietAsks }()
+	default: // whoever may reach the port can take the places: a program that ends still gets the time that it has by default
+		select {
+		case <-r.Context().Done():
+		case <-time.After(defaultQuiet):
+		}
+		http.Error(w, fmt.Sprintf("%d others wait already: waited %v without looking", maxQuietAsks, defaultQuiet), http.StatusServiceUnavailable)
+		return
+	}
 	began := time.Now()
 	since, seen := began, s.set.Arrived()
 	look := time.NewTicker(quietLook)

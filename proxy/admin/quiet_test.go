@@ -73,9 +73,15 @@ func TestWhatQuietRefuses(t *testing.T) {
 			t.Errorf("%s: %s", query, answer)
 		}
 	}
-	s := &Server{set: Settings{Arrived: func() uint64 { return 0 }}, quietAsks: make(chan struct{})}
-	w := httptest.NewRecorder()
-	if s.quiet(w, httptest.NewRequest("GET", "/drain/quiet", nil)); w.Code != 503 {
-		t.Errorf("without a place: status %d", w.Code)
-	}
+}
+
+// Whoever may reach the port can take all places. A pod that ends then has the time that it has by default, not none.
+func TestWithoutAPlaceTheDefaultIsWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{set: Settings{Arrived: func() uint64 { return 0 }}, quietAsks: make(chan struct{})}
+		w, began := httptest.NewRecorder(), time.Now()
+		if s.quiet(w, httptest.NewRequest("GET", "/drain/quiet?quiet=1h", nil)); w.Code != 503 || time.Since(began) != defaultQuiet {
+			t.Errorf("status %d after %v, want 503 after %v", w.Code, time.Since(began), defaultQuiet)
+		}
+	})
 }
