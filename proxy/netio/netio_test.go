@@ -281,7 +281,6 @@ func TestGoneAndQuiet(t *testing.T) {
 	})
 }
 
-// eventually waits for the kernel to deliver.
 // TestWhoAsksWhetherItIsQuietLosesNothing: a server asks before it closes a connection that idles, and then serves what has come.
 func TestWhoAsksWhetherItIsQuietLosesNothing(t *testing.T) {
 	each(t, func(t *testing.T, client, server *netio.Conn) {
@@ -307,6 +306,7 @@ func TestWhoAsksWhetherItIsQuietLosesNothing(t *testing.T) {
 	})
 }
 
+// eventually waits for the kernel to deliver.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for range 2000 {
