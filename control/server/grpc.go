@@ -146,6 +146,6 @@ func serveGRPC(ctx context.Context, g *grpc.Server, l net.Listener) error {
 	return nil
 }
 
-func newXDS(set Settings, auth func(context.Context) (spiffe.ID, error), check func(spiffe.ID, *xds.Node) error, o xdsserver.Observer) *xdsserver.Server {
-	return xdsserver.New(xdsserver.Settings{Authenticate: auth, Authorize: check, Observer: o, Log: set.Log})
+func newXDS(set Settings, auth func(context.Context) (spiffe.ID, error), check func(spiffe.ID, *xds.Node) error, o xdsserver.Observer, m xdsserver.Meter) *xdsserver.Server {
+	return xdsserver.New(xdsserver.Settings{Authenticate: auth, Authorize: check, Observer: o, Meter: m, Log: set.Log})
 }

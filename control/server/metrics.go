@@ -28,6 +28,7 @@ type metrics struct {
 	triggers   *prometheus.CounterVec
 	passed     prometheus.Counter
 	failed     prometheus.Counter
+	pushes     *pushMetrics
 }
 
 // durations in seconds, from a millisecond to half a minute.
@@ -47,6 +48,7 @@ func newMetrics(t *status.Tracker, started time.Time) *metrics {
 		triggers:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_push_triggers", Help: "Worlds published, by cause."}, []string{"type"}),
 		passed:     prometheus.NewCounter(prometheus.CounterOpts{Name: "galley_validation_passed", Help: "Apply requests that were accepted."}),
 		failed:     prometheus.NewCounter(prometheus.CounterOpts{Name: "galley_validation_failed", Help: "Apply requests that were refused."}),
+		pushes:     newPushMetrics(),
 	}
 	reg.MustRegister(m.csr, m.issued, m.certErrors, m.build, m.services, m.virtual, m.inbound, m.triggers, m.passed, m.failed,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -54,7 +56,7 @@ func newMetrics(t *status.Tracker, started time.Time) *metrics {
 			func() float64 { return time.Since(started).Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "istio_build", Help: "1, labelled with what was built.",
 			ConstLabels: prometheus.Labels{"component": "pilot", "tag": version.Version}}, func() float64 { return 1 }),
-		&syncCollector{t: t})
+		&syncCollector{t: t}, m.pushes)
 	return m
 }
 
@@ -107,6 +109,9 @@ func (c *syncCollector) Collect(ch chan<- prometheus.Metric) {
 // published notes a World that proxies are being brought to.
 func (m *metrics) published(w *snapshot.World, took time.Duration) {
 	m.build.Observe(took.Seconds())
+	if began := w.Began(); !began.IsZero() {
+		m.pushes.debounce.observe(int64(time.Since(began)))
+	}
 	m.services.Set(float64(len(w.Services())))
 	m.virtual.Set(float64(len(w.AllRoutes())))
 	cause := "config"

@@ -164,8 +164,8 @@ func New(set Settings) (*Server, error) {
 	s.metrics.root(s.ca)
 	s.names = newNames(set.Mesh.Domain)
 	s.store = snapshot.NewStore(snapshot.Settings{Mesh: set.Mesh, Quiet: set.Quiet, Max: set.Max})
-	s.secureXDS = newXDS(set, s.authenticate, s.authorize, s.nodes)
-	s.plainXDS = newXDS(set, plaintext, anyNode, s.nodes)
+	s.secureXDS = newXDS(set, s.authenticate, s.authorize, s.nodes, s.metrics.pushes)
+	s.plainXDS = newXDS(set, plaintext, anyNode, s.nodes, s.metrics.pushes)
 	s.config, err = newConfig(set, s.store, s.metrics)
 	return s, err
 }

@@ -17,9 +17,15 @@ import (
 	"testing"
 	"time"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
 	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/api/admin/client"
 	"weft.mesh/weft/control/server"
+	"weft.mesh/weft/xds"
 )
 
 // plane is a running control plane.
@@ -434,6 +440,68 @@ func TestDebugPagesAreJSONAndForThisMachine(t *testing.T) {
 	}
 	if code, _ := get("", "/ready"); code != 200 {
 		t.Errorf("ready: %d", code)
+	}
+}
+
+// A proxy that is told of a change and answers is in the histograms of 15014; what it got first is not in the convergence.
+func TestAPushIsMeasured(t *testing.T) {
+	p := start(t, stateDir(t))
+	conn, err := grpc.NewClient(p.plain, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ads, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	say := func(r *discovery.DeltaDiscoveryRequest) {
+		t.Helper()
+		if err := ads.Send(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answer := func() {
+		t.Helper()
+		r, err := ads.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		say(&discovery.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()})
+	}
+	metrics := func() string {
+		resp, err := http.Get("http://" + p.http + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	say(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: "sidecar~10.0.0.1~a.default~default.svc.cluster.local"}, TypeUrl: xds.ClusterType})
+	answer()
+	until(t, "the proxy has what there is", func() bool {
+		proxies := p.server.Proxies()
+		return len(proxies) == 1 && proxies[0].World != ""
+	})
+	if m := metrics(); !strings.Contains(m, "\npilot_proxy_convergence_time_count 0\n") || !strings.Contains(m, `pilot_xds_push_time_count{type="cds"} 1`) {
+		t.Errorf("after the first response:\n%s", m)
+	}
+	if _, err := p.Apply(t.Context(), files(app)); err != nil {
+		t.Fatal(err)
+	}
+	answer()
+	until(t, "the change is measured", func() bool { return strings.Contains(metrics(), "\npilot_proxy_convergence_time_count 1\n") })
+	for _, line := range []string{`pilot_xds_push_time_count{type="cds"} 2`, `pilot_xds_config_size_bytes_count{type="` + xds.ClusterType + `"} 2`, "pilot_proxy_queue_time_count 1"} {
+		if m := metrics(); !strings.Contains(m, line+"\n") {
+			t.Errorf("no %s in\n%s", line, m)
+		}
+	}
+	if strings.Contains(metrics(), "pilot_debounce_time_count 0\n") {
+		t.Error("no World waited for its changes")
 	}
 }
 

@@ -30,6 +30,7 @@ type Store struct {
 	mu       sync.Mutex // protects the following
 	pending  map[model.Key]Change
 	order    []model.Key
+	began    time.Time     // when the first of them came; zero: nothing is pending
 	mesh     *model.Mesh   // settings that the next World has; nil: those of the current
 	applied  uint64        // calls of Apply
 	built    uint64        // of them in the current World
@@ -64,7 +65,7 @@ func (s *Store) Apply(changes ...Change) {
 		}
 		s.pending[c.Key] = c
 	}
-	s.applied++
+	s.begin()
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
@@ -77,11 +78,19 @@ func (s *Store) Apply(changes ...Change) {
 func (s *Store) SetMesh(mesh model.Mesh) {
 	s.mu.Lock()
 	s.mesh = &mesh
-	s.applied++
+	s.begin()
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
 	default:
+	}
+}
+
+// begin notes a call that left something pending. The caller holds mu.
+func (s *Store) begin() {
+	s.applied++
+	if s.began.IsZero() {
+		s.began = time.Now()
 	}
 }
 
@@ -135,8 +144,8 @@ func (s *Store) Flush(publish func(*World)) {
 	}
 	clear(s.pending)
 	s.order = nil
-	taken, mesh := s.applied, s.mesh
-	s.mesh = nil
+	taken, mesh, began := s.applied, s.mesh, s.began
+	s.mesh, s.began = nil, time.Time{}
 	s.mu.Unlock()
 	defer s.done(taken)
 	prev := s.current.Load()
@@ -148,6 +157,7 @@ func (s *Store) Flush(publish func(*World)) {
 	if next == prev {
 		return
 	}
+	next.began = began
 	s.current.Store(next)
 	if publish != nil {
 		publish(next)

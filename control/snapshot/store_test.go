@@ -139,3 +139,37 @@ func TestOtherSettingsMakeAWorldOfTheSameObjects(t *testing.T) {
 		t.Error("what was made for the old settings counts on")
 	}
 }
+
+// Began is of the change that waited longest, also when it came while another World was made of those before.
+func TestAWorldKnowsWhenItsFirstChangeCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewStore(Settings{})
+		if !s.World().Began().IsZero() {
+			t.Errorf("an empty World began at %v", s.World().Began())
+		}
+		got := run(t, s)
+		first := time.Now()
+		s.Apply(put(service("default", "a"))...)
+		synctest.Wait()
+		if b := s.World().Began(); !b.Equal(first) {
+			t.Errorf("began at %v, want %v", b, first)
+		}
+		time.Sleep(10 * time.Millisecond)
+		second := time.Now()
+		s.Apply(put(service("default", "b"))...)
+		time.Sleep(50 * time.Millisecond)
+		s.Apply(put(service("default", "c"))...)
+		time.Sleep(time.Second)
+		if b := s.World().Began(); !b.Equal(second) || len(got()) != 2 {
+			t.Errorf("began at %v, want %v; published at %v", b, second, got())
+		}
+		mesh := s.World().Mesh()
+		mesh.ConnectTimeout++
+		third := time.Now()
+		s.SetMesh(mesh)
+		time.Sleep(time.Second)
+		if b := s.World().Began(); !b.Equal(third) {
+			t.Errorf("with other settings: began at %v, want %v", b, third)
+		}
+	})
+}

@@ -19,6 +19,7 @@ type World struct {
 	version string
 	revs    Revisions
 	changes *Changes
+	began   time.Time // see Began
 
 	objects     table[model.Key, []model.Object]
 	namespaces  table[string, *model.Namespace]
@@ -113,6 +114,9 @@ func (w *World) Revisions() Revisions { return w.revs }
 
 // Changes is what differs from the World before this one.
 func (w *World) Changes() *Changes { return w.changes }
+
+// Began is when the first of those changes came to the store; zero for a World that no store made.
+func (w *World) Began() time.Time { return w.began }
 
 // Objects returns the model objects of a key; nil if there are none.
 func (w *World) Objects(k model.Key) []model.Object { return w.objects.at(k) }

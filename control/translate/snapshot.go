@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/model"
@@ -39,6 +40,9 @@ func (s *Snapshot) World() *snapshot.World { return s.world }
 
 // Version is the World's.
 func (s *Snapshot) Version() string { return s.world.Version() }
+
+// Began is when the first of the changes came that made the World.
+func (s *Snapshot) Began() time.Time { return s.world.Began() }
 
 // Resources returns what a node gets of a type, sorted by name: all of it
 // (names nil), or those of the names that exist.

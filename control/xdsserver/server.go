@@ -87,6 +87,7 @@ type Settings struct {
 	// Authorize checks the identity against the node that the client says it is.
 	Authorize func(id spiffe.ID, n *xds.Node) error
 	Observer  Observer
+	Meter     Meter // nil: nobody wants to know
 	Log       *slog.Logger
 }
 
@@ -106,12 +107,13 @@ type Server struct {
 	pushes   pushes
 }
 
-type holder struct{ s xds.Snapshot }
-
 // New makes a server that has nothing to serve before the first Publish:
 // streams wait for it.
 func New(set Settings) *Server {
 	set.Limits = set.Limits.withDefaults()
+	if set.Meter == nil {
+		set.Meter = unmetered{}
+	}
 	return &Server{set: set, hub: newHub(), serving: make(chan struct{}), entering: make(chan struct{}, set.Limits.MaxEntering), streams: map[uint64]func(){}, peers: map[spiffe.ID]int{}}
 }
 
@@ -120,9 +122,9 @@ func (s *Server) Register(g *grpc.Server) {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s)
 }
 
-// Publish makes snap the one that streams are brought to.
+// Publish makes snap the one that streams are brought to. Calls come one after the other.
 func (s *Server) Publish(snap xds.Snapshot) {
-	s.snap.Store(&holder{snap})
+	s.snap.Store(s.snap.Load().after(snap, time.Now()))
 	s.first.Do(func() { close(s.serving) })
 	s.hub.shares.clear()
 	s.mu.Lock()
@@ -192,6 +194,7 @@ type stream struct {
 
 	mu     sync.Mutex // protects the following, and sending
 	sess   *session
+	far    progress
 	closed bool
 	timer  *time.Timer // wakes at armed; nil before the first deadline
 	armed  time.Time
@@ -313,22 +316,27 @@ func (st *stream) proceed(send func(*message) (int, error), do func() ([]*messag
 	if st.closed {
 		return io.EOF
 	}
-	if h := st.srv.snap.Load(); h != nil {
+	now := time.Now()
+	h := st.srv.snap.Load()
+	if h != nil {
 		st.sess.publish(h.s)
+		st.far.turn(h, now, st.srv.set.Meter)
 	}
 	if do != nil {
-		if err := st.send(send, do); err != nil {
+		if err := st.send(send, now, do); err != nil {
 			return err
 		}
+		now = time.Now()
 	}
 	if st.sess.node == nil {
 		return nil
 	}
-	if err := st.send(send, func() ([]*message, error) { return st.sess.advance(time.Now()) }); err != nil {
+	if err := st.send(send, now, func() ([]*message, error) { return st.sess.advance(now) }); err != nil {
 		return err
 	}
 	if v, ok := st.sess.settled(); ok {
 		st.srv.set.Observer.Settled(st.id, v)
+		st.far.settled(h, now, st.srv.set.Meter)
 		st.entered()
 	}
 	st.arm()
@@ -390,8 +398,8 @@ func (st *stream) introduce(n *xds.Node, peer spiffe.ID) {
 	}
 }
 
-// send computes messages and sends them.
-func (st *stream) send(send func(*message) (int, error), compute func() ([]*message, error)) error {
+// send computes messages, from begin on, and sends them.
+func (st *stream) send(send func(*message) (int, error), begin time.Time, compute func() ([]*message, error)) error {
 	ms, err := compute()
 	if err != nil {
 		st.srv.set.Log.Error("xds: resources for a node", "node", st.sess.node.ID, "error", err)
@@ -406,6 +414,9 @@ func (st *stream) send(send func(*message) (int, error), compute func() ([]*mess
 			return fmt.Errorf("xds: send %s to %s: %w", xds.ShortName(m.typeURL), st.sess.node.ID, err)
 		}
 		st.srv.set.Observer.Sent(st.id, m.typeURL, m.version, m.total, n)
+		sent := time.Now()
+		st.srv.set.Meter.Pushed(m.typeURL, sent.Sub(begin), n)
+		st.far.told, begin = true, sent
 	}
 	return nil
 }
