@@ -58,7 +58,7 @@ a running mesh. Exit code 1 if any is an error.`,
 }
 
 // check decodes and checks files as one set, and counts the objects in them. With cluster it leaves out what only the local runtime minds in
-// Deployments, and what an API server adds to objects that are read from it.
+// Deployments, what an API server adds to objects that are read from it, and that there are no node ports, which a cluster has.
 func check(files []admin.File, ns string, cluster bool) ([]admin.Diagnostic, int) {
 	opts := convert.Options{Namespace: ns, CheckDeployment: checkDeployment}
 	if cluster {
@@ -72,7 +72,7 @@ func check(files []admin.File, ns string, cluster bool) ([]admin.Diagnostic, int
 	}
 	ds = append(ds, analyze.CheckAll(all, analyze.Options{Mesh: snapshot.Defaults(model.Mesh{})})...)
 	if cluster {
-		ds = slices.DeleteFunc(ds, func(d admin.Diagnostic) bool { return d.Code == convert.CodeServerField })
+		ds = slices.DeleteFunc(ds, func(d admin.Diagnostic) bool { return d.Code == convert.CodeServerField || d.Code == convert.CodeNodePort })
 	}
 	return convert.Sort(ds), len(all)
 }

@@ -290,7 +290,7 @@ func kubeSupport(t reflect.Type) support {
 }
 
 func serviceSupport() support {
-	return allow("ports selector clusterIP clusterIPs type sessionAffinity ipFamilies ipFamilyPolicy internalTrafficPolicy externalTrafficPolicy").
+	s := allow("ports selector clusterIP clusterIPs type sessionAffinity ipFamilies ipFamilyPolicy internalTrafficPolicy externalTrafficPolicy").
 		hint("externalName", "use a ServiceEntry with resolution: DNS and the name as its endpoint",
 			"externalIPs", "use a Gateway to reach the service from outside",
 			"loadBalancerIP", "use a Gateway to reach the service from outside",
@@ -299,4 +299,6 @@ func serviceSupport() support {
 			"sessionAffinityConfig", "use a DestinationRule with trafficPolicy.loadBalancer.consistentHash.useSourceIp",
 			"publishNotReadyAddresses", "endpoints that are not ready get no traffic; remove it",
 			"trafficDistribution", "localities are not implemented yet; remove it")
+	s.servers = map[string]bool{"allocateLoadBalancerNodePorts": true, "healthCheckNodePort": true} // of each Service of type LoadBalancer
+	return s
 }
