@@ -2,7 +2,7 @@
 // package testbed.
 //
 //	go run ./test/kubernetes/cluster build              Kubernetes, etcd, CoreDNS (once, minutes)
-//	go run ./test/kubernetes/cluster peers              Prometheus, Istio's istioctl and Kiali, which tests run (once, minutes)
+//	go run ./test/kubernetes/cluster peers              Prometheus, Istio's istioctl, control plane and agent, Kiali: what tests run (once, minutes)
 //	go run ./test/kubernetes/cluster up [-nodes 2]      start; prints what to export for kubectl
 //	go run ./test/kubernetes/cluster images             build the project's images and load them
 //	go run ./test/kubernetes/cluster load FILE…         load image archives

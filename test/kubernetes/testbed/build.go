@@ -40,7 +40,7 @@ func programs() []program {
 // Peers builds the programs of others that tests hold Weft against. No cluster needs them, so [Bed.Build] leaves them
 // out, and each test asks for its own.
 func (b *Bed) Peers(ctx context.Context) error {
-	return errors.Join(b.Prometheus(ctx), b.Istioctl(ctx), b.Kiali(ctx))
+	return errors.Join(b.Prometheus(ctx), b.Istioctl(ctx), b.Istio(ctx), b.Kiali(ctx))
 }
 
 // Prometheus builds, unless it is there, what tests of scraping run: [Bed.Bin] of "prometheus".
