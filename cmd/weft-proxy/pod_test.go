@@ -230,13 +230,28 @@ func TestWaitEndsWhenTheProxyIsReady(t *testing.T) {
 	}
 }
 
-func TestDrainPosts(t *testing.T) {
-	var seen string
-	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen = r.Method + " " + r.URL.Path }))
-	defer s.Close()
-	c := rootCommand(io.Discard, io.Discard, func(string) string { return "" })
-	c.SetArgs([]string{"drain", "--status-port", s.URL[strings.LastIndexByte(s.URL, ':')+1:]})
-	if err := c.ExecuteContext(t.Context()); err != nil || seen != "POST /drain" {
-		t.Errorf("%v, asked %q", err, seen)
+func TestDrainPostsAndMayWaitForQuiet(t *testing.T) {
+	for _, tt := range []struct{ args, seen, err string }{
+		{"", "POST /drain", ""},
+		{"--quiet 3s --most 50s", "POST /drain, GET /drain/quiet?quiet=3s&most=50s", ""},
+		{"--quiet 3s", "POST /drain, GET /drain/quiet?quiet=3s&most=3s", ""},
+		{"--quiet 1h", "POST /drain, GET /drain/quiet?quiet=1h0m0s&most=1h0m0s", "too long"},
+		{"--most 3s", "", "--most only with --quiet"},
+		{"--quiet -1s", "", "want more than 0"},
+	} {
+		var seen []string
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			seen = append(seen, r.Method+" "+r.URL.String())
+			if strings.Contains(r.URL.RawQuery, "1h") {
+				http.Error(w, "too long", http.StatusBadRequest)
+			}
+		}))
+		c := rootCommand(io.Discard, io.Discard, func(string) string { return "" })
+		c.SetArgs(append([]string{"drain", "--status-port", s.URL[strings.LastIndexByte(s.URL, ':')+1:]}, strings.Fields(tt.args)...))
+		err := c.ExecuteContext(t.Context())
+		s.Close()
+		if got := strings.Join(seen, ", "); got != tt.seen || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("drain %s: asked %q, want %q; error %v, want %q", tt.args, got, tt.seen, err, tt.err)
+		}
 	}
 }

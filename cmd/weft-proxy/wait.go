@@ -54,19 +54,31 @@ func waitCommand() *cobra.Command {
 }
 
 // drainCommand is for preStop of the native sidecar, which kubelet calls when the pod begins to end: long before SIGTERM, which
-// follows the application's end.
+// follows the application's end. And of gateways, which have no application: there SIGTERM follows when nobody calls any more.
 func drainCommand() *cobra.Command {
 	var port int
+	var quiet, most time.Duration
 	c := &cobra.Command{
 		Use:     "drain",
 		Short:   "Tell the proxy of this pod to end its connections; it goes on serving",
-		Example: "  weft-proxy drain",
+		Example: "  weft-proxy drain\n  weft-proxy drain --quiet 3s --most 50s",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return ask(cmd.Context(), http.MethodPost, "http://127.0.0.1:"+strconv.Itoa(port)+"/drain", 5*time.Second)
+			if quiet < 0 || most < 0 || most > 0 && quiet == 0 {
+				return errors.New("--quiet, --most: want more than 0, and --most only with --quiet")
+			}
+			status := "http://127.0.0.1:" + strconv.Itoa(port)
+			err := ask(cmd.Context(), http.MethodPost, status+"/drain", 5*time.Second)
+			if err != nil || quiet == 0 {
+				return err
+			}
+			most = max(most, quiet)
+			return ask(cmd.Context(), http.MethodGet, fmt.Sprintf("%s/drain/quiet?quiet=%v&most=%v", status, quiet, most), most+5*time.Second)
 		},
 	}
 	c.Flags().IntVar(&port, "status-port", server.StatusPort, "port of the proxy's status")
+	c.Flags().DurationVar(&quiet, "quiet", 0, "and wait until nothing new came for so long (0: do not wait)")
+	c.Flags().DurationVar(&most, "most", 0, "wait no longer than this (default: --quiet)")
 	return c
 }
 

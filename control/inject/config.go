@@ -96,6 +96,7 @@ type Proxy struct {
 	RewriteProbes        bool                        `json:"rewriteAppHTTPProbe"`
 	// StopDelaySeconds is how long nobody must have called a pod that ends before its programs get SIGTERM: until then others may
 	// not have heard of it. Calls delay that for 25 s at most. It is for containers without a preStop hook beside a native sidecar; 0: at once.
+	// A gateway waits in the same way, for what its pod's grace period leaves.
 	StopDelaySeconds int64 `json:"stopDelaySeconds"`
 }
 

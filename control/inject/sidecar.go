@@ -105,7 +105,11 @@ func (r *request) proxyContainer(res corev1.ResourceRequirements) corev1.Contain
 		// The application ends first and nothing calls out any more: no reason to stay.
 		c.Args = append(c.Args, "--min-drain-duration", "100ms")
 		c.Lifecycle = &corev1.Lifecycle{PreStop: run(programProxy, "drain", "--status-port", strconv.Itoa(int(r.statusPort)))}
-	case r.hold && !r.gateway:
+	case r.gateway:
+		if stop := r.gatewayStop(); stop != nil {
+			c.Lifecycle = &corev1.Lifecycle{PreStop: stop}
+		}
+	case r.hold:
 		c.Lifecycle = &corev1.Lifecycle{PostStart: run(programProxy, "wait")}
 	}
 	mounts, _ := userMounts(r.pod.Annotations[annVolumeMount]) // checked before

@@ -17,7 +17,7 @@ const (
 
 // quiet answers when nothing new came to the workload for the time "quiet" (default 3 s), at the latest after the time "most" (default:
 // quiet). It is the preStop hook of the programs beside a proxy: others call them until they have heard that the pod ends, however long
-// that takes. It changes nothing, so that it does not matter who asks.
+// that takes; and of a gateway, by weft-proxy drain. It changes nothing, so that it does not matter who asks.
 func (s *Server) quiet(w http.ResponseWriter, r *http.Request) {
 	quiet, most, err := quietTimes(r.URL.Query())
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *Server) quiet(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, "quiet for %v\n", quiet)
 			return
 		case now.Sub(began) >= most:
-			s.set.Log.Warn("the pod's programs end although others still call them", "after", most)
+			s.set.Log.Warn("the pod ends although others still call it", "after", most)
 			fmt.Fprintf(w, "not quiet for %v within %v\n", quiet, most)
 			return
 		}

@@ -49,7 +49,7 @@ func TestProgramsStayUpWhileOthersCallThem(t *testing.T) {
 				if strings.TrimSpace(answer) != tt.want || after != tt.after {
 					t.Errorf("%q after %v, want %q after %v", answer, after, tt.want, tt.after)
 				}
-				if warned := strings.Contains(log, "others still call"); warned != strings.HasPrefix(tt.want, "not") {
+				if warned := strings.Contains(log, "still call it"); warned != strings.HasPrefix(tt.want, "not") {
 					t.Errorf("log: %s", log)
 				}
 			})

@@ -150,6 +150,7 @@ type Stats struct {
 	AcceptFailed atomic.Uint64
 	Direct       atomic.Uint64 // to a capturing listener without redirection
 	Inbound      atomic.Uint64 // from others to the workload, that were not refused
+	TCP          atomic.Uint64 // of filter chains that are not HTTP, that were not refused
 }
 
 // Stats returns the counters. They go on counting.

@@ -167,6 +167,7 @@ func (m *Manager) serveChain(ctx context.Context, c *conn, ch *chain, info *stre
 		m.set.HTTP.ServeHTTP(ctx, fc.HTTP, c.c, info, c.end)
 		return true
 	}
+	m.stats.TCP.Add(1)
 	m.set.TCP.ServeTCP(ctx, fc.TCP, c.c, info)
 	return false
 }
