@@ -46,13 +46,19 @@ func startDebug(t *testing.T) *plane {
 	if _, err := p.Apply(t.Context(), files(app)); err != nil {
 		t.Fatal(err)
 	}
+	p.connect(t, "sidecar~10.0.0.1~web-1.default~default.svc.cluster.local")
+	return p
+}
+
+// connect brings a proxy that has its clusters, and stays.
+func (p *plane) connect(t *testing.T, node string) {
+	t.Helper()
 	conn := dial(t, p.plain, insecure.NewCredentials())
 	stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	node := &corev3.Node{Id: "sidecar~10.0.0.1~web-1.default~default.svc.cluster.local"}
-	if err := stream.Send(&discovery.DiscoveryRequest{Node: node, TypeUrl: xds.ClusterType}); err != nil {
+	if err := stream.Send(&discovery.DiscoveryRequest{Node: &corev3.Node{Id: node}, TypeUrl: xds.ClusterType}); err != nil {
 		t.Fatal(err)
 	}
 	r, err := stream.Recv()
@@ -62,7 +68,6 @@ func startDebug(t *testing.T) *plane {
 	if err := stream.Send(&discovery.DiscoveryRequest{TypeUrl: xds.ClusterType, ResponseNonce: r.Nonce, VersionInfo: r.VersionInfo}); err != nil {
 		t.Fatal(err)
 	}
-	return p
 }
 
 func dial(t *testing.T, addr string, c credentials.TransportCredentials) *grpc.ClientConn {
@@ -224,6 +229,36 @@ type registered struct {
 		Name, Protocol string
 		Port           int
 	} `json:"ports"`
+}
+
+// The state of a gateway is told as that of a sidecar, to istioctl and on the page that Kiali reads.
+func TestTheStateOfAGatewayIsTold(t *testing.T) {
+	p := startDebug(t)
+	p.connect(t, "router~10.0.0.9~gw-1.edge~edge.svc.cluster.local")
+	until(t, "the gateway is in sync", func() bool {
+		resp, err := http.Get("http://" + p.http + "/debug/syncz?namespace=edge")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sync []struct {
+			Proxy string `json:"proxy"`
+			Type  string `json:"proxy_type"`
+			Sent  string `json:"cluster_sent"`
+			Acked string `json:"cluster_acked"`
+		}
+		if err := json.Unmarshal(b, &sync); err != nil {
+			t.Fatal(err)
+		}
+		return len(sync) == 1 && sync[0].Proxy == "gw-1.edge" && sync[0].Type == "router" && sync[0].Sent != "" && sync[0].Sent == sync[0].Acked
+	})
+	if got := p.synced(t, "operator"); !strings.Contains(got, "gw-1.edge CDS=SYNCED") {
+		t.Errorf("istioctl hears %q", got)
+	}
 }
 
 func TestPagesHaveTheShapesThatToolsRead(t *testing.T) {
