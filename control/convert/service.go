@@ -29,7 +29,7 @@ func (c *conv) service(s *corev1.Service) []model.Object {
 	if p := s.Spec.ExternalTrafficPolicy; p != "" && p != corev1.ServiceExternalTrafficPolicyCluster {
 		c.fail(CodeUnsupportedField, "spec.externalTrafficPolicy", string(p), "only Cluster is supported", "remove it")
 	}
-	if p := s.Spec.IPFamilyPolicy; p != nil && *p != corev1.IPFamilyPolicySingleStack {
+	if p := s.Spec.IPFamilyPolicy; p != nil && *p == corev1.IPFamilyPolicyRequireDualStack { // who prefers two takes one
 		c.fail(CodeUnsupportedField, "spec.ipFamilyPolicy", string(*p), "only SingleStack is supported", "remove it")
 	}
 	for i, f := range s.Spec.IPFamilies {
