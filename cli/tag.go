@@ -15,7 +15,8 @@ func (a *app) tagCommand() *cobra.Command {
 		Use:   "tag",
 		Short: "Names that stand for revisions, to move namespaces from one to another",
 		Long: `A namespace labelled istio.io/rev=TAG gets the sidecars of the revision that the
-tag stands for. The tag "default" stands for istio-injection=enabled.`,
+tag stands for. The tag "default" stands for istio-injection=enabled, and has the
+revision check objects without the label istio.io/rev.`,
 		Example: `  weft tag set prod --revision v1
   weft tag set prod --revision v2 --overwrite
   weft tag list`,
@@ -39,6 +40,7 @@ func (a *app) tagSetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			in.Wait = true // until the API server can ask the revision
 			return kubeError(in.SetTag(cmd.Context(), install.Config{Namespace: ns, Version: version.Version}, args[0], revision, overwrite))
 		},
 	}

@@ -564,14 +564,67 @@ func TestTheTagDefaultTakesOver(t *testing.T) {
 		}
 		return out
 	}
-	if got := hooks("weft-revision-tag-default"); !slices.Equal(got, []string{"rev.namespace", "rev.object", "namespace", "object"}) {
+	if got := hooks("weft-revision-tag-default"); !slices.Equal(got, []string{"rev.namespace", "rev.object", "namespace", "object", "default.early.validation.weft.mesh"}) {
 		t.Errorf("the tag's webhooks: %v", got)
+	}
+	// Objects without a revision have one validator at any time, that of the tag.
+	validators := func(name string) (out []string) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		o := f.objects["/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/"+name]
+		hooks, _ := o["webhooks"].([]any)
+		for _, h := range hooks {
+			m := h.(map[string]any)
+			service := m["clientConfig"].(map[string]any)["service"].(map[string]any)["name"].(string)
+			out = append(out, strings.TrimSuffix(m["name"].(string), ".validation.weft.mesh")+" "+service+" "+m["failurePolicy"].(string))
+		}
+		return out
+	}
+	if got := validators("weft-revision-tag-default"); !slices.Equal(got, []string{"default weft-v2 Fail", "default.ingress weft-v2 Ignore"}) {
+		t.Errorf("the tag's validators: %v", got)
+	}
+	if got := validators("weft-validator"); !slices.Equal(got, []string{"rev weft Fail", "rev.ingress weft Ignore"}) {
+		t.Errorf("the revision's validators: %v", got)
 	}
 	if got := hooks("weft-sidecar-injector"); !slices.Equal(got, []string{"rev.namespace", "rev.object"}) {
 		t.Errorf("the revision's webhooks: %v", got)
 	}
 	if rev, err := in.DefaultElsewhere(t.Context()); rev != "v2" || err != nil {
 		t.Errorf("default is at %q, %v", rev, err)
+	}
+	if err := in.RemoveTag(t.Context(), Namespace, "default", true); err != nil {
+		t.Fatal(err)
+	}
+	if got := validators("weft-revision-tag-default"); got != nil {
+		t.Errorf("a tag that is removed leaves %v", got)
+	}
+}
+
+// A tag's webhooks are as its revision was installed.
+func TestATagIsAsItsRevision(t *testing.T) {
+	for set, want := range map[string]string{"validation.failurePolicy=Ignore": "Ignore", "validation.enabled=false": "none"} {
+		f, in, _ := newFake(t)
+		if err := in.Install(t.Context(), plan(t, "", "revision=v2,injection.failurePolicy=Ignore,"+set)); err != nil {
+			t.Fatal(err)
+		}
+		if err := in.SetTag(t.Context(), Config{Version: "v0.1"}, "default", "v2", false); err != nil {
+			t.Fatal(err)
+		}
+		policy := func(kind string) string {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			hooks, _ := f.objects["/apis/admissionregistration.k8s.io/v1/"+kind+"/weft-revision-tag-default"]["webhooks"].([]any)
+			if len(hooks) == 0 {
+				return "none"
+			}
+			return hooks[0].(map[string]any)["failurePolicy"].(string)
+		}
+		if got := policy("validatingwebhookconfigurations"); got != want {
+			t.Errorf("%s: the tag's validator has %s, want %s", set, got, want)
+		}
+		if got := policy("mutatingwebhookconfigurations"); got != "Ignore" {
+			t.Errorf("%s: the tag's injection has %s", set, got)
+		}
 	}
 }
 

@@ -60,7 +60,8 @@ func (in *Installer) users(ctx context.Context, name string) ([]string, error) {
 	return slices.Compact(out), nil
 }
 
-// SetTag points a tag at a revision. One that points elsewhere is moved only with overwrite.
+// SetTag points a tag at a revision. One that points elsewhere is moved only with overwrite. The tag default brings what asks the revision
+// about pods and objects that name none.
 func (in *Installer) SetTag(ctx context.Context, c Config, tag, revision string, overwrite bool) error {
 	in.withDefaults()
 	if c.Namespace == "" {
@@ -80,6 +81,9 @@ func (in *Installer) SetTag(ctx context.Context, c Config, tag, revision string,
 			return &Finding{SeverityError, fmt.Sprintf("tag %s stands for revision %s", tag, t.Revision), "--overwrite moves it"}
 		}
 	}
+	if c, err = in.like(ctx, c, revision); err != nil {
+		return err
+	}
 	objs, err := tagObjects(c, tag, revision)
 	if err != nil {
 		return err
@@ -92,10 +96,27 @@ func (in *Installer) SetTag(ctx context.Context, c Config, tag, revision string,
 			return err
 		}
 	}
+	for _, o := range objs {
+		if k, _, _ := kindOf(o); k.webhook && in.Wait {
+			if err := in.waitForCA(ctx, k.gvr, o); err != nil {
+				return err
+			}
+		}
+	}
 	if tag == "default" && revision != "default" {
 		return in.yieldDefault(ctx, c)
 	}
 	return nil
+}
+
+// like is c with the profile and values that a revision was installed with: a tag's webhooks are as those of its revision.
+func (in *Installer) like(ctx context.Context, c Config, revision string) (Config, error) {
+	was, err := in.Installed(ctx, c.Namespace, revision)
+	if err != nil || was == nil {
+		return c, err
+	}
+	c.Profile, c.Values = was.Profile, render.Merge(was.Values, c.Values)
+	return c, nil
 }
 
 // tagObjects are what the chart makes for a tag.

@@ -33,19 +33,24 @@ func (in *Installer) waitForRest(ctx context.Context, p *Plan) error {
 			in.Progress("waiting for " + nameOf(o))
 			err = in.rollout(ctx, k.gvr, o.GetNamespace(), o.GetName())
 		case k.webhook:
-			err = in.until(ctx, nameOf(o), func(ctx context.Context) (string, error) {
-				now, err := in.Cluster.Dynamic.Resource(k.gvr).Get(ctx, o.GetName(), metav1.GetOptions{})
-				if err != nil {
-					return "", in.Cluster.Explain("get", nameOf(o), err)
-				}
-				return withoutCA(now), nil
-			})
+			err = in.waitForCA(ctx, k.gvr, o)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// waitForCA waits until the control plane has filled in the caBundle of a webhook configuration: before, the API server does not believe it.
+func (in *Installer) waitForCA(ctx context.Context, gvr schema.GroupVersionResource, o *unstructured.Unstructured) error {
+	return in.until(ctx, nameOf(o), func(ctx context.Context) (string, error) {
+		now, err := in.Cluster.Dynamic.Resource(gvr).Get(ctx, o.GetName(), metav1.GetOptions{})
+		if err != nil {
+			return "", in.Cluster.Explain("get", nameOf(o), err)
+		}
+		return withoutCA(now), nil
+	})
 }
 
 // withoutCA names a webhook whose caBundle the control plane has not filled in; "" if there is none.

@@ -102,9 +102,14 @@ func TestAnAPIServerTakesEverything(t *testing.T) {
 	if err != nil || len(tags) != 2 {
 		t.Errorf("tags %v, %v", tags, err)
 	}
+	validators := schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingwebhookconfigurations"}
+	if _, err := in.Cluster.Dynamic.Resource(validators).Get(t.Context(), "weft-revision-tag-default", metav1.GetOptions{}); err != nil {
+		t.Errorf("the validator of the tag default: %v", err)
+	}
 	run(t, in, func(ctx context.Context) error { return in.Uninstall(ctx, install.Removal{All: true, Purge: true}) })
 	for _, gvr := range []schema.GroupVersionResource{
 		{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "mutatingwebhookconfigurations"},
+		validators,
 		{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"},
 		{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"},
 	} {
