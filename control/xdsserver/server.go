@@ -323,15 +323,14 @@ func (st *stream) proceed(send func(*message) (int, error), do func() ([]*messag
 		st.far.turn(h, now, st.srv.set.Meter)
 	}
 	if do != nil {
-		if err := st.send(send, now, do); err != nil {
+		if err := st.send(send, &now, do); err != nil {
 			return err
 		}
-		now = time.Now()
 	}
 	if st.sess.node == nil {
 		return nil
 	}
-	if err := st.send(send, now, func() ([]*message, error) { return st.sess.advance(now) }); err != nil {
+	if err := st.send(send, &now, func() ([]*message, error) { return st.sess.advance(now) }); err != nil {
 		return err
 	}
 	if v, ok := st.sess.settled(); ok {
@@ -398,8 +397,8 @@ func (st *stream) introduce(n *xds.Node, peer spiffe.ID) {
 	}
 }
 
-// send computes messages, from begin on, and sends them.
-func (st *stream) send(send func(*message) (int, error), begin time.Time, compute func() ([]*message, error)) error {
+// send computes messages, from now on, and sends them; now is then when the last was sent.
+func (st *stream) send(send func(*message) (int, error), now *time.Time, compute func() ([]*message, error)) error {
 	ms, err := compute()
 	if err != nil {
 		st.srv.set.Log.Error("xds: resources for a node", "node", st.sess.node.ID, "error", err)
@@ -415,8 +414,8 @@ func (st *stream) send(send func(*message) (int, error), begin time.Time, comput
 		}
 		st.srv.set.Observer.Sent(st.id, m.typeURL, m.version, m.total, n)
 		sent := time.Now()
-		st.srv.set.Meter.Pushed(m.typeURL, sent.Sub(begin), n)
-		st.far.told, begin = true, sent
+		st.srv.set.Meter.Pushed(m.typeURL, sent.Sub(*now), n)
+		st.far.told, *now = true, sent
 	}
 	return nil
 }
