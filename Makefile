@@ -73,6 +73,7 @@ images: ## OCI archives of weft/weft, weft/proxy and the sample in bin/images, w
 test-kubernetes: ## a two-node cluster on this machine (root; builds Kubernetes once), weft install, Bookinfo, restarts under load
 	$(GO) run ./test/kubernetes/cluster peers
 	$(GO) run ./test/kubernetes/cluster run -- $(GO) test -count=1 -p 1 -v -timeout 30m ./test/kubernetes/...
+	$(GO) run ./test/kubernetes/cluster run -- $(GO) test -count=1 -v -timeout 15m ./test/kubernetes/migrate
 
 test-chaos: ## the same cluster broken under traffic: API server, leader, webhook, node, etcd (root; about 15 minutes)
 	WEFT_CHAOS=1 $(GO) run ./test/kubernetes/cluster run -- $(GO) test -count=1 -v -timeout 40m ./test/kubernetes/chaos

