@@ -16,8 +16,11 @@ type memory struct {
 	held func() uint64  // bytes held, garbage and free ones too
 	cpu  func() float64 // seconds of processor time used so far
 	give func()         // collects and gives back
+	gc   func(int) int  // sets after which growth is collected, in percent, and returns what was set
+	come func() int     // proxies that come now, and are brought up to date
 
 	// run only.
+	percent int       // what gc was told; 0: the operator has chosen (GOGC)
 	settled uint64    // held after the last time; 0 before the first
 	last    time.Time // when that was
 	busy    float64   // cpu at the last look
@@ -35,11 +38,17 @@ const (
 	// giveEvery is how often at most memory is given back when quiet, giveBusy how long more must be held when not.
 	giveEvery = 6 * time.Second
 	giveBusy  = time.Minute
+	// burstGC is after which growth, in percent, is collected while a burst lasts: what it needs at most is what a machine must
+	// have for us. plainGC otherwise, the runtime's default.
+	burstGC, plainGC = 40, 100
 )
 
-func newMemory() *memory { return &memory{held: heldMemory, cpu: usedCPU, give: giveBack} }
+func newMemory(come func() int) *memory {
+	return &memory{held: heldMemory, cpu: usedCPU, give: giveBack, gc: debug.SetGCPercent, come: come}
+}
 
 func (m *memory) run(ctx context.Context) error {
+	m.begin()
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
 	for {
@@ -52,8 +61,30 @@ func (m *memory) run(ctx context.Context) error {
 	}
 }
 
+// begin takes the start for a burst, unless the operator has chosen.
+func (m *memory) begin() {
+	m.percent = burstGC
+	if was := m.gc(burstGC); was != plainGC {
+		m.percent = 0
+		m.gc(was)
+	}
+}
+
+// pace has growth collected sooner while a burst lasts.
+func (m *memory) pace() {
+	percent := plainGC
+	if m.settled == 0 || m.come() > 0 {
+		percent = burstGC
+	}
+	if m.percent != 0 && m.percent != percent {
+		m.percent = percent
+		m.gc(percent)
+	}
+}
+
 // look gives back what a burst left, once it is over or has lasted.
 func (m *memory) look(now time.Time) {
+	m.pace()
 	busy := m.cpu()
 	calm := busy-m.busy < quietShare*lookEvery.Seconds()
 	m.busy = busy

@@ -7,7 +7,7 @@ import (
 
 func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
 	now, held, used, given := time.Unix(1000, 0), uint64(100<<20), 0.0, 0
-	m := &memory{held: func() uint64 { return held }, cpu: func() float64 { return used }, give: func() { given++; held = 100 << 20 }}
+	m := &memory{held: func() uint64 { return held }, cpu: func() float64 { return used }, give: func() { given++; held = 100 << 20 }, come: func() int { return 0 }}
 	look := func(share float64, want int, why string) {
 		t.Helper()
 		now, used = now.Add(lookEvery), used+share*lookEvery.Seconds()
@@ -32,6 +32,36 @@ func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
 	}
 	look(1, 3, "a burst that has lasted")
 	look(1, 3, "nothing more is held")
+}
+
+func TestABurstIsCollectedSooner(t *testing.T) {
+	for _, operator := range []int{plainGC, 200} {
+		percent, held, coming, now := operator, uint64(100<<20), 0, time.Unix(1000, 0)
+		m := &memory{held: func() uint64 { return held }, cpu: func() float64 { return 0 }, give: func() {}, come: func() int { return coming },
+			gc: func(p int) int { was := percent; percent = p; return was }}
+		want := func(p int, when string) {
+			t.Helper()
+			if operator != plainGC {
+				p = operator
+			}
+			if percent != p {
+				t.Errorf("%s: %d percent, want %d", when, percent, p)
+			}
+		}
+		look := func() { now = now.Add(lookEvery); m.look(now) }
+		m.begin()
+		want(burstGC, "at the start")
+		look()
+		want(burstGC, "before it has settled")
+		look()
+		want(plainGC, "settled")
+		coming = 3
+		look()
+		want(burstGC, "while proxies come")
+		coming = 0
+		look()
+		want(plainGC, "when all are there")
+	}
 }
 
 func TestWhatTheRuntimeSaysOfMemoryAndTime(t *testing.T) {

@@ -207,7 +207,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	secure, streams, plain := s.secureServer(svc), s.streams(serving, others), s.plainServer()
 	run("sources", s.config.run)
 	run("worlds", s.runWorlds)
-	run("memory", newMemory().run)
+	run("memory", newMemory(func() int { return s.secureXDS.Entering() + s.plainXDS.Entering() }).run)
 	run("xds", func(ctx context.Context) error { return streams.Serve(ctx, ls.secure) })
 	run("xds", func(ctx context.Context) error { return serveGRPC(ctx, secure, others) })
 	if ls.plain != nil {

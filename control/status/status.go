@@ -4,6 +4,7 @@
 package status
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -26,19 +27,25 @@ const (
 type Tracker struct {
 	now func() time.Time
 
-	mu      sync.Mutex // protects the following
+	mu      sync.RWMutex // protects the following, but not what is in a proxy; locked before a proxy's
 	streams map[uint64]*proxy
 	lost    []*proxy // oldest first
-	rejects map[string]uint64
-	pushes  map[string]uint64
+	pushes  counts   // to proxies that are not connected any more
+	rejects counts   // by them
 }
 
+// counts are numbers by a type's short name.
+type counts map[string]uint64
+
+// proxy counts for itself: a thousand that are told something at once do not wait for each other.
 type proxy struct {
+	mu    sync.Mutex // protects the following
 	st    admin.ProxyStatus
-	types map[string]*typeState // by type URL
+	types []*typeState // at most shownTypes
 }
 
 type typeState struct {
+	typeURL    string
 	subscribed bool
 	held       int // resources that it said it has when it subscribed
 	sent       string
@@ -46,11 +53,13 @@ type typeState struct {
 	resources  int
 	lastAck    time.Time
 	nack       *admin.Nack
+	pushes     uint64
+	rejects    uint64
 }
 
 // New makes an empty tracker.
 func New() *Tracker {
-	return &Tracker{now: time.Now, streams: map[uint64]*proxy{}, rejects: map[string]uint64{}, pushes: map[string]uint64{}}
+	return &Tracker{now: time.Now, streams: map[uint64]*proxy{}, pushes: counts{}, rejects: counts{}}
 }
 
 // Connected begins a proxy's record; an earlier lost record of the same node ends.
@@ -58,13 +67,10 @@ func (t *Tracker) Connected(stream uint64, n *xds.Node, id spiffe.ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.lost = slices.DeleteFunc(t.lost, func(p *proxy) bool { return p.st.ID == n.ID })
-	t.streams[stream] = &proxy{
-		st: admin.ProxyStatus{
-			ID: n.ID, Namespace: n.Namespace, Pod: n.Name, Type: string(n.Type), Version: n.Version,
-			Identity: id.String(), Connected: t.now(),
-		},
-		types: map[string]*typeState{},
-	}
+	t.streams[stream] = &proxy{st: admin.ProxyStatus{
+		ID: n.ID, Namespace: n.Namespace, Pod: n.Name, Type: string(n.Type), Version: n.Version,
+		Identity: id.String(), Connected: t.now(),
+	}}
 }
 
 // Disconnected keeps the record as lost for a while.
@@ -76,35 +82,70 @@ func (t *Tracker) Disconnected(stream uint64) {
 		return
 	}
 	delete(t.streams, stream)
+	p.mu.Lock()
+	now := t.now()
+	p.st.Lost = &now
+	p.count(t.pushes, t.rejects)
+	p.mu.Unlock()
 	for _, q := range t.streams {
-		if q.st.ID == p.st.ID {
+		if q.st.ID == p.st.ID { // which never changes
 			return // it has connected again already
 		}
 	}
-	now := t.now()
-	p.st.Lost = &now
 	t.lost = append(t.lost, p)
 	if len(t.lost) > maxLost {
 		t.lost = t.lost[1:]
 	}
 }
 
+// count adds what a proxy was sent and refused; mu is held.
+func (p *proxy) count(pushes, rejects counts) {
+	for _, s := range p.types {
+		name := xds.ShortName(s.typeURL)
+		if s.pushes > 0 {
+			pushes[name] += s.pushes
+		}
+		if s.rejects > 0 {
+			rejects[name] += s.rejects
+		}
+	}
+}
+
+// proxy locks the record of a stream, which unlock gives back; nil if there is none.
+func (t *Tracker) proxy(stream uint64) *proxy {
+	t.mu.RLock()
+	p := t.streams[stream]
+	t.mu.RUnlock()
+	if p != nil {
+		p.mu.Lock()
+	}
+	return p
+}
+
 func (t *Tracker) update(stream uint64, typeURL string, f func(*typeState)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	p, ok := t.streams[stream]
-	if !ok {
+	p := t.proxy(stream)
+	if p == nil {
 		return
 	}
-	ts, ok := p.types[typeURL]
-	if !ok {
-		if len(p.types) >= shownTypes {
-			return
-		}
-		ts = &typeState{}
-		p.types[typeURL] = ts
+	defer p.mu.Unlock()
+	if s := p.of(typeURL); s != nil {
+		f(s)
 	}
-	f(ts)
+}
+
+// of is the state of a type, nil if there are too many; mu is held.
+func (p *proxy) of(typeURL string) *typeState {
+	for _, s := range p.types {
+		if s.typeURL == typeURL {
+			return s
+		}
+	}
+	if len(p.types) >= shownTypes {
+		return nil
+	}
+	s := &typeState{typeURL: typeURL}
+	p.types = append(p.types, s)
+	return s
 }
 
 // Subscribed notes that a type was asked for, by a proxy that holds so many resources of it from before.
@@ -116,7 +157,7 @@ func (t *Tracker) Subscribed(stream uint64, typeURL string, held int) {
 func (t *Tracker) Sent(stream uint64, typeURL, version string, resources, _ int) {
 	t.update(stream, typeURL, func(s *typeState) {
 		s.sent, s.resources = version, resources
-		t.pushes[xds.ShortName(typeURL)]++
+		s.pushes++
 	})
 }
 
@@ -137,18 +178,17 @@ func (t *Tracker) Nacked(stream uint64, typeURL, version, reason string) {
 	}
 	t.update(stream, typeURL, func(s *typeState) {
 		s.nack = &admin.Nack{Time: t.now(), Version: version, Reason: reason}
-		t.rejects[xds.ShortName(typeURL)]++
+		s.rejects++
 	})
 }
 
 // Settled notes that the proxy has answered everything up to a World.
 func (t *Tracker) Settled(stream uint64, world string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	p, ok := t.streams[stream]
-	if !ok {
+	p := t.proxy(stream)
+	if p == nil {
 		return
 	}
+	defer p.mu.Unlock()
 	p.st.World = world
 	for _, s := range p.types {
 		// A proxy that came back with what it had needs nothing sent: it is in sync all the same.
@@ -160,17 +200,14 @@ func (t *Tracker) Settled(stream uint64, world string) {
 
 // Counts returns pushes and refusals by type's short name, and connected proxies by version.
 func (t *Tracker) Counts() (pushes, rejects map[string]uint64, connected map[string]int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	pushes, rejects, connected = map[string]uint64{}, map[string]uint64{}, map[string]int{}
-	for k, v := range t.pushes {
-		pushes[k] = v
-	}
-	for k, v := range t.rejects {
-		rejects[k] = v
-	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	pushes, rejects, connected = maps.Clone(t.pushes), maps.Clone(t.rejects), map[string]int{}
 	for _, p := range t.streams {
+		p.mu.Lock()
+		p.count(pushes, rejects)
 		connected[p.st.Version]++
+		p.mu.Unlock()
 	}
 	return pushes, rejects, connected
 }
@@ -198,15 +235,17 @@ func (t *Tracker) Proxies() []admin.ProxyStatus {
 }
 
 func (p *proxy) view() admin.ProxyStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	st := p.st
 	st.Types = map[string]admin.TypeStatus{}
-	for url, s := range p.types {
+	for _, s := range p.types {
 		v := admin.TypeStatus{Version: s.acked, Resources: s.resources, LastAck: s.lastAck, State: s.state()}
 		if s.nack != nil {
 			n := *s.nack
 			v.LastNack = &n
 		}
-		st.Types[xds.ShortName(url)] = v
+		st.Types[xds.ShortName(s.typeURL)] = v
 	}
 	return st
 }

@@ -270,6 +270,18 @@ func (s *Snapshot) Unchanged(prev xds.Snapshot, n *xds.Node, typeURL string) boo
 	return sameInbound && was.workload == is.workload || p.inboundInputs(was).equal(s.inboundInputs(is))
 }
 
+// Follows tells that sidecars which got the same list of endpoints from prev get the same from this Snapshot: the lists are those of
+// a scope and a place, and nothing that decides on a sidecar's has changed.
+func (s *Snapshot) Follows(prev xds.Snapshot, n *xds.Node, typeURL string) bool {
+	p, ok := prev.(*Snapshot)
+	if !ok || p.cache != s.cache || n.Generator != "" || n.Type != xds.Sidecar || typeURL != xds.EndpointType {
+		return false
+	}
+	a, b := p.world.Revisions(), s.world.Revisions()
+	b.Endpoints = a.Endpoints
+	return a == b
+}
+
 // sameEndpoints tells that the endpoints of all of a gateway's clusters are the same.
 func (s *Snapshot) sameEndpoints(prev *Snapshot, v *view) bool {
 	for _, t := range s.gatewaySet(v).targets {

@@ -48,6 +48,7 @@ func (st *stream) delta(r *request, now time.Time) ([]*message, error) {
 		return nil, err
 	}
 	if first {
+		st.has = "" // it has one more type
 		st.srv.set.Observer.Subscribed(st.id, w.typeURL, r.held)
 		w.wildcard = len(r.subscribe) == 0
 	}

@@ -30,6 +30,9 @@ type request struct {
 	node                   func() (*core.Node, error)
 }
 
+// nobody is who says a request without a node.
+func nobody() (*core.Node, error) { return nil, nil }
+
 // requestOf is a message as a request.
 func requestOf(r *discovery.DeltaDiscoveryRequest) *request {
 	return &request{
@@ -87,12 +90,11 @@ func readRequest(b []byte, most int) (*request, error) {
 		}
 		r.versions = func(yield func(string, string) bool) { eachVersion(b, yield) }
 	}
-	r.node = func() (*core.Node, error) {
-		if node == nil {
-			return nil, nil
+	if r.node = nobody; node != nil {
+		r.node = func() (*core.Node, error) {
+			n := &core.Node{}
+			return n, proto.Unmarshal(node, n)
 		}
-		n := &core.Node{}
-		return n, proto.Unmarshal(node, n)
 	}
 	return r, nil
 }

@@ -141,6 +141,9 @@ func (s *Server) Streams() int {
 	return len(s.streams)
 }
 
+// Entering is the number of new clients that are brought up to date now, as many as [Limits] allow at once.
+func (s *Server) Entering() int { return len(s.entering) }
+
 // open lets a stream in, if there is room for one more of a peer. It is not woken before it is awake.
 func (s *Server) open(peer spiffe.ID) (uint64, error) {
 	s.mu.Lock()
@@ -195,6 +198,7 @@ type stream struct {
 	mu     sync.Mutex // protects the following, and sending
 	sess   *session
 	far    progress
+	has    string // the snapshot that was told to be settled last
 	closed bool
 	timer  *time.Timer // wakes at armed; nil before the first deadline
 	armed  time.Time
@@ -333,7 +337,8 @@ func (st *stream) proceed(send func(*message) (int, error), do func() ([]*messag
 	if err := st.send(send, &now, func() ([]*message, error) { return st.sess.advance(now) }); err != nil {
 		return err
 	}
-	if v, ok := st.sess.settled(); ok {
+	if v, ok := st.sess.settled(); ok && v != st.has {
+		st.has = v
 		st.srv.set.Observer.Settled(st.id, v)
 		st.far.settled(h, now, st.srv.set.Meter)
 		st.entered()

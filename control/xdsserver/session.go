@@ -31,13 +31,14 @@ type session struct {
 	snap    xds.Snapshot // of the running or last round; nil before the first
 	next    xds.Snapshot // newest
 	watches map[string]*watch
+	round   []step // all of a round, see plan; never changed in place
 	steps   []step // left of the round
 	wait    waiting
 }
 
 // step is one type of a round.
 type step struct {
-	typeURL string
+	of      *watch
 	removed bool // only tell what is gone
 }
 
@@ -100,6 +101,7 @@ func (s *session) watch(typeURL string) (*watch, bool) {
 		typeURL = strings.Clone(typeURL)
 		w = &watch{typeURL: typeURL, names: noNames}
 		s.watches[typeURL] = w
+		s.round = s.plan()
 	}
 	return w, !ok
 }
@@ -170,7 +172,7 @@ func (s *session) answer(w *watch) (*message, error) {
 	if s.snap == nil {
 		return nil, nil // the first round will send it
 	}
-	return s.build(w, s.snap, step{typeURL: w.typeURL})
+	return s.build(s.snap, step{of: w})
 }
 
 // advance goes on with the round and returns the next messages to send.
@@ -185,7 +187,7 @@ func (s *session) advance(now time.Time) ([]*message, error) {
 				return out, nil
 			}
 			s.snap = s.next
-			s.steps = s.plan()
+			s.steps = s.round
 			continue
 		}
 		st := s.steps[0]
@@ -198,7 +200,7 @@ func (s *session) advance(now time.Time) ([]*message, error) {
 			continue
 		}
 		if m.partial {
-			s.steps = append([]step{st}, s.steps...)
+			s.steps = slices.Concat([]step{st}, s.steps)
 		}
 		out = append(out, m)
 		s.wait = waiting{nonce: m.nonce, typeURL: m.typeURL, until: now.Add(s.limits.AckTimeout)}
@@ -224,12 +226,22 @@ func (s *session) settled() (version string, ok bool) {
 	if s.snap == nil || s.snap != s.next || len(s.steps) > 0 || s.wait != (waiting{}) {
 		return "", false
 	}
-	for _, w := range s.watches {
-		if slices.ContainsFunc(w.outstanding, func(x sent) bool { return x.nonce == w.nonce }) {
+	for _, st := range s.round {
+		if st.of.unanswered() {
 			return "", false
 		}
 	}
 	return s.snap.Version(), true
+}
+
+// unanswered tells that there is no answer to the newest response.
+func (w *watch) unanswered() bool {
+	for i := range w.outstanding {
+		if w.outstanding[i].nonce == w.nonce {
+			return true
+		}
+	}
+	return false
 }
 
 // deadline is when advance has to be called again without an event; zero: never.
@@ -239,39 +251,43 @@ func (s *session) deadline() time.Time { return s.wait.until }
 func (s *session) plan() []step {
 	var p []step
 	for _, t := range xds.PushOrder {
-		if s.watches[t] != nil {
-			p = append(p, step{typeURL: t})
+		if w := s.watches[t]; w != nil {
+			p = append(p, step{of: w})
 		}
 	}
 	for _, t := range slices.Sorted(maps.Keys(s.watches)) {
 		if !slices.Contains(xds.PushOrder, t) {
-			p = append(p, step{typeURL: t})
+			p = append(p, step{of: s.watches[t]})
 		}
 	}
-	if s.delta && s.watches[xds.ClusterType] != nil {
-		p = append(p, step{typeURL: xds.ClusterType, removed: true})
+	if w := s.watches[xds.ClusterType]; s.delta && w != nil {
+		p = append(p, step{of: w, removed: true})
 	}
 	return p
 }
 
 func (s *session) take(st step) (*message, error) {
-	w := s.watches[st.typeURL]
-	if w == nil || st.removed && len(w.told) == 0 {
+	w := st.of
+	if st.removed && len(w.told) == 0 {
 		return nil, nil
 	}
-	if !st.removed && len(w.force) == 0 && !w.again && w.at != nil && s.snap.Unchanged(w.at, s.node, st.typeURL) {
+	if !st.removed && len(w.force) == 0 && !w.again && w.at != nil && s.snap.Unchanged(w.at, s.node, w.typeURL) {
 		w.at = s.snap
 		return nil, nil
 	}
 	if m := s.buildCommon(w, s.snap); m != nil {
 		return m, nil
 	}
-	return s.build(w, s.snap, st)
+	if m, ok := s.leap(w, s.snap); ok {
+		return m, nil
+	}
+	return s.build(s.snap, st)
 }
 
 // build makes the response that brings the client's state of a type to the
 // snapshot's; nil if there is nothing to tell.
-func (s *session) build(w *watch, snap xds.Snapshot, st step) (*message, error) {
+func (s *session) build(snap xds.Snapshot, st step) (*message, error) {
+	w := st.of
 	var names []string
 	if !w.wildcard {
 		if names = w.names.list; len(names) == 0 && len(w.held)+len(w.told) == 0 {

@@ -41,6 +41,7 @@ type shares struct {
 	mu    sync.Mutex // protects the following
 	m     map[shareKey]*shared
 	bytes int // of the resources of all of them
+	leaps map[leapKey]*leap
 }
 
 // shareKey is all that a message depends on. Lists are told apart by where they are:
@@ -114,5 +115,5 @@ func (s *shares) weigh(k shareKey, x *shared) {
 func (s *shares) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.m, s.bytes = nil, 0
+	s.m, s.bytes, s.leaps = nil, 0, nil
 }

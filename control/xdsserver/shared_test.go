@@ -245,3 +245,77 @@ func TestMessagesForOthersAreKeptWithinABound(t *testing.T) {
 		t.Error("after another snapshot there is no room")
 	}
 }
+
+// trail is a snapshot whose lists many nodes have, which counts how often it is asked.
+type trail struct {
+	sameList
+	asked *int
+	fails bool
+}
+
+func (s trail) Resources(n *xds.Node, typeURL string, names []string) ([]*xds.Resource, error) {
+	*s.asked++
+	return s.sameList.Resources(n, typeURL, names)
+}
+
+func (s trail) Unchanged(prev xds.Snapshot, n *xds.Node, typeURL string) bool {
+	return s.sameList.Unchanged(prev.(trail).sameList, n, typeURL)
+}
+
+func (s trail) Follows(xds.Snapshot, *xds.Node, string) bool { return !s.fails }
+
+// Of clients that have the same and stay alike, one is asked for what it has now.
+func TestClientsThatStayAlikeAreWorkedOutOnce(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		h, asked := newHub(), 0
+		var sessions []*session
+		for range 3 {
+			s := newSession(true, Limits{}.withDefaults(), h)
+			s.node = &xds.Node{ID: "n"}
+			w, first := s.watch(xds.EndpointType)
+			s.subscribe(w, []string{"a", "b"}, nil, first)
+			sessions = append(sessions, s)
+		}
+		push := func(of *fakeSnapshot) {
+			h.shares.clear()
+			asked = 0
+			for i, s := range sessions {
+				s.publish(trail{sameList{of}, &asked, fails})
+				ms, err := s.advance(fixedTime)
+				if err != nil || len(ms) != 1 {
+					t.Fatalf("%d messages, %v", len(ms), err)
+				}
+				if got := ms[0].resources[len(ms[0].resources)-1]; got.Name != "b" || ms[0].version != of.version {
+					t.Errorf("client %d is told %s of %s", i, got.Name, ms[0].version)
+				}
+				s.acknowledge(s.watches[xds.EndpointType], ms[0].nonce, fixedTime, false)
+				if v, ok := s.settled(); !ok || v != of.version {
+					t.Errorf("client %d has %q", i, v)
+				}
+			}
+		}
+		push(snap("1", "EDS a=1 b=1"))
+		push(snap("2", "EDS a=1 b=2"))
+		want := 1
+		if fails {
+			want = len(sessions)
+		}
+		if asked != want {
+			t.Errorf("nodes that may differ %t: asked %d times, want %d", fails, asked, want)
+		}
+		// One that asked for something again is told it, though the others are not.
+		w := sessions[1].watches[xds.EndpointType]
+		sessions[1].subscribe(w, []string{"a"}, nil, false)
+		h.shares.clear()
+		for i, s := range sessions {
+			s.publish(trail{sameList{snap("3", "EDS a=1 b=3")}, &asked, fails})
+			ms, err := s.advance(fixedTime)
+			if err != nil || len(ms) != 1 {
+				t.Fatalf("%d messages, %v", len(ms), err)
+			}
+			if n, want := len(ms[0].resources), map[bool]int{true: 2, false: 1}[i == 1]; n != want {
+				t.Errorf("client %d is told %d resources, want %d", i, n, want)
+			}
+		}
+	}
+}

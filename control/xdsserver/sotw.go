@@ -40,6 +40,7 @@ func (p *fullProtocol) handle(st *stream, r *discovery.DiscoveryRequest, now tim
 		return nil, status.Errorf(codes.ResourceExhausted, "xds: %d names of %s, at most %d", n, xds.ShortName(w.typeURL), st.srv.set.Limits.MaxNames)
 	}
 	if first {
+		st.has = "" // it has one more type
 		st.srv.set.Observer.Subscribed(st.id, w.typeURL, 0)
 	}
 	if nonce := r.GetResponseNonce(); nonce != "" && !first {

@@ -224,7 +224,7 @@ func (c *Client) stream(ctx context.Context) error {
 		grpc.WithTransportCredentials(c.set.Credentials), grpc.WithNoProxy(), grpc.WithDisableServiceConfig(),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		grpc.WithReadBufferSize(16 << 10), grpc.WithWriteBufferSize(16 << 10),
+		grpc.WithReadBufferSize(16 << 10), grpc.WithWriteBufferSize(xds.WriteBuffer),
 		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
 	}
 	if c.set.Dial != nil {

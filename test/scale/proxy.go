@@ -145,7 +145,7 @@ func (p *proxy) stream(ctx context.Context) error {
 	conn, err := grpc.NewClient("passthrough:///"+p.address, grpc.WithTransportCredentials(p.credentials), grpc.WithNoProxy(), grpc.WithDisableServiceConfig(),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20), grpc.ForceCodecV2(codec{})),
-		grpc.WithReadBufferSize(16<<10), grpc.WithWriteBufferSize(16<<10), grpc.WithStaticStreamWindowSize(1<<20), grpc.WithStaticConnWindowSize(1<<20), grpc.WithStatsHandler(p.traffic))
+		grpc.WithReadBufferSize(16<<10), grpc.WithWriteBufferSize(xds.WriteBuffer), grpc.WithStaticStreamWindowSize(1<<20), grpc.WithStaticConnWindowSize(1<<20), grpc.WithStatsHandler(p.traffic))
 	if err != nil {
 		return err
 	}

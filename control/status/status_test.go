@@ -1,0 +1,81 @@
+package status
+
+import (
+	"maps"
+	"sync"
+	"testing"
+
+	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/spiffe"
+	"weft.mesh/weft/xds"
+)
+
+func connected(t *testing.T, tr *Tracker, stream uint64, id string) {
+	t.Helper()
+	tr.Connected(stream, &xds.Node{ID: id, Namespace: "default", Name: id, Version: "1.0"}, spiffe.ID{})
+}
+
+func state(t *testing.T, tr *Tracker, pod, typ string) admin.TypeStatus {
+	t.Helper()
+	for _, p := range tr.Proxies() {
+		if p.Pod == pod {
+			return p.Types[typ]
+		}
+	}
+	t.Fatalf("no proxy %s", pod)
+	return admin.TypeStatus{}
+}
+
+func TestWhatAProxyWasSentAndAnswered(t *testing.T) {
+	tr := New()
+	connected(t, tr, 1, "a")
+	tr.Subscribed(1, xds.ClusterType, 0)
+	if s := state(t, tr, "a", "CDS"); s.State != admin.SyncNotSent {
+		t.Errorf("before the first response: %s", s.State)
+	}
+	for _, step := range []struct {
+		do   func()
+		want string
+	}{
+		{func() { tr.Sent(1, xds.ClusterType, "v1", 3, 100) }, admin.SyncStale},
+		{func() { tr.Acked(1, xds.ClusterType, "v1") }, admin.SyncSynced},
+		{func() { tr.Sent(1, xds.ClusterType, "v2", 3, 100); tr.Nacked(1, xds.ClusterType, "v2", "no") }, admin.SyncRefused},
+		{func() { tr.Sent(1, xds.ClusterType, "v3", 3, 100); tr.Acked(1, xds.ClusterType, "v3") }, admin.SyncSynced},
+	} {
+		if step.do(); state(t, tr, "a", "CDS").State != step.want {
+			t.Errorf("%s, want %s", state(t, tr, "a", "CDS").State, step.want)
+		}
+	}
+	tr.Subscribed(1, xds.EndpointType, 7)
+	tr.Settled(1, "w1")
+	if s := state(t, tr, "a", "EDS"); s.State != admin.SyncSynced || s.Resources != 7 {
+		t.Errorf("what it came back with: %+v", s)
+	}
+}
+
+// Numbers never fall: those of a proxy that is gone stay.
+func TestCountsStayWhenProxiesGo(t *testing.T) {
+	tr := New()
+	var wg sync.WaitGroup
+	for i := range uint64(8) {
+		connected(t, tr, i, string(rune('a'+i)))
+		wg.Go(func() {
+			for range 100 {
+				tr.Sent(i, xds.EndpointType, "v", 1, 1)
+			}
+			tr.Nacked(i, xds.RouteType, "v", "no")
+		})
+	}
+	wg.Wait()
+	want := map[string]uint64{"EDS": 800}
+	for left := 8; left >= 0; left-- {
+		pushes, rejects, versions := tr.Counts()
+		if !maps.Equal(pushes, want) || rejects["RDS"] != 8 || versions["1.0"] != left {
+			t.Fatalf("with %d proxies: %v pushes, %v refusals, %v connected", left, pushes, rejects, versions)
+		}
+		tr.Disconnected(uint64(left - 1))
+	}
+	if tr.Sent(3, xds.EndpointType, "v", 1, 1); len(tr.Proxies()) != 8 {
+		t.Errorf("%d proxies, want 8 that are lost", len(tr.Proxies()))
+	}
+}
