@@ -25,6 +25,10 @@ func differ(held, all []*xds.Resource, told map[string]string, force map[string]
 	}
 	i := 0
 	for _, r := range all {
+		if i < len(held) && held[i] == r && len(force) == 0 { // most of them
+			i++
+			continue
+		}
 		for i < len(held) && held[i].Name < r.Name {
 			d.gone = append(d.gone, held[i])
 			i++

@@ -42,6 +42,7 @@ type shares struct {
 	m     map[shareKey]*shared
 	bytes int // of the resources of all of them
 	leaps map[leapKey]*leap
+	alike map[content]*message
 }
 
 // shareKey is all that a message depends on. Lists are told apart by where they are:
@@ -89,12 +90,49 @@ func (s *shares) of(k shareKey, build func() *message) *message {
 	}
 	s.mu.Unlock()
 	x.once.Do(func() {
-		if x.m = build(); x.m != nil {
-			x.m.wire = &wire{}
+		m := build()
+		if m == nil {
+			return
+		}
+		m.wire = &wire{}
+		if x.m = s.one(m); x.m == m {
 			s.weigh(k, x)
 		}
 	})
 	return x.m
+}
+
+// content is all of a message of few endpoints: those who are told the same need not have had the same before.
+type content struct {
+	version   string
+	added     bool
+	total     int
+	resources [4]*xds.Resource
+}
+
+// one returns the message that has the same content, if it is of few endpoints.
+func (s *shares) one(m *message) *message {
+	if m.typeURL != xds.EndpointType || len(m.removed) > 0 || m.patches != nil || m.partial || m.rest {
+		return m
+	}
+	c := content{version: m.version, added: m.added, total: m.total}
+	if len(m.resources) > len(c.resources) {
+		return m
+	}
+	copy(c.resources[:], m.resources)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if have := s.alike[c]; have != nil {
+		return have
+	}
+	if len(s.alike) >= maxShares {
+		return m
+	}
+	if s.alike == nil {
+		s.alike = map[content]*message{}
+	}
+	s.alike[c] = m
+	return m
 }
 
 // weigh counts a message that was just made. One that does not fit is not kept for others.
@@ -115,5 +153,5 @@ func (s *shares) weigh(k shareKey, x *shared) {
 func (s *shares) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.m, s.bytes, s.leaps = nil, 0, nil
+	s.m, s.bytes, s.leaps, s.alike = nil, 0, nil, nil
 }

@@ -319,3 +319,49 @@ func TestClientsThatStayAlikeAreWorkedOutOnce(t *testing.T) {
 		}
 	}
 }
+
+// Clients of different lists that are told of the same endpoints are sent one message.
+func TestWhoIsToldTheSameGetsOneMessage(t *testing.T) {
+	h, known := newHub(), map[string]*xds.Resource{}
+	told := func(version string, lines ...string) *message {
+		s := newSession(true, Limits{}.withDefaults(), h)
+		s.node = &xds.Node{ID: "n"}
+		w, first := s.watch(xds.EndpointType)
+		s.subscribe(w, []string{"a", "b"}, nil, first)
+		s.publish(sameList{snap(version, lines[0])})
+		if _, err := s.advance(fixedTime); err != nil {
+			t.Fatal(err)
+		}
+		s.acknowledge(w, w.nonce, fixedTime, false)
+		after := snap(version+"'", lines[1])
+		for i, r := range after.byType[xds.EndpointType] { // equal content is the same pointer
+			if k := r.Name + string(r.Body); known[k] == nil {
+				known[k] = r
+			} else {
+				after.byType[xds.EndpointType][i] = known[k]
+			}
+		}
+		s.publish(sameList{after})
+		ms, err := s.advance(fixedTime)
+		if err != nil || len(ms) != 1 {
+			t.Fatalf("%d messages, %v", len(ms), err)
+		}
+		return ms[0]
+	}
+	x := told("1", "EDS a=1 b=1", "EDS a=1 b=2")
+	if y := told("1", "EDS a=3 b=1", "EDS a=3 b=2"); x != y || x.wire == nil {
+		t.Error("two messages for what is the same")
+	}
+	for name, other := range map[string]*message{
+		"another version":  told("2", "EDS a=1 b=1", "EDS a=1 b=2"),
+		"another endpoint": told("1", "EDS a=1 b=1", "EDS a=2 b=1"),
+		"one that is gone": told("1", "EDS a=1 b=1", "EDS b=2"),
+		"another has come": told("1", "EDS a=1", "EDS a=1 b=2"),
+		"two have changed": told("1", "EDS a=1 b=1", "EDS a=2 b=2"),
+		"more that it has": told("1", "EDS a=1 b=1 c=1", "EDS a=1 b=2 c=1"),
+	} {
+		if x == other {
+			t.Errorf("%s: the same message", name)
+		}
+	}
+}

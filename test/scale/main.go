@@ -56,7 +56,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	f.SetOutput(out)
 	sizes := f.String("sizes", "1000x10000x1000", "SERVICESxENDPOINTSxPROXIES, separated by commas; each is a mesh of its own")
 	namespaces := f.Int("namespaces", 10, "namespaces that the services are spread over")
-	f.IntVar(&o.times, "times", 20, "changes of each kind, one after the other")
+	f.IntVar(&o.times, "times", 60, "changes of each kind, one after the other")
 	f.DurationVar(&o.churn, "churn", 30*time.Second, "how long endpoints change at -rate; 0: not at all")
 	f.IntVar(&o.rate, "rate", 100, "endpoint changes a second")
 	f.DurationVar(&o.rest, "rest", 10*time.Second, "quiet time before memory is read")
