@@ -72,7 +72,9 @@ func check(files []admin.File, ns string, cluster bool) ([]admin.Diagnostic, int
 	}
 	ds = append(ds, analyze.CheckAll(all, analyze.Options{Mesh: snapshot.Defaults(model.Mesh{})})...)
 	if cluster {
-		ds = slices.DeleteFunc(ds, func(d admin.Diagnostic) bool { return d.Code == convert.CodeServerField || d.Code == convert.CodeNodePort })
+		ds = slices.DeleteFunc(ds, func(d admin.Diagnostic) bool {
+			return d.Code == convert.CodeServerField || d.Code == convert.CodeNodePort
+		})
 	}
 	return convert.Sort(ds), len(all)
 }
