@@ -50,6 +50,21 @@ func startDebug(t *testing.T) *plane {
 	return p
 }
 
+// page is what a page of the control plane says.
+func (p *plane) page(t *testing.T, path string) string {
+	t.Helper()
+	resp, err := http.Get("http://" + p.http + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %d %s %v", path, resp.StatusCode, b, err)
+	}
+	return string(b)
+}
+
 // connect brings a proxy that has its clusters, and stays.
 func (p *plane) connect(t *testing.T, node string) {
 	t.Helper()
@@ -236,22 +251,13 @@ func TestTheStateOfAGatewayIsTold(t *testing.T) {
 	p := startDebug(t)
 	p.connect(t, "router~10.0.0.9~gw-1.edge~edge.svc.cluster.local")
 	until(t, "the gateway is in sync", func() bool {
-		resp, err := http.Get("http://" + p.http + "/debug/syncz?namespace=edge")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		b, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
 		var sync []struct {
 			Proxy string `json:"proxy"`
 			Type  string `json:"proxy_type"`
 			Sent  string `json:"cluster_sent"`
 			Acked string `json:"cluster_acked"`
 		}
-		if err := json.Unmarshal(b, &sync); err != nil {
+		if err := json.Unmarshal([]byte(p.page(t, "/debug/syncz?namespace=edge")), &sync); err != nil {
 			t.Fatal(err)
 		}
 		return len(sync) == 1 && sync[0].Proxy == "gw-1.edge" && sync[0].Type == "router" && sync[0].Sent != "" && sync[0].Sent == sync[0].Acked
@@ -265,21 +271,13 @@ func TestPagesHaveTheShapesThatToolsRead(t *testing.T) {
 	p := startDebug(t)
 	get := func(path string, to any) string {
 		t.Helper()
-		resp, err := http.Get("http://" + p.http + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		b, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != 200 {
-			t.Fatalf("%s: %d %s %v", path, resp.StatusCode, b, err)
-		}
+		b := p.page(t, path)
 		if to != nil {
-			if err := json.Unmarshal(b, to); err != nil {
+			if err := json.Unmarshal([]byte(b), to); err != nil {
 				t.Fatalf("%s: %v\n%s", path, err, b)
 			}
 		}
-		return string(b)
+		return b
 	}
 	var services []registered
 	get("/debug/registryz", &services)

@@ -471,18 +471,7 @@ func TestAPushIsMeasured(t *testing.T) {
 		}
 		say(&discovery.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()})
 	}
-	metrics := func() string {
-		resp, err := http.Get("http://" + p.http + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		b, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
+	metrics := func() string { return p.page(t, "/metrics") }
 	say(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: "sidecar~10.0.0.1~a.default~default.svc.cluster.local"}, TypeUrl: xds.ClusterType})
 	answer()
 	until(t, "the proxy has what there is", func() bool {

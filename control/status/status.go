@@ -212,17 +212,11 @@ func (t *Tracker) Counts() (pushes, rejects map[string]uint64, connected map[str
 	return pushes, rejects, connected
 }
 
-// Proxies lists connected and lately lost proxies, by namespace and pod.
+// Proxies lists connected and lately lost proxies, by namespace and pod. What pushes tell us does not wait for it.
 func (t *Tracker) Proxies() []admin.ProxyStatus {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	cut := t.now().Add(-keepLost)
-	t.lost = slices.DeleteFunc(t.lost, func(p *proxy) bool { return p.st.Lost.Before(cut) })
-	out := make([]admin.ProxyStatus, 0, len(t.streams)+len(t.lost))
-	for _, p := range t.streams {
-		out = append(out, p.view())
-	}
-	for _, p := range t.lost {
+	all := t.all()
+	out := make([]admin.ProxyStatus, 0, len(all))
+	for _, p := range all {
 		out = append(out, p.view())
 	}
 	slices.SortFunc(out, func(a, b admin.ProxyStatus) int {
@@ -232,6 +226,15 @@ func (t *Tracker) Proxies() []admin.ProxyStatus {
 		return strings.Compare(a.Pod, b.Pod)
 	})
 	return out
+}
+
+// all lists the records, and forgets those of proxies that are lost for long.
+func (t *Tracker) all() []*proxy {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	cut := t.now().Add(-keepLost)
+	t.lost = slices.DeleteFunc(t.lost, func(p *proxy) bool { return p.st.Lost.Before(cut) })
+	return slices.AppendSeq(slices.Clone(t.lost), maps.Values(t.streams))
 }
 
 func (p *proxy) view() admin.ProxyStatus {
