@@ -65,7 +65,7 @@ func drainCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if quiet < 0 || most < 0 || most > 0 && quiet == 0 {
-				return errors.New("--quiet, --most: want more than 0, and --most only with --quiet")
+				return fmt.Errorf("--quiet %v, --most %v: want more than 0, and --most only with --quiet, for example --quiet 3s --most 50s", quiet, most)
 			}
 			status := "http://127.0.0.1:" + strconv.Itoa(port)
 			err := ask(cmd.Context(), http.MethodPost, status+"/drain", 5*time.Second)

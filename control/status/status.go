@@ -34,8 +34,11 @@ type Tracker struct {
 	rejects counts   // by them
 }
 
-// counts are numbers by a type's short name.
+// counts are numbers by a type's short name; types that clients made up are one.
 type counts map[string]uint64
+
+// otherTypes are all that have no short name: a client may ask for any, and with each connection for others.
+const otherTypes = "other"
 
 // proxy counts for itself: a thousand that are told something at once do not wait for each other.
 type proxy struct {
@@ -102,6 +105,9 @@ func (t *Tracker) Disconnected(stream uint64) {
 func (p *proxy) count(pushes, rejects counts) {
 	for _, s := range p.types {
 		name := xds.ShortName(s.typeURL)
+		if name == s.typeURL {
+			name = otherTypes
+		}
 		if s.pushes > 0 {
 			pushes[name] += s.pushes
 		}
@@ -111,7 +117,7 @@ func (p *proxy) count(pushes, rejects counts) {
 	}
 }
 
-// proxy locks the record of a stream, which unlock gives back; nil if there is none.
+// proxy is the record of a stream, locked, which the caller unlocks; nil if there is none.
 func (t *Tracker) proxy(stream uint64) *proxy {
 	t.mu.RLock()
 	p := t.streams[stream]

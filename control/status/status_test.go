@@ -1,6 +1,7 @@
 package status
 
 import (
+	"fmt"
 	"maps"
 	"sync"
 	"testing"
@@ -77,5 +78,23 @@ func TestCountsStayWhenProxiesGo(t *testing.T) {
 	}
 	if tr.Sent(3, xds.EndpointType, "v", 1, 1); len(tr.Proxies()) != 8 {
 		t.Errorf("%d proxies, want 8 that are lost", len(tr.Proxies()))
+	}
+}
+
+// A client that asks for types of its own, other ones with each connection, adds one count in all.
+func TestTypesThatClientsMakeUpAreOne(t *testing.T) {
+	tr := New()
+	for i := range uint64(100) {
+		connected(t, tr, i, "a")
+		typ := fmt.Sprint("made.up/", i)
+		tr.Sent(i, typ, "v", 0, 0)
+		tr.Nacked(i, typ, "v", "no")
+		if i > 0 {
+			tr.Disconnected(i - 1)
+		}
+	}
+	pushes, rejects, _ := tr.Counts()
+	if want := map[string]uint64{"other": 100}; !maps.Equal(pushes, want) || !maps.Equal(rejects, want) {
+		t.Errorf("pushes %v, refusals %v", pushes, rejects)
 	}
 }
