@@ -49,6 +49,7 @@ type conn struct {
 	leaving bool      // GOAWAY was sent
 	dead    bool
 	heard   time.Time // from the client
+	looked  time.Time // whether it is gone
 	asked   time.Time // PING without an answer; zero: none
 	retire  time.Time // when it is told to end; zero: never
 	calm    int       // frames that cost the client nothing, since…
@@ -139,15 +140,26 @@ func (c *conn) run(info credentials.AuthInfo) {
 	c.sock.mu.Lock()
 	c.sock.onSent = c.sentLate
 	c.sock.mu.Unlock()
-	first := c.in[len(preface):]
-	c.in = first
-	var err error
-	for err == nil {
-		if err = c.frames(); err == nil {
-			err = c.fill()
+	c.in = c.in[len(preface):]
+	err := c.frames()
+	if err == nil {
+		if ended := c.sock.attend(func() bool { err = c.work(); return !errors.Is(err, errWouldBlock) }); ended != nil {
+			err = ended
 		}
 	}
 	c.shut(err)
+}
+
+// work handles all that has come; errWouldBlock: there is no more for now.
+func (c *conn) work() error {
+	for {
+		if err := c.fill(); err != nil {
+			return err
+		}
+		if err := c.frames(); err != nil {
+			return err
+		}
+	}
 }
 
 // frames handles all that are whole.
@@ -397,6 +409,11 @@ func (c *conn) look(now time.Time) {
 	if now.Sub(c.calmed) >= time.Second {
 		c.calm, c.calmed = 0, now
 	}
+	if c.heard.After(c.looked) && c.sock.gone() {
+		c.kill()
+		return
+	}
+	c.looked = now
 	switch {
 	case !c.asked.IsZero() && c.heard.Before(c.asked) && now.Sub(c.asked) >= c.srv.set.Answer:
 		c.kill()
@@ -430,7 +447,7 @@ func (c *conn) goAway(code uint32, why string) {
 // kill ends it at once; mu is held. The reader does the rest.
 func (c *conn) kill() {
 	c.dead = true
-	c.sock.Conn.Close()
+	c.sock.stop()
 }
 
 // abort is kill for those who do not hold mu.

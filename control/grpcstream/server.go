@@ -156,13 +156,13 @@ func (s *Server) serve(nc net.Conn) {
 	}
 	c := newConn(s, sock)
 	if !s.add(c) {
-		nc.Close()
+		sock.Close()
 		return
 	}
 	defer s.remove(c)
 	info, err := s.handshake(c)
 	if err != nil {
-		nc.Close()
+		sock.Close()
 		return
 	}
 	first, err := c.begin()

@@ -41,8 +41,9 @@ func (raw) Unmarshal(b mem.BufferSlice, v any) error { *v.(*[]byte) = b.Material
 type echo struct {
 	s      *grpcstream.Stream
 	closed chan struct{}
-	full   chan struct{} // closed when the client has much to take; nil: nobody asks
-	told   bool          // it is closed
+	full   chan struct{}      // closed when the client has much to take; nil: nobody asks
+	told   bool               // it is closed
+	held   chan chan struct{} // the message "hold" is not done until what it gives here is closed; nil: it is one like others
 }
 
 func message(b []byte) []byte {
@@ -54,6 +55,11 @@ func message(b []byte) []byte {
 func (e *echo) Message(b []byte) error {
 	if rest, ok := strings.CutPrefix(string(b), "fail "); ok {
 		return status.Error(codes.FailedPrecondition, rest)
+	}
+	if e.held != nil && string(b) == "hold" {
+		release := make(chan struct{})
+		e.held <- release
+		<-release
 	}
 	e.s.Send(message(b))
 	if e.full != nil && !e.told && e.s.Full() {
@@ -88,7 +94,7 @@ func start(t *testing.T, change func(*grpcstream.Settings)) *rig {
 				return nil, ctx.Err()
 			}
 		}
-		e := &echo{s: s, closed: make(chan struct{}), full: make(chan struct{})}
+		e := &echo{s: s, closed: make(chan struct{}), full: make(chan struct{}), held: make(chan chan struct{})}
 		r.opened <- e
 		return e, nil
 	}
@@ -488,6 +494,22 @@ func TestASilentClientIsAskedAndLetGo(t *testing.T) {
 		default:
 		}
 	}
+}
+
+// A client's end that comes with its last bytes wakes nobody by itself.
+func TestAnEndThatComesWithTheLastBytesIsSeen(t *testing.T) {
+	r := start(t, func(s *grpcstream.Settings) { s.KeepAlive = time.Hour })
+	p := r.peer(t)
+	p.open(1, call())
+	e := <-r.opened
+	p.WriteData(1, false, message([]byte("hold")))
+	release := <-e.held
+	p.WriteData(1, false, message([]byte("last")))
+	if err := p.conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	await(t, e.closed, "a client that has left keeps its stream")
 }
 
 // An old connection is told to go, and is ended if its streams do not end by themselves.

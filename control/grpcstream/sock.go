@@ -1,33 +1,41 @@
 package grpcstream
 
 import (
-	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
+
+	"weft.mesh/weft/internal/sockcall"
 )
 
 // sock is a connection of the kernel that writes without waiting: what the kernel does not take at once is sent by a
-// goroutine made for it. Writes between cork and uncork go together.
+// goroutine made for it. Writes between cork and uncork go together. Nor do reads wait, in [sock.attend].
 // After [sock.plain] it waits, like any other.
 type sock struct {
 	net.Conn
-	raw     syscall.RawConn
-	attempt func(fd uintptr) bool // made once: it writes out
-	spawn   func(func())          // starts a goroutine that the server waits for
+	raw   syscall.RawConn
+	fd    uintptr
+	spawn func(func()) // starts a goroutine that the server waits for
 
-	mu     sync.Mutex // protects the following
-	onSent func()     // what could not be sent at once is sent, or never will be; nil: nobody asks
-	direct bool       // waits in Write, as a net.Conn does
-	corked bool
-	out    []byte  // not sent yet; of outs
-	buf    *[]byte // out's, to be put back
-	n      int     // what attempt wrote…
-	werr   error   // …and why it did not
-	late   bool    // a goroutine sends out
-	err    error
+	// of the reader
+	trying bool // reads do not wait
+	dry    bool // the last one took all that there was
+
+	mu       sync.Mutex // protects the following
+	onSent   func()     // what could not be sent at once is sent, or never will be; nil: nobody asks
+	direct   bool       // waits in Write, as a net.Conn does
+	attended bool       // its reader waits in attend, and closes it
+	stopped  bool       // nobody moves its deadlines any more
+	closed   bool       // fd is not to be used any more
+	corked   bool
+	out      []byte  // not sent yet; of outs
+	buf      *[]byte // out's, to be put back
+	late     bool    // a goroutine sends out
+	err      error
 }
 
 // outs are buffers of what is about to be sent.
@@ -43,15 +51,7 @@ func newSock(nc net.Conn, spawn func(func())) (*sock, error) {
 		return nil, err
 	}
 	s := &sock{Conn: nc, raw: raw, spawn: spawn}
-	s.attempt = func(fd uintptr) bool {
-		for {
-			s.n, s.werr = syscall.Write(int(fd), s.out)
-			if s.werr != syscall.EINTR {
-				return true
-			}
-		}
-	}
-	return s, nil
+	return s, raw.Control(func(fd uintptr) { s.fd = fd })
 }
 
 // plain makes it wait in Write.
@@ -59,6 +59,109 @@ func (s *sock) plain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.direct = true
+}
+
+// wouldBlock is the error of a read that found nothing. It is temporary, so crypto/tls keeps its state.
+type wouldBlock struct{}
+
+func (wouldBlock) Error() string   { return "would block" }
+func (wouldBlock) Timeout() bool   { return true }
+func (wouldBlock) Temporary() bool { return true }
+
+var errWouldBlock error = wouldBlock{}
+
+// attend calls handle now, and whenever something has come, until that says that it is done. Reads in it do not wait: they return
+// errWouldBlock, also instead of one that would find nothing after one that took all there was. So the client's end, if it came with
+// its last bytes, may be seen by [sock.gone] only.
+func (s *sock) attend(handle func() (done bool)) error {
+	s.mu.Lock()
+	s.attended = !s.closed
+	s.mu.Unlock()
+	s.trying = true
+	err := s.raw.Read(func(uintptr) bool {
+		s.dry = false
+		return handle()
+	})
+	s.trying = false
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.attended = false
+	return err
+}
+
+// Read implements net.Conn.
+func (s *sock) Read(b []byte) (int, error) {
+	if !s.trying {
+		return s.Conn.Read(b)
+	}
+	if s.dry || len(b) == 0 {
+		return 0, errWouldBlock
+	}
+	b = b[:min(len(b), sockcall.Most)]
+	for {
+		n, errno := sockcall.Read(s.fd, b) // attend holds the descriptor
+		switch errno {
+		case 0:
+			if n == 0 {
+				return 0, io.EOF
+			}
+			s.dry = n < len(b)
+			return n, nil
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			s.dry = true
+			return 0, errWouldBlock
+		default:
+			return 0, os.NewSyscallError("read", errno)
+		}
+	}
+}
+
+// gone tells that the client has ended the connection, and that all that it said has been read.
+func (s *sock) gone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	n, errno := sockcall.Peek(s.fd)
+	return n == 0 && errno == 0
+}
+
+// Close implements net.Conn. It waits for attend to end.
+func (s *sock) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	return s.Conn.Close()
+}
+
+// stop ends the connection from any goroutine, without waiting: at once, or by its reader, whose attend fails.
+func (s *sock) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end()
+}
+
+// end is stop with mu.
+func (s *sock) end() {
+	if !s.attended {
+		s.closed = true
+		s.Conn.Close()
+		return
+	}
+	s.stopped = true
+	s.Conn.SetDeadline(time.Unix(1, 0))
+}
+
+// SetReadDeadline implements net.Conn.
+func (s *sock) SetReadDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return nil
+	}
+	return s.Conn.SetReadDeadline(t)
 }
 
 // Write implements net.Conn. It takes everything.
@@ -103,23 +206,26 @@ func (s *sock) send() {
 	if s.late || len(s.out) == 0 || s.err != nil {
 		return
 	}
-	s.n, s.werr = 0, nil
-	if err := s.raw.Write(s.attempt); err != nil {
-		s.fail(err)
-		return
+	for len(s.out) > 0 {
+		if s.closed {
+			s.fail(net.ErrClosed)
+			return
+		}
+		n, errno := sockcall.Write(s.fd, s.out[:min(len(s.out), sockcall.Most)])
+		switch errno {
+		case 0:
+			s.out = s.out[n:]
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			s.late = true
+			s.spawn(s.sendLate)
+			return
+		default:
+			s.fail(os.NewSyscallError("write", errno))
+			return
+		}
 	}
-	if s.werr != nil && !errors.Is(s.werr, syscall.EAGAIN) {
-		s.fail(s.werr)
-		return
-	}
-	s.n = max(s.n, 0)
-	if s.n == len(s.out) {
-		s.release()
-		return
-	}
-	s.out = s.out[s.n:]
-	s.late = true
-	s.spawn(s.sendLate)
+	s.release()
 }
 
 // release gives the buffer back. What out grew to beyond it is left to the collector.
@@ -130,7 +236,7 @@ func (s *sock) release() {
 
 func (s *sock) fail(err error) {
 	s.err, s.out, s.buf = err, nil, nil
-	s.Conn.Close() // its reader ends
+	s.end()
 }
 
 // sendLate sends what the kernel did not take, and ends when that is done, or the client takes nothing for a while.

@@ -12,11 +12,12 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"weft.mesh/weft/internal/sockcall"
 )
 
-// maxChunk bounds one system call, because the scheduler cannot stop the
-// thread in it: 64 KiB take about 10 µs.
-const maxChunk = 64 << 10
+// maxChunk bounds one system call, because the scheduler cannot stop the thread in it.
+const maxChunk = sockcall.Most
 
 // raw is the TCP path: steps run inside RawConn.Read and RawConn.Write. The
 // step functions are made once for each connection, so that no call allocates.
@@ -90,7 +91,7 @@ func (r *raw) writeNow(p []byte) (int, error) {
 		r.own.Unlock()
 		return 0, nil
 	}
-	n, errno := sysWrite(r.fd, p)
+	n, errno := sockcall.Write(r.fd, p)
 	r.own.Unlock()
 	switch errno {
 	case 0:
@@ -221,7 +222,7 @@ func (r *raw) tryRaw(fd uintptr, p []byte) (int, error) {
 		p = p[:maxChunk]
 	}
 	for {
-		n, errno := sysRead(fd, p)
+		n, errno := sockcall.Read(fd, p)
 		switch errno {
 		case 0:
 			if n == 0 {
@@ -333,7 +334,7 @@ func (r *raw) writeOnce(fd uintptr) (int, syscall.Errno) {
 	case 0:
 		return 0, 0
 	case 1:
-		return sysWrite(fd, unsafe.Slice(iov[0].Base, iov[0].Len))
+		return sockcall.Write(fd, unsafe.Slice(iov[0].Base, iov[0].Len))
 	}
 	return sysWritev(fd, iov[:n])
 }
@@ -366,7 +367,7 @@ func (r *raw) unstall() {
 func (r *raw) gone() bool {
 	gone := false
 	err := r.rc.Control(func(fd uintptr) {
-		n, errno := peekOnce(fd)
+		n, errno := sockcall.Peek(fd)
 		switch {
 		case errno == syscall.EAGAIN || errno == syscall.EINTR:
 		case errno != 0 || n == 0:
@@ -386,7 +387,7 @@ func (r *raw) quiet() bool {
 		r.own.Unlock()
 		return false
 	}
-	_, errno := peekOnce(r.fd)
+	_, errno := sockcall.Peek(r.fd)
 	r.own.Unlock()
 	switch {
 	case errno == syscall.EAGAIN:
@@ -405,7 +406,7 @@ func (r *raw) quiet() bool {
 
 // doQuiet takes TLS 1.3 tickets and key updates on the way. What was decrypted stays to be read.
 func (r *raw) doQuiet(fd uintptr) {
-	_, errno := peekOnce(fd)
+	_, errno := sockcall.Peek(fd)
 	switch {
 	case errno == syscall.EAGAIN:
 		r.isQuiet = r.c.shim == nil || !r.c.shim.ahead()
@@ -423,13 +424,6 @@ func (r *raw) doQuiet(fd uintptr) {
 		}
 		r.isQuiet = n == 0 && err == errWouldBlock
 	}
-}
-
-func peekOnce(fd uintptr) (int, syscall.Errno) {
-	var b [1]byte
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1,
-		syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
-	return int(n), errno
 }
 
 // ended asks the kernel whether the peer's FIN has arrived.

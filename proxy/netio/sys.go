@@ -9,18 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The system calls of the data path. The sockets are non-blocking, so they
-// return at once and the scheduler need not know.
-
-func sysRead(fd uintptr, p []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-	return int(n), errno
-}
-
-func sysWrite(fd uintptr, p []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-	return int(n), errno
-}
+// System calls of the data path that [sockcall] has not.
 
 func sysWritev(fd uintptr, v []syscall.Iovec) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&v[0])), uintptr(len(v)))

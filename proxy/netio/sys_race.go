@@ -7,34 +7,20 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"weft.mesh/weft/internal/sockcall"
 )
 
-// With the race detector the calls go through package syscall, which tells it
-// of the buffers and that what was written before is read after.
-
-func sysRead(fd uintptr, p []byte) (int, syscall.Errno) { return plainCall(syscall.Read(int(fd), p)) }
-
-func sysWrite(fd uintptr, p []byte) (int, syscall.Errno) { return plainCall(syscall.Write(int(fd), p)) }
+// With the race detector the calls go as those of [sockcall] do.
 
 func sysWritev(fd uintptr, v []syscall.Iovec) (int, syscall.Errno) {
 	var p []byte
 	for _, s := range v {
 		p = append(p, unsafe.Slice(s.Base, s.Len)...)
 	}
-	return sysWrite(fd, p)
-}
-
-func plainCall(n int, err error) (int, syscall.Errno) {
-	if err == nil {
-		return n, 0
-	}
-	errno, ok := err.(syscall.Errno)
-	if !ok {
-		errno = syscall.EIO
-	}
-	return 0, errno
+	return sockcall.Write(fd, p)
 }
 
 func epollNow(fd uintptr, events []unix.EpollEvent) (int, syscall.Errno) {
-	return plainCall(unix.EpollWait(int(fd), events, 0))
+	return sockcall.Result(unix.EpollWait(int(fd), events, 0))
 }

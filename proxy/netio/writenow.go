@@ -1,6 +1,10 @@
 package netio
 
-import "syscall"
+import (
+	"syscall"
+
+	"weft.mesh/weft/internal/sockcall"
+)
 
 // CanWriteNow tells whether WriteNow works: there is a socket.
 func (c *Conn) CanWriteNow() bool { return c.raw != nil }
@@ -51,7 +55,7 @@ func (r *raw) doKept(fd uintptr) bool {
 // writeOutKept writes what was kept before: EAGAIN if the kernel does not take all. The descriptor's write lock is held.
 func (r *raw) writeOutKept(fd uintptr) syscall.Errno {
 	for len(r.kept) > 0 {
-		n, errno := sysWrite(fd, r.kept[:min(len(r.kept), maxChunk)])
+		n, errno := sockcall.Write(fd, r.kept[:min(len(r.kept), maxChunk)])
 		switch errno {
 		case 0:
 			r.kept = r.kept[n:]
