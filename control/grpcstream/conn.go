@@ -38,15 +38,16 @@ type conn struct {
 
 	mu      sync.Mutex // protects the following
 	streams map[uint32]*Stream
-	ready   []*Stream // have something to send, each once
-	ctl     []byte    // frames of the connection itself
-	send    int64     // the client's window for the connection
-	initial int64     // its window for each new stream
-	recv    int64     // what the client may still send
-	owed    int64     // window that is to be given back
-	last    uint32    // the newest stream
-	late    bool      // the kernel is full: sock's onSent goes on
-	leaving bool      // GOAWAY was sent
+	ready   []*Stream // have something to send, each once; begins as one
+	one     [1]*Stream
+	ctl     []byte // frames of the connection itself
+	send    int64  // the client's window for the connection
+	initial int64  // its window for each new stream
+	recv    int64  // what the client may still send
+	owed    int64  // window that is to be given back
+	last    uint32 // the newest stream
+	late    bool   // the kernel is full: sock's onSent goes on
+	leaving bool   // GOAWAY was sent
 	dead    bool
 	heard   time.Time // from the client
 	looked  time.Time // whether it is gone

@@ -55,7 +55,8 @@ func (c *conn) frame(b []byte) []byte {
 		}
 	}
 	if len(c.ready) == 0 {
-		c.ready = nil
+		c.one[0] = nil
+		c.ready = c.one[:0]
 	}
 	return b
 }
@@ -90,7 +91,7 @@ func (s *Stream) frame(b []byte) (_ []byte, more bool) {
 	if n == len(m) {
 		s.queue[0] = nil
 		if s.queue, s.sent = s.queue[1:], 0; len(s.queue) == 0 {
-			s.queue = nil
+			s.queue = s.one[:0]
 		}
 	}
 	s.relieve()

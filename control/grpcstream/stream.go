@@ -32,7 +32,8 @@ type Stream struct {
 	owed     int64    // window to be given back
 	held     int64    // of it what the connection's window has not got back either
 	send     int64    // the client's window
-	queue    [][]byte // to be sent, the first of it from sent on
+	queue    [][]byte // to be sent, the first of it from sent on; begins as one
+	one      [1][]byte
 	sent     int
 	queued   int
 	full     bool // was said to be

@@ -11,13 +11,14 @@ import (
 	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/control/status"
+	"weft.mesh/weft/control/xdsserver"
 	"weft.mesh/weft/model"
 	"weft.mesh/weft/spiffe"
 	"weft.mesh/weft/xds"
 )
 
 // retiring is a control plane with one pod and two connected proxies, one of them the pod's own.
-func retiring(t *testing.T) (s *Server, pod func(ready bool)) {
+func retiring(t *testing.T) (s *Server, gateway xdsserver.Witness, pod func(ready bool)) {
 	t.Helper()
 	s = &Server{store: snapshot.NewStore(snapshot.Settings{}), tracker: status.New()}
 	pod = func(ready bool) {
@@ -27,9 +28,9 @@ func retiring(t *testing.T) (s *Server, pod func(ready bool)) {
 	}
 	pod(true)
 	s.tracker.Connected(1, &xds.Node{ID: "sidecar~web-1", Namespace: "shop", Name: "web-1"}, spiffe.ID{})
-	s.tracker.Connected(2, &xds.Node{ID: "router~gw-1", Namespace: "shop", Name: "gw-1"}, spiffe.ID{})
-	s.tracker.Settled(2, s.world().Version())
-	return s, pod
+	gateway = s.tracker.Connected(2, &xds.Node{ID: "router~gw-1", Namespace: "shop", Name: "gw-1"}, spiffe.ID{})
+	gateway.Settled(s.world().Version())
+	return s, gateway, pod
 }
 
 func ask(t *testing.T, s *Server) (out admin.Retired, took time.Duration) {
@@ -43,7 +44,7 @@ func ask(t *testing.T, s *Server) (out admin.Retired, took time.Duration) {
 }
 
 func TestAPodIsRetiredWhenEveryProxyKnows(t *testing.T) {
-	s, pod := retiring(t)
+	s, gateway, pod := retiring(t)
 	if got, took := ask(t, s); got.Done || took < retiredWait {
 		t.Errorf("a pod in service: %+v after %v", got, took)
 	}
@@ -51,7 +52,7 @@ func TestAPodIsRetiredWhenEveryProxyKnows(t *testing.T) {
 	if got, _ := ask(t, s); got.Done || !cmp.Equal(got.Behind, []string{"router~gw-1"}) {
 		t.Errorf("a pod that one proxy still sends to: %+v", got)
 	}
-	time.AfterFunc(5*time.Millisecond, func() { s.tracker.Settled(2, s.world().Version()) })
+	time.AfterFunc(5*time.Millisecond, func() { gateway.Settled(s.world().Version()) })
 	if got, took := ask(t, s); !got.Done || took > retiredWait {
 		t.Errorf("all proxies know: %+v after %v", got, took)
 	}
@@ -66,7 +67,7 @@ func TestAPodIsRetiredWhenEveryProxyKnows(t *testing.T) {
 }
 
 func TestRetiredNeedsAPod(t *testing.T) {
-	s, _ := retiring(t)
+	s, _, _ := retiring(t)
 	w := httptest.NewRecorder()
 	s.getRetired(w, httptest.NewRequest("GET", admin.PathRetired+"?namespace=shop", nil))
 	if w.Code != 400 {

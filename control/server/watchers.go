@@ -8,6 +8,7 @@ import (
 	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/control/status"
+	"weft.mesh/weft/control/xdsserver"
 	"weft.mesh/weft/spiffe"
 	"weft.mesh/weft/xds"
 )
@@ -97,11 +98,11 @@ type nodes struct {
 func newNodes(t *status.Tracker) *nodes { return &nodes{Tracker: t, all: map[uint64]*xds.Node{}} }
 
 // Connected implements xdsserver.Observer.
-func (n *nodes) Connected(stream uint64, node *xds.Node, id spiffe.ID) {
+func (n *nodes) Connected(stream uint64, node *xds.Node, id spiffe.ID) xdsserver.Witness {
 	n.mu.Lock()
 	n.all[stream] = node
 	n.mu.Unlock()
-	n.Tracker.Connected(stream, node, id)
+	return n.Tracker.Connected(stream, node, id)
 }
 
 // Disconnected implements xdsserver.Observer.

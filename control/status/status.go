@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/control/xdsserver"
 	"weft.mesh/weft/spiffe"
 	"weft.mesh/weft/xds"
 )
@@ -40,8 +41,10 @@ type counts map[string]uint64
 // otherTypes are all that have no short name: a client may ask for any, and with each connection for others.
 const otherTypes = "other"
 
-// proxy counts for itself: a thousand that are told something at once do not wait for each other.
+// proxy is the record of one that is connected, or was: it implements xdsserver.Witness. It counts for itself: a thousand that are told
+// something at once do not wait for each other, nor are they looked for.
 type proxy struct {
+	now   func() time.Time
 	mu    sync.Mutex // protects the following
 	st    admin.ProxyStatus
 	types []*typeState // at most shownTypes
@@ -66,14 +69,16 @@ func New() *Tracker {
 }
 
 // Connected begins a proxy's record; an earlier lost record of the same node ends.
-func (t *Tracker) Connected(stream uint64, n *xds.Node, id spiffe.ID) {
+func (t *Tracker) Connected(stream uint64, n *xds.Node, id spiffe.ID) xdsserver.Witness {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.lost = slices.DeleteFunc(t.lost, func(p *proxy) bool { return p.st.ID == n.ID })
-	t.streams[stream] = &proxy{st: admin.ProxyStatus{
+	p := &proxy{now: t.now, st: admin.ProxyStatus{
 		ID: n.ID, Namespace: n.Namespace, Pod: n.Name, Type: string(n.Type), Version: n.Version,
 		Identity: id.String(), Connected: t.now(),
 	}}
+	t.streams[stream] = p
+	return p
 }
 
 // Disconnected keeps the record as lost for a while.
@@ -117,22 +122,8 @@ func (p *proxy) count(pushes, rejects counts) {
 	}
 }
 
-// proxy is the record of a stream, locked, which the caller unlocks; nil if there is none.
-func (t *Tracker) proxy(stream uint64) *proxy {
-	t.mu.RLock()
-	p := t.streams[stream]
-	t.mu.RUnlock()
-	if p != nil {
-		p.mu.Lock()
-	}
-	return p
-}
-
-func (t *Tracker) update(stream uint64, typeURL string, f func(*typeState)) {
-	p := t.proxy(stream)
-	if p == nil {
-		return
-	}
+func (p *proxy) update(typeURL string, f func(*typeState)) {
+	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s := p.of(typeURL); s != nil {
 		f(s)
@@ -155,22 +146,22 @@ func (p *proxy) of(typeURL string) *typeState {
 }
 
 // Subscribed notes that a type was asked for, by a proxy that holds so many resources of it from before.
-func (t *Tracker) Subscribed(stream uint64, typeURL string, held int) {
-	t.update(stream, typeURL, func(s *typeState) { s.subscribed, s.held = true, held })
+func (p *proxy) Subscribed(typeURL string, held int) {
+	p.update(typeURL, func(s *typeState) { s.subscribed, s.held = true, held })
 }
 
 // Sent notes a response.
-func (t *Tracker) Sent(stream uint64, typeURL, version string, resources, _ int) {
-	t.update(stream, typeURL, func(s *typeState) {
+func (p *proxy) Sent(typeURL, version string, resources, _ int) {
+	p.update(typeURL, func(s *typeState) {
 		s.sent, s.resources = version, resources
 		s.pushes++
 	})
 }
 
 // Acked notes an acceptance.
-func (t *Tracker) Acked(stream uint64, typeURL, version string) {
-	t.update(stream, typeURL, func(s *typeState) {
-		s.acked, s.lastAck = version, t.now()
+func (p *proxy) Acked(typeURL, version string) {
+	p.update(typeURL, func(s *typeState) {
+		s.acked, s.lastAck = version, p.now()
 		if s.nack != nil && version != s.nack.Version {
 			s.nack.Cleared = true
 		}
@@ -178,28 +169,25 @@ func (t *Tracker) Acked(stream uint64, typeURL, version string) {
 }
 
 // Nacked notes a refusal; the proxy goes on with what it had.
-func (t *Tracker) Nacked(stream uint64, typeURL, version, reason string) {
+func (p *proxy) Nacked(typeURL, version, reason string) {
 	if len(reason) > maxReason {
 		reason = reason[:maxReason] + "…"
 	}
-	t.update(stream, typeURL, func(s *typeState) {
-		s.nack = &admin.Nack{Time: t.now(), Version: version, Reason: reason}
+	p.update(typeURL, func(s *typeState) {
+		s.nack = &admin.Nack{Time: p.now(), Version: version, Reason: reason}
 		s.rejects++
 	})
 }
 
 // Settled notes that the proxy has answered everything up to a World.
-func (t *Tracker) Settled(stream uint64, world string) {
-	p := t.proxy(stream)
-	if p == nil {
-		return
-	}
+func (p *proxy) Settled(world string) {
+	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.st.World = world
 	for _, s := range p.types {
 		// A proxy that came back with what it had needs nothing sent: it is in sync all the same.
 		if s.subscribed && s.sent == "" {
-			s.sent, s.acked, s.resources, s.lastAck = world, world, s.held, t.now()
+			s.sent, s.acked, s.resources, s.lastAck = world, world, s.held, p.now()
 		}
 	}
 }

@@ -7,13 +7,14 @@ import (
 	"testing"
 
 	"weft.mesh/weft/api/admin"
+	"weft.mesh/weft/control/xdsserver"
 	"weft.mesh/weft/spiffe"
 	"weft.mesh/weft/xds"
 )
 
-func connected(t *testing.T, tr *Tracker, stream uint64, id string) {
+func connected(t *testing.T, tr *Tracker, stream uint64, id string) xdsserver.Witness {
 	t.Helper()
-	tr.Connected(stream, &xds.Node{ID: id, Namespace: "default", Name: id, Version: "1.0"}, spiffe.ID{})
+	return tr.Connected(stream, &xds.Node{ID: id, Namespace: "default", Name: id, Version: "1.0"}, spiffe.ID{})
 }
 
 func state(t *testing.T, tr *Tracker, pod, typ string) admin.TypeStatus {
@@ -29,8 +30,8 @@ func state(t *testing.T, tr *Tracker, pod, typ string) admin.TypeStatus {
 
 func TestWhatAProxyWasSentAndAnswered(t *testing.T) {
 	tr := New()
-	connected(t, tr, 1, "a")
-	tr.Subscribed(1, xds.ClusterType, 0)
+	p := connected(t, tr, 1, "a")
+	p.Subscribed(xds.ClusterType, 0)
 	if s := state(t, tr, "a", "CDS"); s.State != admin.SyncNotSent {
 		t.Errorf("before the first response: %s", s.State)
 	}
@@ -38,17 +39,17 @@ func TestWhatAProxyWasSentAndAnswered(t *testing.T) {
 		do   func()
 		want string
 	}{
-		{func() { tr.Sent(1, xds.ClusterType, "v1", 3, 100) }, admin.SyncStale},
-		{func() { tr.Acked(1, xds.ClusterType, "v1") }, admin.SyncSynced},
-		{func() { tr.Sent(1, xds.ClusterType, "v2", 3, 100); tr.Nacked(1, xds.ClusterType, "v2", "no") }, admin.SyncRefused},
-		{func() { tr.Sent(1, xds.ClusterType, "v3", 3, 100); tr.Acked(1, xds.ClusterType, "v3") }, admin.SyncSynced},
+		{func() { p.Sent(xds.ClusterType, "v1", 3, 100) }, admin.SyncStale},
+		{func() { p.Acked(xds.ClusterType, "v1") }, admin.SyncSynced},
+		{func() { p.Sent(xds.ClusterType, "v2", 3, 100); p.Nacked(xds.ClusterType, "v2", "no") }, admin.SyncRefused},
+		{func() { p.Sent(xds.ClusterType, "v3", 3, 100); p.Acked(xds.ClusterType, "v3") }, admin.SyncSynced},
 	} {
 		if step.do(); state(t, tr, "a", "CDS").State != step.want {
 			t.Errorf("%s, want %s", state(t, tr, "a", "CDS").State, step.want)
 		}
 	}
-	tr.Subscribed(1, xds.EndpointType, 7)
-	tr.Settled(1, "w1")
+	p.Subscribed(xds.EndpointType, 7)
+	p.Settled("w1")
 	if s := state(t, tr, "a", "EDS"); s.State != admin.SyncSynced || s.Resources != 7 {
 		t.Errorf("what it came back with: %+v", s)
 	}
@@ -59,12 +60,12 @@ func TestCountsStayWhenProxiesGo(t *testing.T) {
 	tr := New()
 	var wg sync.WaitGroup
 	for i := range uint64(8) {
-		connected(t, tr, i, string(rune('a'+i)))
+		p := connected(t, tr, i, string(rune('a'+i)))
 		wg.Go(func() {
 			for range 100 {
-				tr.Sent(i, xds.EndpointType, "v", 1, 1)
+				p.Sent(xds.EndpointType, "v", 1, 1)
 			}
-			tr.Nacked(i, xds.RouteType, "v", "no")
+			p.Nacked(xds.RouteType, "v", "no")
 		})
 	}
 	wg.Wait()
@@ -76,7 +77,7 @@ func TestCountsStayWhenProxiesGo(t *testing.T) {
 		}
 		tr.Disconnected(uint64(left - 1))
 	}
-	if tr.Sent(3, xds.EndpointType, "v", 1, 1); len(tr.Proxies()) != 8 {
+	if len(tr.Proxies()) != 8 {
 		t.Errorf("%d proxies, want 8 that are lost", len(tr.Proxies()))
 	}
 }
@@ -85,10 +86,10 @@ func TestCountsStayWhenProxiesGo(t *testing.T) {
 func TestTypesThatClientsMakeUpAreOne(t *testing.T) {
 	tr := New()
 	for i := range uint64(100) {
-		connected(t, tr, i, "a")
+		p := connected(t, tr, i, "a")
 		typ := fmt.Sprint("made.up/", i)
-		tr.Sent(i, typ, "v", 0, 0)
-		tr.Nacked(i, typ, "v", "no")
+		p.Sent(typ, "v", 0, 0)
+		p.Nacked(typ, "v", "no")
 		if i > 0 {
 			tr.Disconnected(i - 1)
 		}

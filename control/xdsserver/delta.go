@@ -49,7 +49,7 @@ func (st *stream) delta(r *request, now time.Time) ([]*message, error) {
 	}
 	if first {
 		st.has = "" // it has one more type
-		st.srv.set.Observer.Subscribed(st.id, w.typeURL, r.held)
+		st.witness.Subscribed(w.typeURL, r.held)
 		w.wildcard = len(r.subscribe) == 0
 	}
 	if r.nonce != "" {

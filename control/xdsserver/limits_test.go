@@ -24,13 +24,13 @@ import (
 // deaf hears nothing.
 type deaf struct{}
 
-func (deaf) Connected(uint64, *xds.Node, spiffe.ID) {}
-func (deaf) Disconnected(uint64)                    {}
-func (deaf) Subscribed(uint64, string, int)         {}
-func (deaf) Sent(uint64, string, string, int, int)  {}
-func (deaf) Acked(uint64, string, string)           {}
-func (deaf) Nacked(uint64, string, string, string)  {}
-func (deaf) Settled(uint64, string)                 {}
+func (deaf) Connected(uint64, *xds.Node, spiffe.ID) Witness { return deaf{} }
+func (deaf) Disconnected(uint64)                            {}
+func (deaf) Subscribed(string, int)                         {}
+func (deaf) Sent(string, string, int, int)                  {}
+func (deaf) Acked(string, string)                           {}
+func (deaf) Nacked(string, string, string)                  {}
+func (deaf) Settled(string)                                 {}
 
 // carriers are the ways to serve incremental ADS.
 var carriers = []string{"grpc", "grpcstream"}

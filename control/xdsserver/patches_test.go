@@ -105,7 +105,7 @@ func (c *client) round(s xds.Snapshot) *message {
 }
 
 func (c *client) answer(m *message, refused bool) {
-	c.s.acknowledge(c.s.watches[xds.RouteType], m.nonce, c.now, refused)
+	c.s.acknowledge(c.s.watches.of(xds.RouteType), m.nonce, c.now, refused)
 }
 
 func TestWhatChangedOfATableGoesAsAPatch(t *testing.T) {
@@ -147,7 +147,7 @@ func TestATableThatIsAskedForAgainGoesWhole(t *testing.T) {
 	c := patchClient(t, true)
 	c.answer(c.round(tables("1", "a")), false)
 	c.answer(c.round(tables("2", "b")), false)
-	w := c.s.watches[xds.RouteType]
+	w := c.s.watches.of(xds.RouteType)
 	c.s.subscribe(w, []string{"80"}, nil, false)
 	m, err := c.s.answer(w)
 	if err != nil {
@@ -158,7 +158,7 @@ func TestATableThatIsAskedForAgainGoesWhole(t *testing.T) {
 
 func TestWhatAClientSaysItHasIsNotPatched(t *testing.T) {
 	c := patchClient(t, true)
-	c.s.watches[xds.RouteType].told = map[string]string{"80": tableOf("a").Version}
+	c.s.watches.of(xds.RouteType).told = map[string]string{"80": tableOf("a").Version}
 	wantPatch(t, c.round(tables("1", "b")), "", "b")
 }
 
@@ -166,7 +166,7 @@ func TestWhatAClientSaysItHasIsNotPatched(t *testing.T) {
 func TestMessagesAreSharedByThoseWhoTakeThemAlike(t *testing.T) {
 	clients := []*client{patchClient(t, true), patchClient(t, true), patchClient(t, false)}
 	for _, c := range clients {
-		w := c.s.watches[xds.RouteType]
+		w := c.s.watches.of(xds.RouteType)
 		c.s.hub = clients[0].s.hub
 		w.names = c.s.hub.names.of(w.names.list)
 	}

@@ -91,9 +91,10 @@ func readRequest(b []byte, most int) (*request, error) {
 		r.versions = func(yield func(string, string) bool) { eachVersion(b, yield) }
 	}
 	if r.node = nobody; node != nil {
+		said := node // which nothing else changes: a request without one keeps it off the heap
 		r.node = func() (*core.Node, error) {
 			n := &core.Node{}
-			return n, proto.Unmarshal(node, n)
+			return n, proto.Unmarshal(said, n)
 		}
 	}
 	return r, nil

@@ -66,16 +66,22 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// Observer hears of everything that happens on streams. Calls must not block.
+// Observer hears of streams. Calls must not block.
 type Observer interface {
-	Connected(stream uint64, n *xds.Node, id spiffe.ID)
+	// Connected returns who hears of everything else that happens on the stream.
+	Connected(stream uint64, n *xds.Node, id spiffe.ID) Witness
+	// Disconnected is the end of a stream, whether it was said to be connected or not.
 	Disconnected(stream uint64)
-	Subscribed(stream uint64, typeURL string, held int)
-	Sent(stream uint64, typeURL, version string, resources int, bytes int)
-	Acked(stream uint64, typeURL, version string)
-	Nacked(stream uint64, typeURL, version, reason string)
+}
+
+// Witness hears of everything that happens on one stream, one call after the other. Calls must not block.
+type Witness interface {
+	Subscribed(typeURL string, held int)
+	Sent(typeURL, version string, resources int, bytes int)
+	Acked(typeURL, version string)
+	Nacked(typeURL, version, reason string)
 	// Settled tells that the client has answered everything up to a snapshot.
-	Settled(stream uint64, snapshot string)
+	Settled(snapshot string)
 }
 
 // Settings of a server.
@@ -195,13 +201,15 @@ type stream struct {
 	// entered lets the next new stream begin.
 	entered func()
 
-	mu     sync.Mutex // protects the following, and sending
-	sess   *session
-	far    progress
-	has    string // the snapshot that was told to be settled last
-	closed bool
-	timer  *time.Timer // wakes at armed; nil before the first deadline
-	armed  time.Time
+	mu      sync.Mutex // protects the following, and sending
+	sess    *session
+	witness Witness // nil until the client has said who it is
+	far     progress
+	has     string // the snapshot that was told to be settled last
+	settled bool   // it has entered
+	closed  bool
+	timer   *time.Timer // wakes at armed; nil before the first deadline
+	armed   time.Time
 }
 
 // serve runs a stream until the client or the server ends it.
@@ -339,9 +347,12 @@ func (st *stream) proceed(send func(*message) (int, error), do func() ([]*messag
 	}
 	if v, ok := st.sess.settled(); ok && v != st.has {
 		st.has = v
-		st.srv.set.Observer.Settled(st.id, v)
+		st.witness.Settled(v)
 		st.far.settled(h, now, st.srv.set.Meter)
-		st.entered()
+		if !st.settled {
+			st.settled = true
+			st.entered()
+		}
 	}
 	st.arm()
 	return nil
@@ -398,7 +409,7 @@ func (s *Server) identify(peer spiffe.ID, node func() (*xds.Node, error)) (*xds.
 func (st *stream) introduce(n *xds.Node, peer spiffe.ID) {
 	if n != nil {
 		st.sess.node = n
-		st.srv.set.Observer.Connected(st.id, n, peer)
+		st.witness = st.srv.set.Observer.Connected(st.id, n, peer)
 	}
 }
 
@@ -417,7 +428,7 @@ func (st *stream) send(send func(*message) (int, error), now *time.Time, compute
 		if err != nil {
 			return fmt.Errorf("xds: send %s to %s: %w", xds.ShortName(m.typeURL), st.sess.node.ID, err)
 		}
-		st.srv.set.Observer.Sent(st.id, m.typeURL, m.version, m.total, n)
+		st.witness.Sent(m.typeURL, m.version, m.total, n)
 		sent := time.Now()
 		st.srv.set.Meter.Pushed(m.typeURL, sent.Sub(*now), n)
 		st.far.told, *now = true, sent
@@ -432,9 +443,9 @@ func (st *stream) settle(w *watch, nonce, refusal string, refused bool, now time
 		return
 	}
 	if refused {
-		st.srv.set.Observer.Nacked(st.id, w.typeURL, version, refusal)
+		st.witness.Nacked(w.typeURL, version, refusal)
 		st.srv.set.Log.Warn("xds: proxy refused config", "node", st.sess.node.ID, "type", xds.ShortName(w.typeURL), "version", version, "reason", refusal)
 	} else {
-		st.srv.set.Observer.Acked(st.id, w.typeURL, version)
+		st.witness.Acked(w.typeURL, version)
 	}
 }

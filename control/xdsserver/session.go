@@ -30,7 +30,7 @@ type session struct {
 
 	snap    xds.Snapshot // of the running or last round; nil before the first
 	next    xds.Snapshot // newest
-	watches map[string]*watch
+	watches watches
 	round   []step // all of a round, see plan; never changed in place
 	steps   []step // left of the round
 	wait    waiting
@@ -92,18 +92,45 @@ type message struct {
 }
 
 func newSession(delta bool, l Limits, h *hub) *session {
-	return &session{delta: delta, limits: l, hub: h, watches: map[string]*watch{}}
+	return &session{delta: delta, limits: l, hub: h}
 }
 
 func (s *session) watch(typeURL string) (*watch, bool) {
-	w, ok := s.watches[typeURL]
-	if !ok {
-		typeURL = strings.Clone(typeURL)
-		w = &watch{typeURL: typeURL, names: noNames}
-		s.watches[typeURL] = w
-		s.round = s.plan()
+	if w := s.watches.of(typeURL); w != nil {
+		return w, false
 	}
-	return w, !ok
+	w := &watch{typeURL: knownType(typeURL), names: noNames}
+	s.watches = append(s.watches, w)
+	s.round = s.plan()
+	return w, true
+}
+
+// watches are few, one for each type.
+type watches []*watch
+
+// of is that of a type; nil: there is none.
+func (l watches) of(typeURL string) *watch {
+	for _, w := range l {
+		if w.typeURL == typeURL {
+			return w
+		}
+	}
+	return nil
+}
+
+// knownType is the constant of a type, or a copy. Strings that are the same memory are found to be equal at once.
+func knownType(typeURL string) string {
+	switch typeURL {
+	case xds.ClusterType:
+		return xds.ClusterType
+	case xds.EndpointType:
+		return xds.EndpointType
+	case xds.ListenerType:
+		return xds.ListenerType
+	case xds.RouteType:
+		return xds.RouteType
+	}
+	return strings.Clone(typeURL)
 }
 
 // subscribe changes the names of an incremental watch. A name that is subscribed again is
@@ -251,16 +278,18 @@ func (s *session) deadline() time.Time { return s.wait.until }
 func (s *session) plan() []step {
 	var p []step
 	for _, t := range xds.PushOrder {
-		if w := s.watches[t]; w != nil {
+		if w := s.watches.of(t); w != nil {
 			p = append(p, step{of: w})
 		}
 	}
-	for _, t := range slices.Sorted(maps.Keys(s.watches)) {
-		if !slices.Contains(xds.PushOrder, t) {
-			p = append(p, step{of: s.watches[t]})
+	known := len(p)
+	for _, w := range s.watches {
+		if !slices.Contains(xds.PushOrder, w.typeURL) {
+			p = append(p, step{of: w})
 		}
 	}
-	if w := s.watches[xds.ClusterType]; s.delta && w != nil {
+	slices.SortFunc(p[known:], func(a, b step) int { return strings.Compare(a.of.typeURL, b.of.typeURL) })
+	if w := s.watches.of(xds.ClusterType); s.delta && w != nil {
 		p = append(p, step{of: w, removed: true})
 	}
 	return p
@@ -423,7 +452,7 @@ func (s *session) compare(w *watch, snap xds.Snapshot, all []*xds.Resource, fres
 	m.rest, w.begun = w.begun, false // endpoints were asked for after the first part
 	// Clusters that went away are told in the last step of a round, when no
 	// listener or route that the client has refers to them any more.
-	hold := w.typeURL == xds.ClusterType && (s.watches[xds.ListenerType] != nil || s.watches[xds.RouteType] != nil)
+	hold := w.typeURL == xds.ClusterType && (s.watches.of(xds.ListenerType) != nil || s.watches.of(xds.RouteType) != nil)
 	told := w.told
 	w.told = nil
 	if hold {

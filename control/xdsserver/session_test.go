@@ -98,7 +98,7 @@ func (c *client) run() {
 		}
 		c.record(ms)
 		for _, m := range ms {
-			c.s.acknowledge(c.s.watches[m.typeURL], m.nonce, c.now, c.nack)
+			c.s.acknowledge(c.s.watches.of(m.typeURL), m.nonce, c.now, c.nack)
 		}
 	}
 }
@@ -146,7 +146,7 @@ func TestANewClusterWaitsForItsEndpointsToBeAskedFor(t *testing.T) {
 	c.s.publish(snap("1", "CDS a=1", "EDS a=1", "RDS r=1"))
 	ms, _ := c.s.advance(c.now)
 	c.record(ms)
-	c.s.acknowledge(c.s.watches[xds.ClusterType], ms[0].nonce, c.now, false)
+	c.s.acknowledge(c.s.watches.of(xds.ClusterType), ms[0].nonce, c.now, false)
 	if ms, _ := c.s.advance(c.now); len(ms) != 0 {
 		t.Errorf("routes were sent before the endpoints of a new cluster: %v", ms)
 	}
@@ -179,7 +179,7 @@ func TestARoundWaitsForTheAcknowledgement(t *testing.T) {
 		t.Fatalf("sent %d messages while one was not acknowledged", len(more))
 	}
 	c.record(ms)
-	c.s.acknowledge(c.s.watches[xds.ClusterType], ms[0].nonce, c.now, false)
+	c.s.acknowledge(c.s.watches.of(xds.ClusterType), ms[0].nonce, c.now, false)
 	c.run()
 	c.want("CDS a=2", "RDS r=2", "CDS a=4", "RDS r=4")
 }
@@ -210,12 +210,12 @@ func TestSettledMeansAnswered(t *testing.T) {
 	c.s.publish(snap("2", "CDS a=2", "RDS r=2"))
 	ms, _ := c.s.advance(c.now)
 	// A change of the subscription is answered from the snapshot of the round, past its order.
-	routes := c.s.watches[xds.RouteType]
+	routes := c.s.watches.of(xds.RouteType)
 	early, err := c.s.answer(routes)
 	if err != nil || early == nil {
 		t.Fatalf("answer: %v %v", early, err)
 	}
-	c.s.acknowledge(c.s.watches[xds.ClusterType], ms[0].nonce, c.now, false)
+	c.s.acknowledge(c.s.watches.of(xds.ClusterType), ms[0].nonce, c.now, false)
 	if more, _ := c.s.advance(c.now); len(more) != 0 {
 		t.Fatalf("routes are sent twice: %d messages", len(more))
 	}
@@ -274,7 +274,7 @@ func TestASubscribedNameThatDoesNotExistIsToldOnce(t *testing.T) {
 func TestAReconnectWithInitialVersionsSendsOnlyWhatIsMissing(t *testing.T) {
 	c := newClient(t, true, xds.ClusterType)
 	s := snap("1", "CDS a=1 b=1")
-	w := c.s.watches[xds.ClusterType]
+	w := c.s.watches.of(xds.ClusterType)
 	w.told = map[string]string{"a": s.byType[xds.ClusterType][0].Version, "gone": "x"}
 	c.s.publish(s)
 	c.run()
@@ -327,7 +327,7 @@ func TestAClientThatComesBackHasTheSnapshotsList(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newClient(t, true, xds.ClusterType)
-			w := c.s.watches[xds.ClusterType]
+			w := c.s.watches.of(xds.ClusterType)
 			c.s.publish(sameList{s})
 			if err := c.s.recognise(w, maps.All(tc.told)); err != nil {
 				t.Fatal(err)

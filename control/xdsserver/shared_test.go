@@ -50,7 +50,7 @@ func TestAMessageForManyIsEncodedOnce(t *testing.T) {
 		s.subscribe(w, []string{"a", "b"}, nil, first)
 		sessions = append(sessions, s)
 	}
-	if sessions[0].watches[xds.EndpointType].names != sessions[1].watches[xds.EndpointType].names {
+	if sessions[0].watches.of(xds.EndpointType).names != sessions[1].watches.of(xds.EndpointType).names {
 		t.Error("the same names are two sets")
 	}
 	push := func(snap xds.Snapshot) (out []*message) {
@@ -61,7 +61,7 @@ func TestAMessageForManyIsEncodedOnce(t *testing.T) {
 			if err != nil || len(ms) != 1 {
 				t.Fatalf("%d messages, %v", len(ms), err)
 			}
-			s.acknowledge(s.watches[xds.EndpointType], ms[0].nonce, fixedTime, false)
+			s.acknowledge(s.watches.of(xds.EndpointType), ms[0].nonce, fixedTime, false)
 			out = append(out, ms[0])
 		}
 		return out
@@ -105,7 +105,7 @@ func TestWhatIsCommonComesFirst(t *testing.T) {
 				names = append(names, r.Name)
 			}
 			sent = append(sent, names)
-			if c.s.acknowledge(c.s.watches[m.typeURL], m.nonce, c.now, false); c.s.wait != (waiting{}) {
+			if c.s.acknowledge(c.s.watches.of(m.typeURL), m.nonce, c.now, false); c.s.wait != (waiting{}) {
 				t.Errorf("after %v the round waits", names)
 			}
 		}
@@ -288,7 +288,7 @@ func TestClientsThatStayAlikeAreWorkedOutOnce(t *testing.T) {
 				if got := ms[0].resources[len(ms[0].resources)-1]; got.Name != "b" || ms[0].version != of.version {
 					t.Errorf("client %d is told %s of %s", i, got.Name, ms[0].version)
 				}
-				s.acknowledge(s.watches[xds.EndpointType], ms[0].nonce, fixedTime, false)
+				s.acknowledge(s.watches.of(xds.EndpointType), ms[0].nonce, fixedTime, false)
 				if v, ok := s.settled(); !ok || v != of.version {
 					t.Errorf("client %d has %q", i, v)
 				}
@@ -304,7 +304,7 @@ func TestClientsThatStayAlikeAreWorkedOutOnce(t *testing.T) {
 			t.Errorf("nodes that may differ %t: asked %d times, want %d", fails, asked, want)
 		}
 		// One that asked for something again is told it, though the others are not.
-		w := sessions[1].watches[xds.EndpointType]
+		w := sessions[1].watches.of(xds.EndpointType)
 		sessions[1].subscribe(w, []string{"a"}, nil, false)
 		h.shares.clear()
 		for i, s := range sessions {

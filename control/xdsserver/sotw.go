@@ -41,7 +41,7 @@ func (p *fullProtocol) handle(st *stream, r *discovery.DiscoveryRequest, now tim
 	}
 	if first {
 		st.has = "" // it has one more type
-		st.srv.set.Observer.Subscribed(st.id, w.typeURL, 0)
+		st.witness.Subscribed(w.typeURL, 0)
 	}
 	if nonce := r.GetResponseNonce(); nonce != "" && !first {
 		// A stale nonce belongs to a response that a newer one replaced: the

@@ -60,7 +60,7 @@ func newTimed(t *testing.T, types ...string) *timed {
 	d := &timed{t: t, heard: &stopwatch{}, nonces: map[string]string{}}
 	srv := New(Settings{Observer: deaf{}, Meter: d.heard, Log: slog.New(slog.DiscardHandler),
 		Authenticate: func(context.Context) (spiffe.ID, error) { return spiffe.ID{}, nil }})
-	d.st = &stream{srv: srv, wake: func() {}, entered: func() {}, sess: newSession(true, srv.set.Limits, srv.hub)}
+	d.st = &stream{srv: srv, witness: deaf{}, wake: func() {}, entered: func() {}, sess: newSession(true, srv.set.Limits, srv.hub)}
 	t.Cleanup(d.st.end)
 	d.st.sess.node = &xds.Node{ID: "n"}
 	for _, typ := range types {
@@ -93,7 +93,7 @@ func (d *timed) turn() {
 func (d *timed) ack(typeURL string) {
 	d.t.Helper()
 	err := d.st.proceed(d.send, func() ([]*message, error) {
-		d.st.settle(d.st.sess.watches[typeURL], d.nonces[typeURL], "", false, time.Now())
+		d.st.settle(d.st.sess.watches.of(typeURL), d.nonces[typeURL], "", false, time.Now())
 		return nil, nil
 	})
 	if err != nil {

@@ -111,7 +111,7 @@ var rules = []rule{
 	{"control/ca", "spiffe", grpc + "istio.io/api/security"},
 	{"control/admission", "api/admin control/analyze control/convert control/inject model", kubeAPI + "github.com/prometheus/client_golang"},
 	{"control/inject", "", protobuf + kubeAPI + istioAPI + "sigs.k8s.io/yaml go.yaml.in/yaml/v3"},
-	{"control/status", "api/... control/snapshot model spiffe xds", ""},
+	{"control/status", "api/... control/snapshot control/xdsserver model spiffe xds", ""},
 	{"control/server", "api/... control/... internal/... model spiffe xds xds/nds", "*"},
 	{"control/controltest", "api/... control/... internal/... model spiffe xds", "*"},
 

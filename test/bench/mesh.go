@@ -139,12 +139,12 @@ func (f *fixed) Unchanged(xds.Snapshot, *xds.Node, string) bool { return false }
 // silent ignores what happens on streams but a refusal, which is a bug in our configuration.
 type silent struct{}
 
-func (silent) Connected(uint64, *xds.Node, spiffe.ID) {}
-func (silent) Disconnected(uint64)                    {}
-func (silent) Subscribed(uint64, string, int)         {}
-func (silent) Sent(uint64, string, string, int, int)  {}
-func (silent) Acked(uint64, string, string)           {}
-func (silent) Settled(uint64, string)                 {}
-func (silent) Nacked(_ uint64, typeURL, version, why string) {
+func (silent) Connected(uint64, *xds.Node, spiffe.ID) xdsserver.Witness { return silent{} }
+func (silent) Disconnected(uint64)                                      {}
+func (silent) Subscribed(string, int)                                   {}
+func (silent) Sent(string, string, int, int)                            {}
+func (silent) Acked(string, string)                                     {}
+func (silent) Settled(string)                                           {}
+func (silent) Nacked(typeURL, version, why string) {
 	fmt.Fprintf(os.Stderr, "bench: weft-proxy refused %s %s: %s\n", xds.ShortName(typeURL), version, why)
 }

@@ -175,13 +175,13 @@ func (s *snapshot) Unchanged(xds.Snapshot, *xds.Node, string) bool { return fals
 // observer fails the test when a proxy refuses a configuration.
 type observer struct{ y *tally }
 
-func (observer) Connected(uint64, *xds.Node, spiffe.ID) {}
-func (observer) Disconnected(uint64)                    {}
-func (observer) Subscribed(uint64, string, int)         {}
-func (observer) Sent(uint64, string, string, int, int)  {}
-func (o observer) Acked(uint64, string, string)         { o.y.note("acknowledgements", 1) }
-func (observer) Settled(uint64, string)                 {}
-func (o observer) Nacked(_ uint64, typeURL, version, why string) {
+func (o observer) Connected(uint64, *xds.Node, spiffe.ID) xdsserver.Witness { return o }
+func (observer) Disconnected(uint64)                                        {}
+func (observer) Subscribed(string, int)                                     {}
+func (observer) Sent(string, string, int, int)                              {}
+func (o observer) Acked(string, string)                                     { o.y.note("acknowledgements", 1) }
+func (observer) Settled(string)                                             {}
+func (o observer) Nacked(typeURL, version, why string) {
 	o.y.fail("refused: %s %s: %s", xds.ShortName(typeURL), version, why)
 }
 
