@@ -18,6 +18,7 @@ type cache struct {
 	m    map[any]*cached
 
 	contents contents
+	reached  reached
 }
 
 type cached struct {

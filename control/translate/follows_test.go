@@ -78,3 +78,29 @@ func TestSidecarsThatFollowHaveTheSameEndpoints(t *testing.T) {
 		})
 	}
 }
+
+// What sidecars see of endpoints is one list for all namespaces with the same clusters, and stays one; where a namespace has a rule of its own it
+// is another.
+func TestNamespacesWithTheSameClustersShareEndpoints(t *testing.T) {
+	slice := func(ready bool) model.Object {
+		return &model.EndpointSlice{Meta: meta(model.KindEndpointSlice, "default", "web"), Service: "web", Ports: []model.SlicePort{{Name: "http", Number: 8080}},
+			Endpoints: []model.SliceEndpoint{{Pod: "web-0", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.10")}, Ready: ready, Serving: ready}}}
+	}
+	here, there := sidecar("default", "web-0", "10.0.0.10"), sidecar("other", "app-0", "10.0.0.20")
+	w := snapshot.Build(snapshot.Empty(model.Mesh{EndpointSlices: true}), changes(service("default", "web"), slice(true), pod("default", "web-0", "10.0.0.10", "web"), pod("other", "app-0", "10.0.0.20", "app")), epoch)
+	before := translate.New(w, w.Mesh())
+	list := func(s *translate.Snapshot, n *xds.Node) **xds.Resource { return &get(t, s, n, xds.EndpointType)[0] }
+	if list(before, here) != list(before, there) {
+		t.Error("two lists of the same endpoints")
+	}
+	w = snapshot.Build(w, changes(slice(false)), epoch)
+	after := before.Next(w)
+	if list(after, here) != list(after, there) || list(after, here) == list(before, here) {
+		t.Error("after a change: two lists, or the one before")
+	}
+	rule := &model.DestinationRule{Meta: meta(model.KindDestinationRule, "other", "web"), Host: "web.default.svc.cluster.local", ExportTo: []string{"."}, Subsets: []model.Subset{{Name: "v1", Labels: map[string]string{"version": "v1"}}}}
+	ruled := after.Next(snapshot.Build(w, changes(rule), epoch))
+	if a, b := get(t, ruled, here, xds.EndpointType), get(t, ruled, there, xds.EndpointType); len(a) != 1 || len(b) != 2 {
+		t.Errorf("%d and %d endpoints, want the subset's too where the rule is", len(a), len(b))
+	}
+}

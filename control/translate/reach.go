@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"weak"
 
 	"weft.mesh/weft/control/snapshot"
 	"weft.mesh/weft/model"
@@ -26,11 +27,12 @@ type reach struct {
 	clusters func() []*xds.Resource
 	// prioritised lists the labels of clients that order the endpoints of some cluster, sorted.
 	prioritised func() []string
-	eds         func() edsTargets
+	eds         func() *edsTargets
 	asked       atomic.Pointer[[]string] // names that were asked for last and are those of all endpoints
 }
 
-// edsTargets are the clusters whose endpoints come over EDS, sorted by name.
+// edsTargets are the clusters whose endpoints come over EDS, sorted by name. Reaches with the same ones have the same edsTargets: what
+// sidecars of a thousand services see of endpoints differs by their place, and seldom by their namespace.
 type edsTargets struct {
 	names     []string
 	targets   []*target
@@ -104,8 +106,8 @@ func (c *reach) priorityLabels() []string {
 	return slices.Compact(out)
 }
 
-func (c *reach) edsTargets() edsTargets {
-	e := edsTargets{byService: map[snapshot.ServiceKey][]int{}}
+func (c *reach) edsTargets() *edsTargets {
+	e := &edsTargets{byService: map[snapshot.ServiceKey][]int{}}
 	for n, t := range c.targets {
 		if t.isEDS() {
 			e.names = append(e.names, n)
@@ -118,6 +120,34 @@ func (c *reach) edsTargets() edsTargets {
 		e.targets[i] = t
 		e.byService[t.service.Key] = append(e.byService[t.service.Key], i)
 	}
+	return c.s.cache.reached.one(e)
+}
+
+// same tells that the endpoints of all clusters are made from the same, whatever the place.
+func (e *edsTargets) same(o *edsTargets) bool {
+	return slices.EqualFunc(e.targets, o.targets, func(a, b *target) bool {
+		return a.service == b.service && a.port.Number == b.port.Number && a.subset == b.subset && a.rule == b.rule && a.name == b.name
+	})
+}
+
+// reached finds edsTargets of reaches of late. Safe for concurrent use.
+type reached struct {
+	mu   sync.Mutex // protects the following
+	last [32]weak.Pointer[edsTargets]
+	next int // is overwritten
+}
+
+// one returns those that there are and are the same as e, which may be e.
+func (r *reached) one(e *edsTargets) *edsTargets {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.last {
+		if have := p.Value(); have != nil && have.same(e) {
+			return have
+		}
+	}
+	r.last[r.next] = weak.Make(e)
+	r.next = (r.next + 1) % len(r.last)
 	return e
 }
 
@@ -134,27 +164,29 @@ func (c *reach) makeClusters() []*xds.Resource {
 	return out
 }
 
-// endpointSetKey finds the last endpoints of a scope.
-type endpointSetKey struct{ scope, near string }
+// endpointSetKey finds the last endpoints of clusters.
+type endpointSetKey struct {
+	of   *edsTargets
+	near string
+}
 
 // endpointSet is the endpoints of all clusters of a scope as sidecars of one place see them.
 type endpointSet struct {
-	mu    sync.Mutex // protects the following
-	of    *reach
-	world *snapshot.World
-	list  []*xds.Resource // in the order of the reach's EDS targets
+	mu    sync.Mutex      // protects the following
+	world *snapshot.World // nil: there is no list yet
+	list  []*xds.Resource // in the order of the targets
 }
 
 // scopeEndpoints are the endpoints of all clusters of a scope, sorted by name. They are
 // worked out once for all its sidecars that are at places which no cluster tells apart; after
 // a change only those of the services that it is about are made again.
 func (s *Snapshot) scopeEndpoints(c *reach, at *place) []*xds.Resource {
-	set := remember(s.cache, endpointSetKey{c.name, c.near(at)}, func() *endpointSet { return &endpointSet{} })
+	e := c.eds()
+	set := remember(s.cache, endpointSetKey{e, c.near(at)}, func() *endpointSet { return &endpointSet{} })
 	set.mu.Lock()
 	defer set.mu.Unlock()
-	e := c.eds()
 	switch {
-	case set.of != c:
+	case set.world == nil:
 		set.list = make([]*xds.Resource, len(e.targets))
 		for i, t := range e.targets {
 			set.list[i] = s.endpoints(t, at)
@@ -164,12 +196,12 @@ func (s *Snapshot) scopeEndpoints(c *reach, at *place) []*xds.Resource {
 	default:
 		set.list = s.changedEndpoints(set, e, at)
 	}
-	set.of, set.world = c, s.world
+	set.world = s.world
 	return set.list
 }
 
 // changedEndpoints is the set's list with what differs in the Snapshot's World; the same list if nothing does.
-func (s *Snapshot) changedEndpoints(set *endpointSet, e edsTargets, at *place) []*xds.Resource {
+func (s *Snapshot) changedEndpoints(set *endpointSet, e *edsTargets, at *place) []*xds.Resource {
 	list, own := set.list, false
 	for k := range s.world.EndpointsSince(set.world) {
 		for _, i := range e.byService[k] {
