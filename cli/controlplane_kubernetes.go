@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	gw "sigs.k8s.io/gateway-api/apis/v1"
 
+	"weft.mesh/weft/api/admin"
 	"weft.mesh/weft/control/ca"
 	"weft.mesh/weft/control/convert"
 	"weft.mesh/weft/control/gatewayapi"
@@ -257,9 +258,7 @@ func (r *replica) sources(mesh model.Mesh) error {
 	r.source = kubesource.New(kubesource.Settings{Client: r.client, Selectors: selectors, Log: r.log, OnProblems: func() { r.status.Wake() }})
 	r.set.Sources = append(r.set.Sources, merge.Named{Name: "kubernetes", Source: r.source})
 	r.status = kube.NewStatus(kube.StatusSettings{Client: r.client, Source: r.source, Log: r.log,
-		Mesh: func() kube.MeshView {
-			return kube.MeshView{Proxies: r.server.Proxies(), World: r.server.World().Version()}
-		}, Wanted: r.wanted, Mine: r.revisions.Mine})
+		World: func() string { return r.server.World().Version() }, Proxies: func() []admin.ProxyStatus { return r.server.Proxies() }, Wanted: r.wanted, Mine: r.revisions.Mine})
 	return nil
 }
 

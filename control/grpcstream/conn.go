@@ -38,6 +38,7 @@ type conn struct {
 
 	mu      sync.Mutex // protects the following
 	streams map[uint32]*Stream
+	spoke   *Stream   // the stream of the last message; mostly there is one
 	ready   []*Stream // have something to send, each once; begins as one
 	one     [1]*Stream
 	ctl     []byte // frames of the connection itself

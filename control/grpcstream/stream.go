@@ -170,6 +170,9 @@ func (s *Stream) drop() {
 	s.c.giveBack(s.held)
 	s.held = 0
 	delete(s.c.streams, s.id)
+	if s.c.spoke == s {
+		s.c.spoke = nil
+	}
 	s.cancel()
 	if s.recv != nil {
 		s.c.srv.wg.Go(s.recv.Closed)
@@ -192,7 +195,11 @@ func (c *conn) data(f *frame) error {
 	if c.recv -= n; c.recv < 0 {
 		return fatal(codeFlowControl, "the client sends more than its window")
 	}
-	s := c.streams[f.stream]
+	s := c.spoke
+	if s == nil || s.id != f.stream || s.ended {
+		s = c.streams[f.stream]
+		c.spoke = s
+	}
 	if s == nil || s.eof {
 		c.giveBack(n)
 		c.flush()

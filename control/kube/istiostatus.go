@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"weft.mesh/weft/api/admin"
@@ -32,11 +33,11 @@ func isIstio(k model.Kind) bool {
 // istio is the status of all objects of Istio's kinds.
 func (s *Status) istio() map[model.Key]Wanted {
 	out := map[model.Key]Wanted{}
-	problems, mesh := s.set.Source.Problems(), s.set.Mesh()
-	current := sequence(mesh.World)
+	problems := s.set.Source.Problems()
+	current, proxies := sequence(s.set.World()), sync.OnceValue(s.set.Proxies)
 	for k, v := range s.set.Source.Versions() {
 		if isIstio(k.Kind) {
-			out[k] = s.istioStatus(k, v, problems[k], mesh, current)
+			out[k] = s.istioStatus(k, v, problems[k], proxies, current)
 		}
 	}
 	for k := range s.rounds {
@@ -74,14 +75,14 @@ type message struct {
 	Level string `json:"level"`
 }
 
-func (s *Status) istioStatus(k model.Key, v kubesource.Version, ds []admin.Diagnostic, mesh MeshView, current uint64) Wanted {
+func (s *Status) istioStatus(k model.Key, v kubesource.Version, ds []admin.Diagnostic, proxies func() []admin.ProxyStatus, current uint64) Wanted {
 	accepted, refused := acceptedCondition(ds)
 	conditions := []condition{accepted}
 	if refused {
 		conditions = append(conditions, condition{conditionReconciled, "False", "Invalid", "the object is refused; what it was before, if anything, is in force"})
 		delete(s.rounds, k)
 	} else {
-		conditions = append(conditions, s.reconciled(k, v, mesh, current))
+		conditions = append(conditions, s.reconciled(k, v, proxies, current))
 	}
 	text, _ := json.Marshal([]any{conditions, messages(ds), v.Generation}) // of plain values: it cannot fail
 	return Wanted{Text: string(text), Merge: func(have map[string]any) map[string]any {
@@ -148,7 +149,7 @@ func messages(ds []admin.Diagnostic) []message {
 
 // reconciled says whether all proxies have a generation of an object. Once they
 // had, that stays: a later change of something else is no news about this object.
-func (s *Status) reconciled(k model.Key, v kubesource.Version, mesh MeshView, current uint64) condition {
+func (s *Status) reconciled(k model.Key, v kubesource.Version, proxies func() []admin.ProxyStatus, current uint64) condition {
 	p := s.rounds[k]
 	switch {
 	case p == nil || p.generation != v.Generation:
@@ -166,7 +167,7 @@ func (s *Status) reconciled(k model.Key, v kubesource.Version, mesh MeshView, cu
 	}
 	var late, refused []string
 	connected := 0
-	for _, x := range mesh.Proxies {
+	for _, x := range proxies() {
 		if x.Lost != nil {
 			continue
 		}

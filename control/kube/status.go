@@ -26,12 +26,6 @@ import (
 // at most so long, and many changes of one object become one write.
 const statusEvery = 2 * time.Second
 
-// MeshView is what status says of proxies: those that are connected to this replica.
-type MeshView struct {
-	World   string // version of the current World
-	Proxies []admin.ProxyStatus
-}
-
 // Merge makes an object's status of the one it has, which it must not change.
 // What others wrote into it stays. Conditions that did not change keep their time.
 type Merge func(have map[string]any) map[string]any
@@ -40,7 +34,9 @@ type Merge func(have map[string]any) map[string]any
 type StatusSettings struct {
 	Client *kubeclient.Client
 	Source *kubesource.Source
-	Mesh   func() MeshView
+	World  func() string // version of the current World
+	// Proxies are those that are connected to this replica. They are asked for only while there is something that they may not have yet.
+	Proxies func() []admin.ProxyStatus
 	// Wanted is the status of further objects, with a text that differs where it
 	// does: those of the Gateway API. nil: none.
 	Wanted func() map[model.Key]Wanted

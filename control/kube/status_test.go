@@ -17,19 +17,25 @@ import (
 
 const virtual = "networking.istio.io/v1/virtualservices"
 
-// view is a mesh that a test changes.
-type view struct {
-	mu sync.Mutex
-	v  MeshView
+// meshView is what the writer is told of a mesh.
+type meshView struct {
+	World   string
+	Proxies []admin.ProxyStatus
 }
 
-func (m *view) set(v MeshView) {
+// view is one that a test changes.
+type view struct {
+	mu sync.Mutex
+	v  meshView
+}
+
+func (m *view) set(v meshView) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.v = v
 }
 
-func (m *view) get() MeshView {
+func (m *view) get() meshView {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.v
@@ -54,8 +60,8 @@ func withStatus(t *testing.T, s *kubetest.Server, c *kubeclient.Client, edit fun
 	src := kube.New(kube.Settings{Client: c})
 	r, _ := sourcetest.Start(t, src)
 	r.UntilSynced()
-	v := &view{v: MeshView{World: "2026-11-21T22:00:00Z/5", Proxies: []admin.ProxyStatus{at("a", "x/5"), at("b", "x/5")}}}
-	set := StatusSettings{Client: c, Source: src, Mesh: v.get, Log: log, every: 20 * time.Millisecond}
+	v := &view{v: meshView{World: "2026-11-21T22:00:00Z/5", Proxies: []admin.ProxyStatus{at("a", "x/5"), at("b", "x/5")}}}
+	set := StatusSettings{Client: c, Source: src, World: func() string { return v.get().World }, Proxies: func() []admin.ProxyStatus { return v.get().Proxies }, Log: log, every: 20 * time.Millisecond}
 	edit(&set)
 	running(t, NewStatus(set).Run)
 	return v
@@ -77,7 +83,7 @@ func cond(s *kubetest.Server, name, typ string) string {
 func TestStatusSaysWhatBecameOfAnObject(t *testing.T) {
 	s, c, _, _ := start(t)
 	v := withStatus(t, s, c, func(*StatusSettings) {})
-	v.set(MeshView{World: "x/7", Proxies: []admin.ProxyStatus{at("a", "x/7"), at("b", "x/5")}})
+	v.set(meshView{World: "x/7", Proxies: []admin.ProxyStatus{at("a", "x/7"), at("b", "x/5")}})
 	other := virtualService("a", goodSpec())
 	other["status"] = obj{"conditions": []any{obj{"type": "Theirs", "status": "True"}}, "mine": "kept"}
 	s.Put(virtual, other)
@@ -85,7 +91,7 @@ func TestStatusSaysWhatBecameOfAnObject(t *testing.T) {
 	eventually(t, "nobody says which proxy is late", func() bool {
 		return cond(s, "a", "Reconciled") == "False Pending: 1 of 2 proxies have not got it: b.shop"
 	})
-	v.set(MeshView{World: "x/7", Proxies: []admin.ProxyStatus{at("a", "x/7"), at("b", "x/7")}})
+	v.set(meshView{World: "x/7", Proxies: []admin.ProxyStatus{at("a", "x/7"), at("b", "x/7")}})
 	eventually(t, "it is not reconciled", func() bool { return cond(s, "a", "Reconciled") == "True Reconciled: all proxies have it" })
 	u := s.Get(virtual, "shop", "a")["status"].(obj)
 	if u["mine"] != "kept" || u["observedGeneration"] != "1" || cond(s, "a", "Accepted") == "" || len(u["conditions"].([]any)) != 3 {
@@ -93,7 +99,7 @@ func TestStatusSaysWhatBecameOfAnObject(t *testing.T) {
 	}
 	// What changes elsewhere is no news about this object.
 	writes := len(s.Writes())
-	v.set(MeshView{World: "x/9", Proxies: []admin.ProxyStatus{at("a", "x/7"), at("b", "x/7"), at("c", "x/1")}})
+	v.set(meshView{World: "x/9", Proxies: []admin.ProxyStatus{at("a", "x/7"), at("b", "x/7"), at("c", "x/1")}})
 	bad := goodSpec()
 	bad["httpp"] = []any{}
 	s.Put(virtual, virtualService("b", bad))
@@ -116,7 +122,7 @@ func TestAProxyThatRefusesIsNamed(t *testing.T) {
 	v := withStatus(t, s, c, func(*StatusSettings) {})
 	p := at("a", "x/5")
 	p.Types = map[string]admin.TypeStatus{"RDS": {State: admin.SyncRefused, LastNack: &admin.Nack{Reason: "route: no"}}}
-	v.set(MeshView{World: "x/6", Proxies: []admin.ProxyStatus{p}})
+	v.set(meshView{World: "x/6", Proxies: []admin.ProxyStatus{p}})
 	s.Put(virtual, virtualService("a", goodSpec()))
 	eventually(t, "the refusal is not in the status", func() bool {
 		return cond(s, "a", "Reconciled") == "False Refused: 1 of 1 proxies refuse their configuration: a.shop: route: no"

@@ -47,7 +47,7 @@ type proxy struct {
 	now   func() time.Time
 	mu    sync.Mutex // protects the following
 	st    admin.ProxyStatus
-	types []*typeState // at most shownTypes
+	types []typeState // at most shownTypes
 }
 
 type typeState struct {
@@ -132,17 +132,16 @@ func (p *proxy) update(typeURL string, f func(*typeState)) {
 
 // of is the state of a type, nil if there are too many; mu is held.
 func (p *proxy) of(typeURL string) *typeState {
-	for _, s := range p.types {
-		if s.typeURL == typeURL {
-			return s
+	for i := range p.types {
+		if p.types[i].typeURL == typeURL {
+			return &p.types[i]
 		}
 	}
 	if len(p.types) >= shownTypes {
 		return nil
 	}
-	s := &typeState{typeURL: typeURL}
-	p.types = append(p.types, s)
-	return s
+	p.types = append(p.types, typeState{typeURL: typeURL})
+	return &p.types[len(p.types)-1]
 }
 
 // Subscribed notes that a type was asked for, by a proxy that holds so many resources of it from before.
@@ -184,7 +183,8 @@ func (p *proxy) Settled(world string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.st.World = world
-	for _, s := range p.types {
+	for i := range p.types {
+		s := &p.types[i]
 		// A proxy that came back with what it had needs nothing sent: it is in sync all the same.
 		if s.subscribed && s.sent == "" {
 			s.sent, s.acked, s.resources, s.lastAck = world, world, s.held, p.now()

@@ -50,18 +50,21 @@ type direct struct {
 	peer      spiffe.ID
 	gzip      bool
 	introduce *time.Timer
-	known     bool // who it is; of Message
-	waits     bool // for a push; protected by pushes.mu
+	known     bool    // who it is; of Message
+	said      request // what the client says; of Message
+	waits     bool    // for a push; protected by pushes.mu
 }
 
 // Message implements grpcstream.Receiver.
 func (d *direct) Message(b []byte) error {
-	r, err := readRequest(b, d.st.srv.set.Limits.MaxNames)
-	if err != nil {
+	r := &d.said
+	defer r.forget()
+	if err := r.read(b, d.st.srv.set.Limits.MaxNames); err != nil {
 		return err
 	}
 	var n *xds.Node
 	if !d.known {
+		var err error
 		if n, err = d.st.srv.identify(d.peer, r.xdsNode); err != nil {
 			return err
 		}
@@ -109,7 +112,8 @@ func (d *direct) send(m *message) (int, error) {
 // stream after the other, and end when there is nothing more: a thousand streams need no thousand wakes. Safe for concurrent use.
 type pushes struct {
 	mu      sync.Mutex // protects the following
-	queue   []*direct  // each once
+	queue   []*direct  // each once…
+	head    int        // …from here on
 	running int
 }
 
@@ -124,25 +128,30 @@ func (p *pushes) add(d *direct) {
 	}
 	d.waits = true
 	p.queue = append(p.queue, d)
-	if p.running < runtime.GOMAXPROCS(0) && len(p.queue) > p.running*worth {
+	if p.running < runtime.GOMAXPROCS(0) && len(p.queue)-p.head > p.running*worth {
 		p.running++
 		go p.run()
 	}
 }
 
 func (p *pushes) run() {
-	for {
-		p.mu.Lock()
-		if len(p.queue) == 0 {
-			p.queue = nil
-			p.running--
-			p.mu.Unlock()
-			return
-		}
-		d := p.queue[0]
-		p.queue = p.queue[1:]
-		d.waits = false // what comes from here on is another push
-		p.mu.Unlock()
+	for d := p.take(); d != nil; d = p.take() {
 		d.push()
 	}
+}
+
+// take is the next stream; nil: there is none, and whoever asked has ended.
+func (p *pushes) take() *direct {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.head == len(p.queue) {
+		p.queue, p.head = p.queue[:0], 0
+		p.running--
+		return nil
+	}
+	d := p.queue[p.head]
+	p.queue[p.head] = nil
+	p.head++
+	d.waits = false // what comes from here on is another push
+	return d
 }

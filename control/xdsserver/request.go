@@ -50,10 +50,12 @@ const (
 	entryKey, entryValue                                           = 1, 2
 )
 
-// readRequest reads an encoded DeltaDiscoveryRequest, without copies: an acknowledgement costs next to
+// forget lets go of what was read.
+func (r *request) forget() { *r = request{} }
+
+// read reads an encoded DeltaDiscoveryRequest into an empty request, without copies: an acknowledgement costs next to
 // nothing, and what a client that comes back has is thousands of names that we know. No list may be longer than most.
-func readRequest(b []byte, most int) (*request, error) {
-	r := &request{}
+func (r *request) read(b []byte, most int) error {
 	var node, detail []byte
 	err := fields.Each(b, func(n protowire.Number, v []byte) error {
 		switch n {
@@ -75,18 +77,18 @@ func readRequest(b []byte, most int) (*request, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, malformed(err)
+		return malformed(err)
 	}
 	if r.refused {
 		var st rpcstatus.Status
 		if err := proto.Unmarshal(detail, &st); err != nil {
-			return nil, malformed(err)
+			return malformed(err)
 		}
 		r.reason = st.GetMessage()
 	}
 	if r.held > 0 {
 		if err := checkVersions(b); err != nil {
-			return nil, malformed(err)
+			return malformed(err)
 		}
 		r.versions = func(yield func(string, string) bool) { eachVersion(b, yield) }
 	}
@@ -97,7 +99,7 @@ func readRequest(b []byte, most int) (*request, error) {
 			return n, proto.Unmarshal(said, n)
 		}
 	}
-	return r, nil
+	return nil
 }
 
 func (r *request) text(n protowire.Number, v string) {

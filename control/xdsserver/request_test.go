@@ -25,6 +25,11 @@ type shape struct {
 	Versions                     map[string]string
 }
 
+func readRequest(b []byte, most int) (*request, error) {
+	r := &request{}
+	return r, r.read(b, most)
+}
+
 func shapeOf(t *testing.T, r *request) shape {
 	t.Helper()
 	n, err := r.node()

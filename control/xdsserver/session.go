@@ -52,25 +52,26 @@ type waiting struct {
 
 // watch is one type that the client is subscribed to.
 type watch struct {
-	typeURL  string
+	// What is looked at for each new snapshot stands first: thousands of watches are not in the processor's cache.
+	typeURL string
+	at      xds.Snapshot // the snapshot that held reflects
+	// force are names to be sent again though they did not change; nil: none.
+	force    map[string]struct{}
 	wildcard bool
-	names    *nameSet
+	// again makes the next state-of-the-world response be sent though nothing changed.
+	again   bool
+	begun   bool // the first part of what it has was sent, see buildCommon
+	refused bool // the newest answer was a refusal: what the client has is not known for sure
 	// held is what the client was sent, sorted by name. Subscribed names that are not in it were
 	// told not to exist, once there was a response (at is not nil).
-	held []*xds.Resource
+	held  []*xds.Resource
+	names *nameSet
 	// told are versions of what the client has besides: what it said it has, before its first response, and
 	// clusters that are gone, until it is told so. Mostly nil.
-	told map[string]string
-	// force are names to be sent again though they did not change; nil: none.
-	force map[string]struct{}
-	// again makes the next state-of-the-world response be sent though nothing changed.
-	again       bool
-	begun       bool // the first part of what it has was sent, see buildCommon
+	told        map[string]string
 	outstanding []sent
-	at          xds.Snapshot // the snapshot that held reflects
-	acked       string
 	nonce       string // of the newest response
-	refused     bool   // the newest answer was a refusal: what the client has is not known for sure
+	acked       string
 }
 
 // sent is a response without an answer.
