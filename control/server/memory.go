@@ -15,7 +15,7 @@ import (
 type memory struct {
 	held func() uint64  // bytes held, garbage and free ones too
 	cpu  func() float64 // seconds of processor time used so far
-	give func()         // collects and gives back
+	give func(all bool) // collects and gives back; all: what pools keep too
 	gc   func(int) int  // sets after which growth is collected, in percent, and returns what was set
 	come func() int     // proxies that come now, and are brought up to date
 
@@ -39,8 +39,10 @@ const (
 	giveEvery = 6 * time.Second
 	giveBusy  = time.Minute
 	// burstGC is after which growth, in percent, is collected while a burst lasts: what it needs at most is what a machine must
-	// have for us. plainGC otherwise, the runtime's default.
-	burstGC, plainGC = 40, 100
+	// have for us. plainGC otherwise: changes that never end grow the heap by that, and it is a machine's too.
+	burstGC, plainGC = 40, 70
+	// defaultGC is the runtime's, if the operator has not chosen.
+	defaultGC = 100
 )
 
 func newMemory(come func() int) *memory {
@@ -64,7 +66,7 @@ func (m *memory) run(ctx context.Context) error {
 // begin takes the start for a burst, unless the operator has chosen.
 func (m *memory) begin() {
 	m.percent = burstGC
-	if was := m.gc(burstGC); was != plainGC {
+	if was := m.gc(burstGC); was != defaultGC {
 		m.percent = 0
 		m.gc(was)
 	}
@@ -96,14 +98,17 @@ func (m *memory) look(now time.Time) {
 		m.grown = now
 	}
 	if calm && now.Sub(m.last) >= giveEvery || now.Sub(m.grown) >= giveBusy {
-		m.give()
+		m.give(calm)
 		m.settled, m.last, m.grown, m.busy = m.held(), now, time.Time{}, m.cpu()
 	}
 }
 
-func giveBack() {
-	runtime.GC()
-	debug.FreeOSMemory()
+// giveBack collects twice to empty pools: what they keep is only in the second.
+func giveBack(all bool) {
+	if all {
+		runtime.GC()
+	}
+	debug.FreeOSMemory() // collects too
 }
 
 // heldMemory is what the runtime holds of the system's memory, as it counts for GOMEMLIMIT.

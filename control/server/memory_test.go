@@ -6,8 +6,13 @@ import (
 )
 
 func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
-	now, held, used, given := time.Unix(1000, 0), uint64(100<<20), 0.0, 0
-	m := &memory{held: func() uint64 { return held }, cpu: func() float64 { return used }, give: func() { given++; held = 100 << 20 }, come: func() int { return 0 }}
+	now, held, used, given, pools := time.Unix(1000, 0), uint64(100<<20), 0.0, 0, 0
+	m := &memory{held: func() uint64 { return held }, cpu: func() float64 { return used }, give: func(all bool) {
+		if given++; all {
+			pools++
+		}
+		held = 100 << 20
+	}, come: func() int { return 0 }}
 	look := func(share float64, want int, why string) {
 		t.Helper()
 		now, used = now.Add(lookEvery), used+share*lookEvery.Seconds()
@@ -32,16 +37,19 @@ func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
 	}
 	look(1, 3, "a burst that has lasted")
 	look(1, 3, "nothing more is held")
+	if pools != 2 {
+		t.Errorf("pools were emptied %d times, want only when there was little to do", pools)
+	}
 }
 
 func TestABurstIsCollectedSooner(t *testing.T) {
-	for _, operator := range []int{plainGC, 200} {
+	for _, operator := range []int{defaultGC, 200} {
 		percent, held, coming, now := operator, uint64(100<<20), 0, time.Unix(1000, 0)
-		m := &memory{held: func() uint64 { return held }, cpu: func() float64 { return 0 }, give: func() {}, come: func() int { return coming },
+		m := &memory{held: func() uint64 { return held }, cpu: func() float64 { return 0 }, give: func(bool) {}, come: func() int { return coming },
 			gc: func(p int) int { was := percent; percent = p; return was }}
 		want := func(p int, when string) {
 			t.Helper()
-			if operator != plainGC {
+			if operator != defaultGC {
 				p = operator
 			}
 			if percent != p {
@@ -65,7 +73,7 @@ func TestABurstIsCollectedSooner(t *testing.T) {
 }
 
 func TestWhatTheRuntimeSaysOfMemoryAndTime(t *testing.T) {
-	giveBack()
+	giveBack(true)
 	if n := heldMemory(); n < 1<<20 || n > 64<<30 {
 		t.Errorf("%d bytes held", n)
 	}
