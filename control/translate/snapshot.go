@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"weft.mesh/weft/control/snapshot"
@@ -19,6 +20,7 @@ type Snapshot struct {
 	world *snapshot.World
 	mesh  model.Mesh
 	cache *cache
+	diff  atomic.Pointer[difference] // from the World that was asked about last
 }
 
 var _ xds.Snapshot = (*Snapshot)(nil)
@@ -237,22 +239,21 @@ func (s *Snapshot) Unchanged(prev xds.Snapshot, n *xds.Node, typeURL string) boo
 	if p.world == s.world {
 		return true
 	}
-	a, b := p.world.Revisions(), s.world.Revisions()
+	d := s.since(p)
 	if typeURL == xds.NameTableType && n.Generator == "" {
-		return nameRevisions(a) == nameRevisions(b)
+		return !d.names
 	}
-	if reachRevisions(a) != reachRevisions(b) {
+	if d.reach {
 		return false
 	}
 	sidecar := n.Generator == "" && n.Type == xds.Sidecar
-	if a.Routes != b.Routes && (!sidecar || typeURL != xds.ClusterType && typeURL != xds.EndpointType) {
+	if d.routes && (!sidecar || typeURL != xds.ClusterType && typeURL != xds.EndpointType) {
 		return false
 	}
-	if sidecar && typeURL == xds.EndpointType && a.Endpoints != b.Endpoints {
+	if sidecar && typeURL == xds.EndpointType && d.endpoints {
 		return false
 	}
-	sameInbound := a.Authn == b.Authn && a.Authz == b.Authz // and services, see above
-	if sidecar && a.Workloads == b.Workloads && (typeURL == xds.EndpointType || typeURL == xds.RouteType || sameInbound) {
+	if sidecar && !d.workloads && (typeURL == xds.EndpointType || typeURL == xds.RouteType || !d.inbound) {
 		return true
 	}
 	was, is := p.view(n), s.view(n)
@@ -261,25 +262,50 @@ func (s *Snapshot) Unchanged(prev xds.Snapshot, n *xds.Node, typeURL string) boo
 	}
 	switch {
 	case n.Generator == generatorGRPC:
-		return typeURL != xds.EndpointType || a.Endpoints == b.Endpoints
+		return typeURL != xds.EndpointType || !d.endpoints
 	case n.Type == xds.Router:
-		return routerRevisions(a) == routerRevisions(b) && (typeURL != xds.EndpointType || s.sameEndpoints(p, is))
+		return !d.router && (typeURL != xds.EndpointType || s.sameEndpoints(p, is))
 	case typeURL == xds.EndpointType, typeURL == xds.RouteType:
 		return true
 	}
-	return sameInbound && was.workload == is.workload || p.inboundInputs(was).equal(s.inboundInputs(is))
+	return !d.inbound && was.workload == is.workload || p.inboundInputs(was).equal(s.inboundInputs(is))
+}
+
+// difference is what changed between two Worlds, by what depends on it. It is worked out once for thousands of nodes.
+type difference struct {
+	prev *snapshot.World
+
+	names     bool // what name tables are made from
+	reach     bool // what clusters are made from
+	router    bool // what gateways get
+	routes    bool
+	endpoints bool
+	others    bool // anything but endpoints
+	workloads bool
+	inbound   bool // policies; and services, see reach
+}
+
+// since is the difference from p.
+func (s *Snapshot) since(p *Snapshot) *difference {
+	if d := s.diff.Load(); d != nil && d.prev == p.world {
+		return d
+	}
+	a, b := p.world.Revisions(), s.world.Revisions()
+	d := &difference{
+		prev: p.world, names: nameRevisions(a) != nameRevisions(b), reach: reachRevisions(a) != reachRevisions(b), router: routerRevisions(a) != routerRevisions(b),
+		routes: a.Routes != b.Routes, endpoints: a.Endpoints != b.Endpoints, workloads: a.Workloads != b.Workloads, inbound: a.Authn != b.Authn || a.Authz != b.Authz,
+	}
+	a.Endpoints = b.Endpoints
+	d.others = a != b
+	s.diff.Store(d)
+	return d
 }
 
 // Follows tells that sidecars which got the same list of endpoints from prev get the same from this Snapshot: the lists are those of
 // a scope and a place, and nothing that decides on a sidecar's has changed.
 func (s *Snapshot) Follows(prev xds.Snapshot, n *xds.Node, typeURL string) bool {
 	p, ok := prev.(*Snapshot)
-	if !ok || p.cache != s.cache || n.Generator != "" || n.Type != xds.Sidecar || typeURL != xds.EndpointType {
-		return false
-	}
-	a, b := p.world.Revisions(), s.world.Revisions()
-	b.Endpoints = a.Endpoints
-	return a == b
+	return ok && p.cache == s.cache && n.Generator == "" && n.Type == xds.Sidecar && typeURL == xds.EndpointType && !s.since(p).others
 }
 
 // sameEndpoints tells that the endpoints of all of a gateway's clusters are the same.

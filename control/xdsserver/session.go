@@ -31,9 +31,11 @@ type session struct {
 	snap    xds.Snapshot // of the running or last round; nil before the first
 	next    xds.Snapshot // newest
 	watches watches
-	round   []step // all of a round, see plan; never changed in place
-	steps   []step // left of the round
-	wait    waiting
+	// unanswered is the number of watches that wait.
+	unanswered int
+	round      []step // all of a round, see plan; never changed in place
+	steps      []step // left of the round
+	wait       waiting
 }
 
 // step is one type of a round.
@@ -62,6 +64,7 @@ type watch struct {
 	again   bool
 	begun   bool // the first part of what it has was sent, see buildCommon
 	refused bool // the newest answer was a refusal: what the client has is not known for sure
+	waits   bool // there is no answer to the newest response
 	// held is what the client was sent, sorted by name. Subscribed names that are not in it were
 	// told not to exist, once there was a response (at is not nil).
 	held  []*xds.Resource
@@ -172,6 +175,10 @@ func (s *session) acknowledge(w *watch, nonce string, now time.Time, refused boo
 	if w.refused = refused; !refused {
 		w.acked = version
 	}
+	if w.waits && nonce == w.nonce {
+		w.waits = false
+		s.unanswered--
+	}
 	if s.wait.nonce == nonce {
 		s.wait.nonce = ""
 		if s.wait.grace && !refused {
@@ -254,22 +261,7 @@ func (s *session) settled() (version string, ok bool) {
 	if s.snap == nil || s.snap != s.next || len(s.steps) > 0 || s.wait != (waiting{}) {
 		return "", false
 	}
-	for _, st := range s.round {
-		if st.of.unanswered() {
-			return "", false
-		}
-	}
-	return s.snap.Version(), true
-}
-
-// unanswered tells that there is no answer to the newest response.
-func (w *watch) unanswered() bool {
-	for i := range w.outstanding {
-		if w.outstanding[i].nonce == w.nonce {
-			return true
-		}
-	}
-	return false
+	return s.snap.Version(), s.unanswered == 0
 }
 
 // deadline is when advance has to be called again without an event; zero: never.
@@ -536,6 +528,9 @@ func (s *session) note(w *watch, m *message) *message {
 		w.outstanding = w.outstanding[:0]
 	}
 	w.outstanding = append(w.outstanding, sent{m.nonce, m.version})
-	w.nonce = m.nonce
+	if w.nonce = m.nonce; !w.waits {
+		w.waits = true
+		s.unanswered++
+	}
 	return m
 }
