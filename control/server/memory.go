@@ -40,7 +40,7 @@ const (
 	giveBusy  = time.Minute
 	// burstGC is after which growth, in percent, is collected while a burst lasts: what it needs at most is what a machine must
 	// have for us. plainGC otherwise: changes that never end grow the heap by that, and it is a machine's too.
-	burstGC, plainGC = 40, 70
+	burstGC, plainGC = 40, 50
 	// defaultGC is the runtime's, if the operator has not chosen.
 	defaultGC = 100
 )
