@@ -38,7 +38,8 @@ type conn struct {
 
 	mu      sync.Mutex // protects the following
 	streams map[uint32]*Stream
-	spoke   *Stream   // the stream of the last message; mostly there is one
+	spoke   *Stream   // the stream of the last message; mostly there is one…
+	only    Stream    // …and this is the memory of the first
 	ready   []*Stream // have something to send, each once; begins as one
 	one     [1]*Stream
 	ctl     []byte // frames of the connection itself

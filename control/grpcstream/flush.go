@@ -102,13 +102,14 @@ func (s *Stream) frame(b []byte) (_ []byte, more bool) {
 func (s *Stream) relieve() {
 	if s.full && !s.busy && s.queued <= maxQueued/2 && s.recv != nil && !s.ended {
 		s.full = false
-		s.c.srv.wg.Go(s.drained)
+		recv := s.recv
+		s.c.srv.wg.Go(func() { s.drained(recv) })
 	}
 }
 
 // drained goes on with what the client says.
-func (s *Stream) drained() {
-	s.recv.Drained()
+func (s *Stream) drained(recv Receiver) {
+	recv.Drained()
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	s.deliver(nil)

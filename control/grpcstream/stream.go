@@ -56,7 +56,11 @@ func (c *conn) open(f frame, h head) {
 	} else {
 		ctx, cancel = context.WithCancel(ctx)
 	}
-	s := &Stream{c: c, id: f.stream, gzip: h.gzip, packed: h.encoding == "gzip", cancel: cancel, left: plainWindow, send: c.initial, eof: f.flags&flagEndStream != 0}
+	s := &c.only
+	if s.c != nil {
+		s = &Stream{}
+	}
+	*s = Stream{c: c, id: f.stream, gzip: h.gzip, packed: h.encoding == "gzip", cancel: cancel, left: plainWindow, send: c.initial, eof: f.flags&flagEndStream != 0}
 	c.streams[s.id] = s
 	if h.timeout > 0 {
 		context.AfterFunc(ctx, func() {
@@ -84,10 +88,11 @@ func (s *Stream) accepted(recv Receiver) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.recv = recv; s.ended {
+	if s.ended {
 		c.srv.wg.Go(recv.Closed)
 		return
 	}
+	s.recv = recv
 	s.left += plainWindow - waitWindow
 	c.ctl = appendWindowUpdate(c.ctl, s.id, plainWindow-waitWindow)
 	s.deliver(nil)
@@ -174,8 +179,9 @@ func (s *Stream) drop() {
 		s.c.spoke = nil
 	}
 	s.cancel()
-	if s.recv != nil {
-		s.c.srv.wg.Go(s.recv.Closed)
+	if recv := s.recv; recv != nil {
+		s.recv = nil // the connection has the memory of its first stream as long as it lives, but not what that had
+		s.c.srv.wg.Go(recv.Closed)
 	}
 	if s.c.leaving && len(s.c.streams) == 0 {
 		s.c.nc.SetReadDeadline(time.Now().Add(time.Second))
@@ -253,8 +259,9 @@ func (s *Stream) deliver(direct []byte) {
 		if n == 0 {
 			break
 		}
+		recv := s.recv
 		c.mu.Unlock()
-		err = s.recv.Message(msg)
+		err = recv.Message(msg)
 		c.mu.Lock()
 		switch {
 		case s.ended: // meanwhile: nothing is kept

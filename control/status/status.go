@@ -47,7 +47,8 @@ type proxy struct {
 	now   func() time.Time
 	mu    sync.Mutex // protects the following
 	st    admin.ProxyStatus
-	types []typeState // at most shownTypes
+	types []typeState // at most shownTypes; begins as few
+	few   [4]typeState
 }
 
 type typeState struct {
@@ -77,6 +78,7 @@ func (t *Tracker) Connected(stream uint64, n *xds.Node, id spiffe.ID) xdsserver.
 		ID: n.ID, Namespace: n.Namespace, Pod: n.Name, Type: string(n.Type), Version: n.Version,
 		Identity: id.String(), Connected: t.now(),
 	}}
+	p.types = p.few[:0]
 	t.streams[stream] = p
 	return p
 }

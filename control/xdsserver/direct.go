@@ -32,8 +32,17 @@ func (s *Server) Accept(ctx context.Context, carrier *grpcstream.Stream) (grpcst
 		s.close(id, peer)
 		return nil, err
 	}
-	d := &direct{carrier: carrier, peer: peer, gzip: carrier.Gzip()}
-	d.st = &stream{id: id, srv: s, wake: func() { s.pushes.add(d) }, sess: newSession(true, s.set.Limits, s.hub), entered: entered}
+	// One piece of memory: a push to a thousand streams waits for little else.
+	x := &struct {
+		d    direct
+		st   stream
+		sess session
+	}{}
+	d := &x.d
+	x.sess.begin(true, s.set.Limits, s.hub)
+	x.st.id, x.st.srv, x.st.sess, x.st.entered = id, s, &x.sess, entered
+	x.st.wake = func() { s.pushes.add(d) }
+	d.st, d.carrier, d.peer, d.gzip = &x.st, carrier, peer, carrier.Gzip()
 	d.introduce = time.AfterFunc(s.set.Limits.Introduction, func() {
 		if err := d.st.introduced(); err != nil {
 			carrier.End(err)

@@ -31,6 +31,7 @@ type session struct {
 	snap    xds.Snapshot // of the running or last round; nil before the first
 	next    xds.Snapshot // newest
 	watches watches
+	first   [4]watch // the memory of these
 	// unanswered is the number of watches that wait.
 	unanswered int
 	round      []step // all of a round, see plan; never changed in place
@@ -72,7 +73,8 @@ type watch struct {
 	// told are versions of what the client has besides: what it said it has, before its first response, and
 	// clusters that are gone, until it is told so. Mostly nil.
 	told        map[string]string
-	outstanding []sent
+	outstanding []sent // begins as one
+	one         [1]sent
 	nonce       string // of the newest response
 	acked       string
 }
@@ -96,14 +98,25 @@ type message struct {
 }
 
 func newSession(delta bool, l Limits, h *hub) *session {
-	return &session{delta: delta, limits: l, hub: h}
+	s := &session{}
+	s.begin(delta, l, h)
+	return s
 }
+
+// begin makes an empty session one of a server.
+func (s *session) begin(delta bool, l Limits, h *hub) { s.delta, s.limits, s.hub = delta, l, h }
 
 func (s *session) watch(typeURL string) (*watch, bool) {
 	if w := s.watches.of(typeURL); w != nil {
 		return w, false
 	}
-	w := &watch{typeURL: knownType(typeURL), names: noNames}
+	var w *watch
+	if n := len(s.watches); n < len(s.first) {
+		w = &s.first[n]
+	} else {
+		w = &watch{}
+	}
+	w.typeURL, w.names, w.outstanding = knownType(typeURL), noNames, w.one[:0]
 	s.watches = append(s.watches, w)
 	s.round = s.plan()
 	return w, true
