@@ -34,8 +34,10 @@ type memory struct {
 	shrunk atomic.Uint64        // times that was done after a burst of traffic
 
 	// run only.
-	settled uint64 // held after the last time
-	counted uint64 // parked then
+	settled uint64        // held after the last time
+	least   uint64        // and after any: what is more than that was in use then, and may not be any more
+	again   time.Duration // how long after the last time that is tried
+	counted uint64        // parked then
 	last    time.Time
 	grown   time.Time     // since when it holds more than that; zero: it does not
 	busy    time.Duration // cpu at the last look
@@ -59,6 +61,9 @@ const (
 	// must be held when not: it costs two collections, and faults for what is needed again.
 	giveEvery = 4 * time.Second
 	giveBusy  = 30 * time.Second
+	// tryAgain is after how long it is tried what was in use the last time, tryMost after how many times of twice as long at most.
+	tryAgain = 10 * time.Second
+	tryMost  = 10 * time.Minute
 )
 
 // changed notes a configuration change.
@@ -95,14 +100,17 @@ func (m *memory) look(now time.Time) {
 	used := busy - m.busy
 	m.busy = busy
 	stacks := (m.parked() - m.counted) * stackSize
+	calm := used < time.Duration(quietShare*float64(lookEvery))
 	if m.settled == 0 || m.held() < m.settled+slack && stacks < slack {
 		m.grown = time.Time{}
+		if calm && m.settled > m.least+slack && now.Sub(m.last) >= m.again {
+			m.settle(now)
+		}
 		return
 	}
 	if m.grown.IsZero() {
 		m.grown = now
 	}
-	calm := used < time.Duration(quietShare*float64(lookEvery))
 	if calm && now.Sub(m.last) >= giveEvery || now.Sub(m.grown) >= giveBusy {
 		m.settle(now)
 		m.shrunk.Add(1)
@@ -112,7 +120,14 @@ func (m *memory) look(now time.Time) {
 // settle gives back and remembers what is left.
 func (m *memory) settle(now time.Time) {
 	m.give()
+	before := m.settled
 	m.settled, m.last, m.grown = m.held(), now, time.Time{}
+	if m.least == 0 || m.settled < m.least {
+		m.least = m.settled
+	}
+	if m.again = min(2*m.again, tryMost); m.again == 0 || m.settled > before+slack || m.settled+slack < before {
+		m.again = tryAgain
+	}
 	m.counted = m.parked()
 	m.busy = m.cpu()
 }

@@ -36,9 +36,10 @@ func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
 			{"but it is given back when it is over", 60 << 20, 10 << 20, 6 * time.Second, 0.01, 1},
 			{"once", 10 << 20, 10 << 20, time.Minute, 0, 0},
 			{"load that lasts gives back, rarely", 60 << 20, 10 << 20, 40 * time.Second, 0.5, 1},
-			{"what is in use stays", 60 << 20, 60 << 20, 10 * time.Minute, 0, 1},
-			{"and is the measure from then on", 63 << 20, 60 << 20, 10 * time.Minute, 0, 0},
-			{"an end of it is seen with the next growth only", 70 << 20, 10 << 20, 6 * time.Second, 0, 1},
+			{"what is in use stays, and is tried again ever more seldom", 60 << 20, 60 << 20, 10 * time.Minute, 0, 6},
+			{"not by one that has much to do", 60 << 20, 60 << 20, 10 * time.Minute, 0.5, 0},
+			{"its end is seen", 60 << 20, 10 << 20, 4 * time.Second, 0, 1},
+			{"once", 10 << 20, 10 << 20, 10 * time.Minute, 0, 0},
 		} {
 			held, live = step.held, step.live
 			before := given
