@@ -153,7 +153,7 @@ func (c *conn) run(info credentials.AuthInfo) {
 	c.shut(err)
 }
 
-// work handles all that has come; errWouldBlock: there is no more for now.
+// work handles all that has come. Its error is errWouldBlock as long as the connection lives.
 func (c *conn) work() error {
 	for {
 		if err := c.fill(); err != nil {

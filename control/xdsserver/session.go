@@ -137,15 +137,8 @@ func (l watches) of(typeURL string) *watch {
 
 // knownType is the constant of a type, or a copy. Strings that are the same memory are found to be equal at once.
 func knownType(typeURL string) string {
-	switch typeURL {
-	case xds.ClusterType:
-		return xds.ClusterType
-	case xds.EndpointType:
-		return xds.EndpointType
-	case xds.ListenerType:
-		return xds.ListenerType
-	case xds.RouteType:
-		return xds.RouteType
+	if i := slices.Index(xds.PushOrder, typeURL); i >= 0 {
+		return xds.PushOrder[i]
 	}
 	return strings.Clone(typeURL)
 }
