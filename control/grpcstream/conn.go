@@ -1,15 +1,18 @@
 package grpcstream
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2/hpack"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
 )
 
@@ -21,19 +24,25 @@ const smallRead = 512
 
 var bigs = sync.Pool{New: func() any { return new([2 * (frameHeader + maxFrame)]byte) }}
 
-// conn is one connection. Its reader runs serve; whoever sends does so under mu.
+// conn is one connection. What comes is read and handled in its turns, of which there is one at a time; whoever sends does so under mu.
 type conn struct {
 	srv  *Server
 	sock *sock
 	nc   net.Conn // over sock, with TLS
 
-	// of the reader
+	state atomic.Int32 // of its turns
+	slow  atomic.Bool  // the last one took long
+	young atomic.Bool  // what it says may have to wait for others
+
+	// of its turn
 	small  [smallRead]byte
 	big    *[2 * (frameHeader + maxFrame)]byte // nil: it reads into small
 	in     []byte                              // not handled yet; in small, in big, or begin's own
 	hpack  *hpack.Decoder
 	block  []byte // of headers that are not complete…
 	opener frame  // …and the frame that they began with; stream 0: none is open
+	empty  bool   // all that had come was taken when work ended
+	linger int    // bytes that are still read, and not looked at; 0: it does not linger
 	info   credentials.AuthInfo
 
 	mu      sync.Mutex // protects the following
@@ -42,19 +51,21 @@ type conn struct {
 	only    Stream    // …and this is the memory of the first
 	ready   []*Stream // have something to send, each once; begins as one
 	one     [1]*Stream
-	ctl     []byte // frames of the connection itself
-	send    int64  // the client's window for the connection
-	initial int64  // its window for each new stream
-	recv    int64  // what the client may still send
-	owed    int64  // window that is to be given back
-	last    uint32 // the newest stream
-	late    bool   // the kernel is full: sock's onSent goes on
-	leaving bool   // GOAWAY was sent
+	ctl     []byte    // frames of the connection itself
+	send    int64     // the client's window for the connection
+	initial int64     // its window for each new stream
+	recv    int64     // what the client may still send
+	owed    int64     // window that is to be given back
+	last    uint32    // the newest stream
+	late    bool      // the kernel is full: sock's onSent goes on
+	newest  time.Time // when the last stream was opened
+	leaving bool      // GOAWAY was sent
 	dead    bool
-	heard   time.Time // from the client
-	looked  time.Time // whether it is gone
+	spoken  bool      // the client said something since…
+	heard   time.Time // …it was last noted that it had
 	asked   time.Time // PING without an answer; zero: none
 	retire  time.Time // when it is told to end; zero: never
+	until   time.Time // when it is ended, whatever the client does; zero: it is not
 	calm    int       // frames that cost the client nothing, since…
 	calmed  time.Time // …then
 }
@@ -137,32 +148,120 @@ func (c *conn) taken() []byte {
 	return b
 }
 
-// run serves what begin has read, and all that comes.
-func (c *conn) run(info credentials.AuthInfo) {
+// run serves what begin has read, or ends with its error, and has the poller serve what comes.
+func (c *conn) run(info credentials.AuthInfo, err error) {
 	c.info, c.hpack = info, newDecoder()
-	c.sock.mu.Lock()
-	c.sock.onSent = c.sentLate
-	c.sock.mu.Unlock()
-	c.in = c.in[len(preface):]
-	err := c.frames()
-	if err == nil {
-		if ended := c.sock.attend(func() bool { err = c.work(); return !errors.Is(err, errWouldBlock) }); ended != nil {
-			err = ended
-		}
+	c.state.Store(running)
+	c.young.Store(true)
+	fd, failed := c.sock.adopt(c.sentLate)
+	if failed == nil {
+		failed = c.srv.poller.add(c, fd)
 	}
-	c.shut(err)
+	if err = cmp.Or(failed, err); err == nil {
+		c.in = c.in[len(preface):]
+		err = c.frames()
+	}
+	if err != nil {
+		c.shut(err)
+	}
+	c.turns(true)
 }
 
-// work handles all that has come. Its error is errWouldBlock as long as the connection lives.
-func (c *conn) work() error {
+// A connection is idle, or it is its turn; again: something has come since that began.
+const (
+	idle int32 = iota
+	running
+	again
+	gone // and will have no turn any more
+)
+
+// rouse notes events, and tells whether it is to have a turn now.
+func (c *conn) rouse(events uint32) bool {
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		c.sock.ended.Store(true)
+	}
+	if events&unix.EPOLLOUT != 0 {
+		c.sock.writable()
+	}
 	for {
-		if err := c.fill(); err != nil {
-			return err
+		switch was := c.state.Load(); was {
+		case idle:
+			if c.state.CompareAndSwap(idle, running) {
+				return true
+			}
+		case running:
+			if c.state.CompareAndSwap(running, again) {
+				return false
+			}
+		default:
+			return false
 		}
-		if err := c.frames(); err != nil {
+	}
+}
+
+// alone tells that a turn may take long, or wait.
+func (c *conn) alone() bool { return c.young.Load() || c.slow.Load() }
+
+// slowTurn is how long others may wait for a turn.
+const slowTurn = time.Millisecond
+
+// turns has the connection's turn, and another as long as something has come meanwhile: on a goroutine of its own, if that goes on.
+func (c *conn) turns(alone bool) {
+	for began := time.Now(); ; {
+		more := c.turn()
+		switch {
+		case c.state.Load() == gone:
+			return
+		case !more && c.state.CompareAndSwap(running, idle):
+			c.slow.Store(time.Since(began) > slowTurn)
+			return
+		}
+		c.state.Store(running)
+		if !alone {
+			c.srv.wg.Go(func() { c.turns(true) })
+			return
+		}
+	}
+}
+
+// turn handles what has come, and tells whether there may be more.
+func (c *conn) turn() (more bool) {
+	c.sock.dry = false
+	if c.linger > 0 {
+		c.discard()
+		return false
+	}
+	err := c.work()
+	switch {
+	case err == nil:
+		return true
+	case !errors.Is(err, errWouldBlock):
+		c.shut(err)
+	}
+	return false
+}
+
+// turnReads is how much is read in one turn, which others wait for.
+const turnReads = 16
+
+// work handles what has come. Its error is errWouldBlock if that was all, and nil if there may be more.
+func (c *conn) work() error {
+	first := c.empty // crypto/tls has nothing that came before
+	c.empty, c.sock.tls.whole = false, 0
+	for range turnReads {
+		full, err := c.fill()
+		if err == nil {
+			err = c.frames()
+		}
+		if err == nil && first && !full && c.big == nil && c.sock.dry && (c.srv.set.TLS == nil || c.sock.tls.single()) {
+			err = errWouldBlock // as the next read would say, which also gives a big buffer back
+		}
+		if first = false; err != nil {
+			c.empty = errors.Is(err, errWouldBlock)
 			return err
 		}
 	}
+	return nil
 }
 
 // frames handles all that are whole.
@@ -179,11 +278,11 @@ func (c *conn) frames() error {
 	}
 }
 
-// fill reads more, into the smallest buffer that will do.
-func (c *conn) fill() error {
+// fill reads more, into the smallest buffer that will do, and tells whether that is full now.
+func (c *conn) fill() (full bool, err error) {
 	_, _, want, err := cutFrame(c.in)
 	if err != nil {
-		return err
+		return false, err
 	}
 	to := c.small[:]
 	if want > smallRead || len(c.in) > smallRead {
@@ -200,12 +299,12 @@ func (c *conn) fill() error {
 	n, err := c.nc.Read(to[kept:])
 	c.in = to[:kept+n]
 	if n > 0 {
-		return nil // an error comes again
+		return kept+n == len(to), nil // an error comes again
 	}
 	if err == nil {
 		err = io.ErrNoProgress
 	}
-	return err
+	return false, err
 }
 
 // handle does what a frame asks for.
@@ -224,7 +323,7 @@ func (c *conn) handle(f *frame) error {
 	if c.dead {
 		return net.ErrClosed
 	}
-	c.heard = time.Now()
+	c.spoken = true
 	if f.kind == frameData {
 		return c.data(f)
 	}
@@ -320,7 +419,8 @@ func (c *conn) opened() error {
 		c.goAway(codeNone, "this connection is for "+c.srv.set.Method)
 		return nil
 	}
-	c.last = f.stream
+	c.last, c.newest = f.stream, time.Now()
+	c.young.Store(true)
 	if len(c.streams) >= c.srv.set.MaxStreams {
 		c.ctl = appendReset(c.ctl, f.stream, codeRefused)
 		return c.cheap()
@@ -406,17 +506,22 @@ func (c *conn) windowUpdate(f *frame) error {
 func (c *conn) look(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.until.IsZero() && now.After(c.until) || c.late && c.sock.stalls(now) {
+		c.kill()
+		return
+	}
 	if c.dead || c.last == 0 {
 		return
+	}
+	if c.young.Load() && now.Sub(c.newest) >= c.srv.set.Youth && c.heardOf() {
+		c.young.Store(false)
 	}
 	if now.Sub(c.calmed) >= time.Second {
 		c.calm, c.calmed = 0, now
 	}
-	if c.heard.After(c.looked) && c.sock.gone() {
-		c.kill()
-		return
+	if c.spoken {
+		c.spoken, c.heard = false, now
 	}
-	c.looked = now
 	switch {
 	case !c.asked.IsZero() && c.heard.Before(c.asked) && now.Sub(c.asked) >= c.srv.set.Answer:
 		c.kill()
@@ -443,7 +548,7 @@ func (c *conn) goAway(code uint32, why string) {
 	c.leaving = true
 	c.ctl = appendGoAway(c.ctl, c.last, code, why)
 	if len(c.streams) == 0 {
-		c.nc.SetReadDeadline(time.Now().Add(time.Second)) // for the client to close it
+		c.until = time.Now().Add(lingerTime) // for the client to close it
 	}
 }
 
@@ -460,11 +565,24 @@ func (c *conn) abort() {
 	c.kill()
 }
 
-// shut ends the connection after its reader has.
+// heardOf tells that there was a message on each stream; mu is held.
+func (c *conn) heardOf() bool {
+	for _, s := range c.streams {
+		if !s.spoke {
+			return false
+		}
+	}
+	return true
+}
+
+// lingerTime is how long a client may take to end a connection that we have ended, and lingerBytes what it may still send.
+const lingerTime, lingerBytes = time.Second, 1 << 20
+
+// shut ends the connection in its turn.
 func (c *conn) shut(err error) {
 	c.mu.Lock()
 	var e *connError
-	broken := errors.As(err, &e) && !c.dead
+	broken := errors.As(err, &e) && !c.dead && c.sock.own
 	if broken {
 		c.srv.set.Log.Debug("http2: a client's connection ends", "client", c.sock.RemoteAddr().String(), "error", e)
 		c.ctl = appendGoAway(c.ctl, c.last, e.code, e.why)
@@ -474,21 +592,40 @@ func (c *conn) shut(err error) {
 	for _, s := range c.streams {
 		s.drop()
 	}
+	if broken && c.sock.leave() == nil {
+		// The kernel would else throw away what the client has not read yet, and with it why.
+		c.until, c.linger = time.Now().Add(lingerTime), lingerBytes
+	}
 	c.mu.Unlock()
-	if broken {
-		c.linger()
+	if c.linger == 0 {
+		c.close()
+	}
+}
+
+// discard reads what is under way.
+func (c *conn) discard() {
+	for {
+		n, err := c.sock.Read(c.small[:])
+		if c.linger -= n; errors.Is(err, errWouldBlock) {
+			return
+		}
+		if err != nil || c.linger <= 0 {
+			c.close()
+			return
+		}
+	}
+}
+
+// close lets go of everything, in its turn.
+func (c *conn) close() {
+	c.state.Store(gone)
+	if c.sock.own {
+		c.srv.poller.remove(c.sock.fd)
 	}
 	c.nc.Close()
 	if c.big != nil {
 		bigs.Put(c.big)
 		c.big = nil
 	}
-}
-
-// linger reads what is under way, for a moment: the kernel would else throw away what the client has not read yet, and with it why.
-func (c *conn) linger() {
-	if t, ok := c.sock.Conn.(*net.TCPConn); ok && t.CloseWrite() == nil {
-		c.sock.SetReadDeadline(time.Now().Add(time.Second))
-		_, _ = io.CopyN(io.Discard, c.sock.Conn, 1<<20)
-	}
+	c.srv.remove(c)
 }

@@ -1,8 +1,8 @@
 // Package grpcstream serves one method of gRPC, of streams both ways that live for days and say little, on an HTTP/2
 // of its own (RFC 9113), and gives every other call to a gRPC server.
 //
-// It is for thousands of clients that are told the same at the same moment. A connection has one goroutine, which reads;
-// what it reads is handled on its stack, and sending is done by whoever has something to tell: it wakes nobody and
+// It is for thousands of clients that are told the same at the same moment. Connections have no goroutines: what they say is read and
+// handled by one for all of them, see poller, and sending is done by whoever has something to tell: it wakes nobody and
 // never waits. What a client does not take waits as references to messages, which others have too. Memory that is only
 // needed while something is under way is not a connection's own.
 //
@@ -39,12 +39,15 @@ type Settings struct {
 	KeepAlive, Answer time.Duration
 	// MaxAge ends connections, give or take a tenth, 0: never; streams on them have AgeGrace to end by themselves, default 10 s.
 	MaxAge, AgeGrace time.Duration
-	Log              *slog.Logger // default: discard
+	// Youth is how long after its newest stream was opened a connection has goroutines of its own, default 10 s.
+	Youth time.Duration
+	Log   *slog.Logger // default: discard
 }
 
 // Receiver has what a client says. Calls for one stream never overlap, but for Closed.
 type Receiver interface {
-	// Message is told each message, valid during the call. An error ends the stream.
+	// Message is told each message, valid during the call. An error ends the stream. It may wait in the first call, and while the
+	// connection is young; later others wait with it.
 	Message(b []byte) error
 	// Drained is told that the client has taken what kept [Stream.Full] from being false.
 	Drained()
@@ -72,6 +75,9 @@ func (s Settings) withDefaults() Settings {
 	if s.Answer == 0 {
 		s.Answer = 10 * time.Second
 	}
+	if s.Youth == 0 {
+		s.Youth = 10 * time.Second
+	}
 	if s.AgeGrace == 0 {
 		s.AgeGrace = 10 * time.Second
 	}
@@ -83,11 +89,12 @@ func (s Settings) withDefaults() Settings {
 
 // Server serves connections.
 type Server struct {
-	set   Settings
-	ctx   context.Context // of Serve
-	wg    sync.WaitGroup  // everything that runs for connections
-	mu    sync.Mutex      // protects conns
-	conns map[*conn]struct{}
+	set    Settings
+	ctx    context.Context // of Serve
+	wg     sync.WaitGroup  // everything that runs for connections
+	poller *poller         // of Serve
+	mu     sync.Mutex      // protects conns
+	conns  map[*conn]struct{}
 }
 
 // New makes a server.
@@ -97,10 +104,21 @@ func New(set Settings) *Server {
 
 // Serve serves until ctx ends, or the listener fails. It returns when everything of it has ended.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	p, err := newPoller(s.wg.Go)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer s.wg.Wait()
 	defer cancel()
-	s.ctx = ctx
+	s.ctx, s.poller = ctx, p
+	failed := make(chan error, 1)
+	s.wg.Go(func() {
+		if err := p.run(); err != nil {
+			failed <- err
+			cancel()
+		}
+	})
 	s.wg.Go(func() {
 		<-ctx.Done()
 		l.Close()
@@ -109,6 +127,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		for c := range s.conns {
 			c.abort()
 		}
+		p.stop()
 	})
 	s.wg.Go(s.keep)
 	for {
@@ -117,7 +136,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
-			return nil
+			select {
+			case err := <-failed:
+				return err
+			default:
+				return nil
+			}
 		case errors.As(err, &again) && again.Temporary(): // out of file descriptors
 			s.set.Log.Warn("accept", "address", l.Addr().String(), "error", err)
 			time.Sleep(10 * time.Millisecond)
@@ -149,37 +173,26 @@ func (s *Server) remove(c *conn) {
 // serve serves one connection from its first byte.
 func (s *Server) serve(nc net.Conn) {
 	nc.SetDeadline(time.Now().Add(handshakeTime))
-	sock, err := newSock(nc, s.wg.Go)
-	if err != nil {
+	c := newConn(s, newSock(nc))
+	if !s.add(c) {
 		nc.Close()
 		return
 	}
-	c := newConn(s, sock)
-	if !s.add(c) {
-		sock.Close()
-		return
-	}
-	defer s.remove(c)
 	info, err := s.handshake(c)
 	if err != nil {
-		sock.Close()
+		c.close()
 		return
 	}
 	first, err := c.begin()
-	if err != nil {
-		c.shut(err)
-		return
-	}
-	if first != s.set.Method {
-		sock.plain()
-		nc.SetDeadline(time.Time{})
-		if !s.set.Others.give(&handed{Conn: c.nc, before: c.taken(), info: info}) {
-			c.abort()
-		}
-		return
-	}
 	nc.SetDeadline(time.Time{})
-	c.run(info)
+	if err != nil || first == s.set.Method {
+		c.run(info, err)
+		return
+	}
+	if !s.set.Others.give(&handed{Conn: c.nc, before: c.taken(), info: info}) {
+		c.abort()
+	}
+	s.remove(c)
 }
 
 // handshake is TLS'.

@@ -1,65 +1,49 @@
 package grpcstream
 
 import (
-	"fmt"
+	"errors"
 	"io"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"weft.mesh/weft/internal/sockcall"
 )
 
-// sock is a connection of the kernel that writes without waiting: what the kernel does not take at once is sent by a
-// goroutine made for it. Writes between cork and uncork go together. Nor do reads wait, in [sock.attend].
-// After [sock.plain] it waits, like any other.
+// sock is a connection of the kernel. It begins as Go's poller has it, and waits like any other. After [sock.adopt] it is
+// our own, and never waits: a read that would find nothing returns errWouldBlock, and what the kernel does not take at once is sent when it
+// does. Writes between cork and uncork go together.
 type sock struct {
-	net.Conn
-	raw   syscall.RawConn
-	fd    uintptr
-	spawn func(func()) // starts a goroutine that the server waits for
+	nc            net.Conn // until it is adopted
+	local, remote net.Addr
 
 	// of the reader
-	trying bool // reads do not wait
-	dry    bool // the last one took all that there was
+	own bool // adopted; changed with mu
+	dry bool // the last read took all that there was
+	tls records
 
-	mu       sync.Mutex // protects the following
-	onSent   func()     // what could not be sent at once is sent, or never will be; nil: nobody asks
-	direct   bool       // waits in Write, as a net.Conn does
-	attended bool       // its reader waits in attend, and closes it
-	stopped  bool       // nobody moves its deadlines any more
-	closed   bool       // fd is not to be used any more
-	corked   bool
-	out      []byte  // not sent yet; of outs
-	buf      *[]byte // out's, to be put back
-	late     bool    // a goroutine sends out
-	err      error
+	ended atomic.Bool // the client's end has come, or is behind what has
+
+	mu     sync.Mutex // protects the following
+	fd     int        // if it is our own
+	onSent func()     // what could not be sent at once is sent, or never will be
+	closed bool
+	corked bool
+	out    []byte    // not sent yet; of outs
+	buf    *[]byte   // out's, to be put back
+	late   time.Time // since when the kernel takes nothing; zero: it does
+	err    error
 }
 
 // outs are buffers of what is about to be sent.
 var outs = sync.Pool{New: func() any { b := make([]byte, 0, 52<<10); return &b }}
 
-func newSock(nc net.Conn, spawn func(func())) (*sock, error) {
-	sc, ok := nc.(syscall.Conn)
-	if !ok {
-		return nil, fmt.Errorf("grpcstream: %T is not of the kernel", nc)
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	s := &sock{Conn: nc, raw: raw, spawn: spawn}
-	return s, raw.Control(func(fd uintptr) { s.fd = fd })
-}
-
-// plain makes it wait in Write.
-func (s *sock) plain() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.direct = true
-}
+func newSock(nc net.Conn) *sock { return &sock{nc: nc, local: nc.LocalAddr(), remote: nc.RemoteAddr()} }
 
 // wouldBlock is the error of a read that found nothing. It is temporary, so crypto/tls keeps its state.
 type wouldBlock struct{}
@@ -70,42 +54,54 @@ func (wouldBlock) Temporary() bool { return true }
 
 var errWouldBlock error = wouldBlock{}
 
-// attend calls handle now, and whenever something has come, until that says that it is done. Reads in it do not wait: they return
-// errWouldBlock, also instead of one that would find nothing after one that took all there was. So the client's end, if it came with
-// its last bytes, may be seen by [sock.gone] only.
-func (s *sock) attend(handle func() (done bool)) error {
-	s.mu.Lock()
-	s.attended = !s.closed
-	s.mu.Unlock()
-	s.trying = true
-	err := s.raw.Read(func(uintptr) bool {
-		s.dry = false
-		return handle()
-	})
-	s.trying = false
+// adopt takes the descriptor from Go's poller, which would else be woken with ours.
+func (s *sock) adopt(onSent func()) (fd int, err error) {
+	sc, ok := s.nc.(syscall.Conn)
+	if !ok {
+		return -1, errors.New("grpcstream: a connection is not of the kernel")
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.attended = false
-	return err
+	if s.closed {
+		return -1, net.ErrClosed
+	}
+	var dup error
+	if err := raw.Control(func(was uintptr) { fd, dup = unix.FcntlInt(was, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return -1, err
+	}
+	if dup != nil {
+		return -1, os.NewSyscallError("fcntl", dup)
+	}
+	s.own, s.fd, s.onSent = true, fd, onSent
+	_ = s.nc.Close() // of a descriptor that has another now: nothing is sent
+	s.nc = nil
+	return fd, nil
 }
 
 // Read implements net.Conn.
 func (s *sock) Read(b []byte) (int, error) {
-	if !s.trying {
-		return s.Conn.Read(b)
+	if !s.own {
+		n, err := s.nc.Read(b)
+		s.tls.came(b[:n])
+		return n, err
 	}
 	if s.dry || len(b) == 0 {
 		return 0, errWouldBlock
 	}
 	b = b[:min(len(b), sockcall.Most)]
 	for {
-		n, errno := sockcall.Read(s.fd, b) // attend holds the descriptor
+		n, errno := sockcall.Read(uintptr(s.fd), b) // only the reader closes it
 		switch errno {
 		case 0:
 			if n == 0 {
 				return 0, io.EOF
 			}
-			s.dry = n < len(b)
+			s.dry = n < len(b) && !s.ended.Load()
+			s.tls.came(b[:n])
 			return n, nil
 		case syscall.EINTR:
 		case syscall.EAGAIN:
@@ -117,26 +113,21 @@ func (s *sock) Read(b []byte) (int, error) {
 	}
 }
 
-// gone tells that the client has ended the connection, and that all that it said has been read.
-func (s *sock) gone() bool {
+// Close implements net.Conn. Of one that is our own it is the reader's.
+func (s *sock) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return false
+		return net.ErrClosed
 	}
-	n, errno := sockcall.Peek(s.fd)
-	return n == 0 && errno == 0
-}
-
-// Close implements net.Conn. It waits for attend to end.
-func (s *sock) Close() error {
-	s.mu.Lock()
 	s.closed = true
-	s.mu.Unlock()
-	return s.Conn.Close()
+	if !s.own {
+		return s.nc.Close()
+	}
+	return os.NewSyscallError("close", unix.Close(s.fd))
 }
 
-// stop ends the connection from any goroutine, without waiting: at once, or by its reader, whose attend fails.
+// stop ends the connection from any goroutine: the reader finds its end.
 func (s *sock) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,31 +136,56 @@ func (s *sock) stop() {
 
 // end is stop with mu.
 func (s *sock) end() {
-	if !s.attended {
+	switch {
+	case s.closed:
+	case s.own:
+		_ = unix.Shutdown(s.fd, unix.SHUT_RDWR) // fails if the client has reset it: that is an end
+	default:
 		s.closed = true
-		s.Conn.Close()
-		return
+		s.nc.Close()
 	}
-	s.stopped = true
-	s.Conn.SetDeadline(time.Unix(1, 0))
 }
 
-// SetReadDeadline implements net.Conn.
-func (s *sock) SetReadDeadline(t time.Time) error {
+// leave says that nothing more will be sent.
+func (s *sock) leave() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopped {
+	if s.closed || !s.late.IsZero() {
+		return net.ErrClosed
+	}
+	return os.NewSyscallError("shutdown", unix.Shutdown(s.fd, unix.SHUT_WR))
+}
+
+// LocalAddr implements net.Conn.
+func (s *sock) LocalAddr() net.Addr { return s.local }
+
+// RemoteAddr implements net.Conn.
+func (s *sock) RemoteAddr() net.Addr { return s.remote }
+
+// SetDeadline implements net.Conn. One that is our own does not wait, and has none.
+func (s *sock) SetDeadline(t time.Time) error { return s.due(t, net.Conn.SetDeadline) }
+
+// SetReadDeadline implements net.Conn.
+func (s *sock) SetReadDeadline(t time.Time) error { return s.due(t, net.Conn.SetReadDeadline) }
+
+// SetWriteDeadline implements net.Conn.
+func (s *sock) SetWriteDeadline(t time.Time) error { return s.due(t, net.Conn.SetWriteDeadline) }
+
+func (s *sock) due(t time.Time, set func(net.Conn, time.Time) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.own {
 		return nil
 	}
-	return s.Conn.SetReadDeadline(t)
+	return set(s.nc, t)
 }
 
 // Write implements net.Conn. It takes everything.
 func (s *sock) Write(b []byte) (int, error) {
 	s.mu.Lock()
-	if s.direct && !s.late {
+	if !s.own {
 		s.mu.Unlock()
-		return s.Conn.Write(b)
+		return s.nc.Write(b)
 	}
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -198,34 +214,65 @@ func (s *sock) uncork() (sent bool, err error) {
 	defer s.mu.Unlock()
 	s.corked = false
 	s.send()
-	return !s.late, s.err
+	return s.late.IsZero(), s.err
 }
 
 // send is called with mu.
 func (s *sock) send() {
-	if s.late || len(s.out) == 0 || s.err != nil {
+	if !s.late.IsZero() || len(s.out) == 0 || s.err != nil {
 		return
 	}
+	s.sendOut()
+}
+
+func (s *sock) sendOut() {
 	for len(s.out) > 0 {
 		if s.closed {
 			s.fail(net.ErrClosed)
 			return
 		}
-		n, errno := sockcall.Write(s.fd, s.out[:min(len(s.out), sockcall.Most)])
+		n, errno := sockcall.Write(uintptr(s.fd), s.out[:min(len(s.out), sockcall.Most)])
 		switch errno {
 		case 0:
 			s.out = s.out[n:]
+			if !s.late.IsZero() {
+				s.late = time.Now() // it takes something
+			}
 		case syscall.EINTR:
 		case syscall.EAGAIN:
-			s.late = true
-			s.spawn(s.sendLate)
+			if s.late.IsZero() {
+				s.late = time.Now()
+			}
 			return
 		default:
 			s.fail(os.NewSyscallError("write", errno))
 			return
 		}
 	}
+	s.late = time.Time{}
 	s.release()
+}
+
+// writable sends what the kernel did not take, now that it does.
+func (s *sock) writable() {
+	s.mu.Lock()
+	if s.late.IsZero() {
+		s.mu.Unlock()
+		return
+	}
+	s.sendOut()
+	sent := s.late.IsZero()
+	s.mu.Unlock()
+	if sent {
+		s.onSent() // which was set before it was our own
+	}
+}
+
+// stalls tells that the client has taken nothing for too long.
+func (s *sock) stalls(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.late.IsZero() && now.Sub(s.late) > stallTime
 }
 
 // release gives the buffer back. What out grew to beyond it is left to the collector.
@@ -235,36 +282,6 @@ func (s *sock) release() {
 }
 
 func (s *sock) fail(err error) {
-	s.err, s.out, s.buf = err, nil, nil
+	s.err, s.out, s.buf, s.late = err, nil, nil, time.Time{}
 	s.end()
-}
-
-// sendLate sends what the kernel did not take, and ends when that is done, or the client takes nothing for a while.
-func (s *sock) sendLate() {
-	for {
-		s.mu.Lock()
-		out := s.out
-		if s.err != nil || len(out) == 0 {
-			if s.late = false; s.err == nil {
-				s.release()
-				s.Conn.SetWriteDeadline(time.Time{})
-			}
-			then := s.onSent
-			s.mu.Unlock()
-			if then != nil {
-				then()
-			}
-			return
-		}
-		s.mu.Unlock()
-		s.Conn.SetWriteDeadline(time.Now().Add(stallTime))
-		n, err := s.Conn.Write(out[:min(len(out), 16<<10)])
-		s.mu.Lock()
-		if s.err == nil {
-			if s.out = s.out[n:]; err != nil {
-				s.fail(err)
-			}
-		}
-		s.mu.Unlock()
-	}
 }

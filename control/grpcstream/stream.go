@@ -27,6 +27,7 @@ type Stream struct {
 	recv     Receiver // nil: nobody has taken it yet
 	in       []byte   // came, and was not told yet
 	busy     bool     // somebody tells what came
+	spoke    bool     // something was told
 	eof      bool     // the client says no more
 	left     int64    // window that the client has
 	owed     int64    // window to be given back
@@ -184,7 +185,7 @@ func (s *Stream) drop() {
 		s.c.srv.wg.Go(recv.Closed)
 	}
 	if s.c.leaving && len(s.c.streams) == 0 {
-		s.c.nc.SetReadDeadline(time.Now().Add(time.Second))
+		s.c.until = time.Now().Add(lingerTime)
 	}
 }
 
@@ -263,6 +264,7 @@ func (s *Stream) deliver(direct []byte) {
 		c.mu.Unlock()
 		err = recv.Message(msg)
 		c.mu.Lock()
+		s.spoke = true
 		switch {
 		case s.ended: // meanwhile: nothing is kept
 		case waited:

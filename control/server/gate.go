@@ -108,20 +108,9 @@ func (g *gate) accept(ctx context.Context, s *grpcstream.Stream, next func(conte
 		}
 		return nil, err
 	}
+	context.AfterFunc(ctx, leave) // it ends with the stream
 	context.AfterFunc(inside, func() { s.End(errLeaving()) })
-	return &passed{r, leave}, nil
-}
-
-// passed is a receiver whose stream leaves the gate when it ends.
-type passed struct {
-	grpcstream.Receiver
-	leave func()
-}
-
-// Closed implements grpcstream.Receiver.
-func (p *passed) Closed() {
-	p.leave()
-	p.Receiver.Closed()
+	return r, nil
 }
 
 // closed tells that nobody is let in any more.

@@ -112,11 +112,12 @@ func (m *metrics) published(w *snapshot.World, took time.Duration) {
 	if began := w.Began(); !began.IsZero() {
 		m.pushes.debounce.observe(int64(time.Since(began)))
 	}
-	m.services.Set(float64(len(w.Services())))
-	m.virtual.Set(float64(len(w.AllRoutes())))
 	cause := "config"
 	if w.Changes().EndpointsOnly {
 		cause = "endpoint"
+	} else {
+		m.services.Set(float64(len(w.Services())))
+		m.virtual.Set(float64(len(w.AllRoutes())))
 	}
 	m.triggers.WithLabelValues(cause).Inc()
 }

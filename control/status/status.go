@@ -44,24 +44,27 @@ const otherTypes = "other"
 // proxy is the record of one that is connected, or was: it implements xdsserver.Witness. It counts for itself: a thousand that are told
 // something at once do not wait for each other, nor are they looked for.
 type proxy struct {
-	now   func() time.Time
-	mu    sync.Mutex // protects the following
-	st    admin.ProxyStatus
-	types []typeState // at most shownTypes; begins as few
-	few   [4]typeState
+	// What each push changes stands first: of thousands of records nothing is in the processor's cache.
+	mu     sync.Mutex  // protects the following
+	unsent int         // types that it subscribed to, and was sent nothing of
+	world  string      // that it has answered all of
+	types  []typeState // at most shownTypes; begins as few
+	few    [4]typeState
+	now    func() time.Time
+	st     admin.ProxyStatus // but for World and Types
 }
 
 type typeState struct {
-	typeURL    string
-	subscribed bool
-	held       int // resources that it said it has when it subscribed
-	sent       string
-	acked      string
-	resources  int
-	lastAck    time.Time
-	nack       *admin.Nack
-	pushes     uint64
-	rejects    uint64
+	typeURL   string
+	sent      string
+	acked     string
+	resources int
+	pushes    uint64
+	lastAck   time.Time
+	nack      *admin.Nack
+	rejects   uint64
+	held      int  // resources that it said it has when it subscribed
+	waits     bool // subscribed, and nothing was sent
 }
 
 // New makes an empty tracker.
@@ -148,7 +151,13 @@ func (p *proxy) of(typeURL string) *typeState {
 
 // Subscribed notes that a type was asked for, by a proxy that holds so many resources of it from before.
 func (p *proxy) Subscribed(typeURL string, held int) {
-	p.update(typeURL, func(s *typeState) { s.subscribed, s.held = true, held })
+	p.update(typeURL, func(s *typeState) {
+		s.held = held
+		if s.sent == "" && !s.waits {
+			s.waits = true
+			p.unsent++
+		}
+	})
 }
 
 // Sent notes a response.
@@ -156,6 +165,7 @@ func (p *proxy) Sent(typeURL, version string, resources, _ int) {
 	p.update(typeURL, func(s *typeState) {
 		s.sent, s.resources = version, resources
 		s.pushes++
+		p.told(s)
 	})
 }
 
@@ -184,13 +194,24 @@ func (p *proxy) Nacked(typeURL, version, reason string) {
 func (p *proxy) Settled(world string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.st.World = world
+	p.world = world
 	for i := range p.types {
-		s := &p.types[i]
-		// A proxy that came back with what it had needs nothing sent: it is in sync all the same.
-		if s.subscribed && s.sent == "" {
-			s.sent, s.acked, s.resources, s.lastAck = world, world, s.held, p.now()
+		if p.unsent == 0 {
+			return
 		}
+		// A proxy that came back with what it had needs nothing sent: it is in sync all the same.
+		if s := &p.types[i]; s.waits {
+			s.sent, s.acked, s.resources, s.lastAck = world, world, s.held, p.now()
+			p.told(s)
+		}
+	}
+}
+
+// told notes that a type waits no more; mu is held.
+func (p *proxy) told(s *typeState) {
+	if s.waits {
+		s.waits = false
+		p.unsent--
 	}
 }
 
@@ -237,6 +258,7 @@ func (p *proxy) view() admin.ProxyStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := p.st
+	st.World = p.world
 	st.Types = map[string]admin.TypeStatus{}
 	for _, s := range p.types {
 		v := admin.TypeStatus{Version: s.acked, Resources: s.resources, LastAck: s.lastAck, State: s.state()}

@@ -240,6 +240,9 @@ func (s *Snapshot) Unchanged(prev xds.Snapshot, n *xds.Node, typeURL string) boo
 		return true
 	}
 	d := s.since(p)
+	if !d.others && typeURL != xds.EndpointType {
+		return true
+	}
 	if typeURL == xds.NameTableType && n.Generator == "" {
 		return !d.names
 	}
@@ -305,7 +308,13 @@ func (s *Snapshot) since(p *Snapshot) *difference {
 // a scope and a place, and nothing that decides on a sidecar's has changed.
 func (s *Snapshot) Follows(prev xds.Snapshot, n *xds.Node, typeURL string) bool {
 	p, ok := prev.(*Snapshot)
-	return ok && p.cache == s.cache && n.Generator == "" && n.Type == xds.Sidecar && typeURL == xds.EndpointType && !s.since(p).others
+	return ok && n.Generator == "" && n.Type == xds.Sidecar && typeURL == xds.EndpointType && s.OnlyEndpoints(p)
+}
+
+// OnlyEndpoints tells that nothing but endpoints is new since prev.
+func (s *Snapshot) OnlyEndpoints(prev xds.Snapshot) bool {
+	p, ok := prev.(*Snapshot)
+	return ok && p.cache == s.cache && !s.since(p).others
 }
 
 // sameEndpoints tells that the endpoints of all of a gateway's clusters are the same.

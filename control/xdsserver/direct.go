@@ -39,16 +39,15 @@ func (s *Server) Accept(ctx context.Context, carrier *grpcstream.Stream) (grpcst
 		sess session
 	}{}
 	d := &x.d
-	x.sess.begin(true, s.set.Limits, s.hub)
+	x.sess.of(true, s.set.Limits, s.hub)
 	x.st.id, x.st.srv, x.st.sess, x.st.entered = id, s, &x.sess, entered
-	x.st.wake = func() { s.pushes.add(d) }
-	d.st, d.carrier, d.peer, d.gzip = &x.st, carrier, peer, carrier.Gzip()
+	d.st, d.carrier, d.peer, d.gzip, x.st.wake = &x.st, carrier, peer, carrier.Gzip(), d
 	d.introduce = time.AfterFunc(s.set.Limits.Introduction, func() {
 		if err := d.st.introduced(); err != nil {
 			carrier.End(err)
 		}
 	})
-	s.awake(id, d.st.wake)
+	s.awake(id, d)
 	return d, nil
 }
 
@@ -79,14 +78,18 @@ func (d *direct) Message(b []byte) error {
 		}
 		d.known = true
 	}
-	return d.st.proceed(d.send, func() ([]*message, error) {
+	return d.st.proceed(d.send, func(now time.Time) ([]*message, error) {
 		d.st.introduce(n, d.peer)
-		return d.st.delta(r, time.Now())
+		return d.st.delta(r, now)
 	})
 }
 
 // Drained implements grpcstream.Receiver.
-func (d *direct) Drained() { d.st.wake() }
+func (d *direct) Drained() { d.wake() }
+
+func (d *direct) wake() { d.st.srv.pushes.add(d) }
+
+func (d *direct) look(now time.Time) bool { return d.st.look(now) }
 
 // Closed implements grpcstream.Receiver.
 func (d *direct) Closed() {

@@ -15,6 +15,7 @@ type follower interface {
 
 // leap is what a snapshot's list of a type becomes in another, and what is to be told of it.
 type leap struct {
+	key  leapKey
 	once sync.Once
 	ok   bool // it could be made
 	all  []*xds.Resource
@@ -68,14 +69,18 @@ func (s *session) leap(w *watch, snap xds.Snapshot) (m *message, ok bool) {
 func (s *shares) leap(k leapKey) *leap {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if x := s.last; x != nil && x.key == k {
+		return x
+	}
 	x := s.leaps[k]
 	if x != nil {
+		s.last = x
 		return x
 	}
 	if len(s.leaps) >= maxShares {
 		return nil
 	}
-	x = &leap{}
+	x = &leap{key: k}
 	if s.leaps == nil {
 		s.leaps = map[leapKey]*leap{}
 	}
@@ -87,4 +92,5 @@ func (s *shares) unleap(k leapKey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.leaps, k)
+	s.last = nil
 }

@@ -106,11 +106,12 @@ type Server struct {
 	ids      atomic.Uint64
 	entering chan struct{} // new streams that are brought up to date
 	first    sync.Once
-	serving  chan struct{}     // closed with the first Publish
-	mu       sync.Mutex        // protects the following
-	streams  map[uint64]func() // wake a stream; they do not wait
+	serving  chan struct{} // closed with the first Publish
+	mu       sync.Mutex    // protects the following
+	streams  map[uint64]waker
 	peers    map[spiffe.ID]int // streams by identity
 	pushes   pushes
+	overdue  overdue
 }
 
 // New makes a server that has nothing to serve before the first Publish:
@@ -120,7 +121,7 @@ func New(set Settings) *Server {
 	if set.Meter == nil {
 		set.Meter = unmetered{}
 	}
-	return &Server{set: set, hub: newHub(), serving: make(chan struct{}), entering: make(chan struct{}, set.Limits.MaxEntering), streams: map[uint64]func(){}, peers: map[spiffe.ID]int{}}
+	return &Server{set: set, hub: newHub(), serving: make(chan struct{}), entering: make(chan struct{}, set.Limits.MaxEntering), streams: map[uint64]waker{}, peers: map[spiffe.ID]int{}}
 }
 
 // Register adds the service to a gRPC server.
@@ -135,8 +136,8 @@ func (s *Server) Publish(snap xds.Snapshot) {
 	s.hub.shares.clear()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, wake := range s.streams {
-		wake()
+	for _, w := range s.streams {
+		w.wake()
 	}
 }
 
@@ -162,15 +163,41 @@ func (s *Server) open(peer spiffe.ID) (uint64, error) {
 	}
 	s.peers[peer]++
 	id := s.ids.Add(1)
-	s.streams[id] = func() {}
+	s.streams[id] = asleep{}
 	return id, nil
 }
 
 // awake has a stream woken from now on.
-func (s *Server) awake(id uint64, wake func()) {
+func (s *Server) awake(id uint64, w waker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.streams[id] = wake
+	s.streams[id] = w
+}
+
+// waker wakes a stream, without waiting.
+type waker interface {
+	wake()
+	// look does so if the stream waits for its client for too long, and tells whether it waits.
+	look(now time.Time) bool
+}
+
+// asleep is a stream that is not awake yet.
+type asleep struct{}
+
+func (asleep) wake()               {}
+func (asleep) look(time.Time) bool { return false }
+
+// alarm wakes the goroutine that serves a stream.
+type alarm struct {
+	*stream
+	c chan struct{}
+}
+
+func (a *alarm) wake() {
+	select {
+	case a.c <- struct{}{}:
+	default: // already awake
+	}
 }
 
 func (s *Server) close(id uint64, peer spiffe.ID) {
@@ -197,7 +224,7 @@ type protocol[Req any] interface {
 type stream struct {
 	id   uint64
 	srv  *Server
-	wake func()
+	wake waker
 	// entered lets the next new stream begin.
 	entered func()
 
@@ -208,7 +235,8 @@ type stream struct {
 	has     string // the snapshot that was told to be settled last
 	settled bool   // it has entered
 	closed  bool
-	timer   *time.Timer // wakes at armed; nil before the first deadline
+	timer   *time.Timer  // wakes at armed; nil before the first deadline
+	due     atomic.Int64 // unix nanoseconds: when overdue is to wake it; 0: it need not
 	armed   time.Time
 }
 
@@ -223,20 +251,16 @@ func serve[Req any](ctx context.Context, s *Server, p protocol[Req], delta bool)
 		return err
 	}
 	defer s.close(id, peer)
-	awake := make(chan struct{}, 1)
-	wake := func() {
-		select {
-		case awake <- struct{}{}:
-		default: // already awake
-		}
-	}
-	s.awake(id, wake)
+	awake := &alarm{&stream{id: id, srv: s, sess: newSession(delta, s.set.Limits, s.hub)}, make(chan struct{}, 1)}
+	st := awake.stream
+	st.wake = awake
+	s.awake(id, awake)
 	entered, err := s.admit(ctx)
 	if err != nil {
 		return err
 	}
 	defer entered()
-	st := &stream{id: id, srv: s, wake: wake, sess: newSession(delta, s.set.Limits, s.hub), entered: entered}
+	st.entered = entered
 	defer st.end()
 	failed := make(chan error, 1)
 	introduce := time.AfterFunc(s.set.Limits.Introduction, func() {
@@ -258,7 +282,7 @@ func serve[Req any](ctx context.Context, s *Server, p protocol[Req], delta bool)
 			return err
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-awake:
+		case <-awake.c:
 		}
 		if err := st.proceed(p.send, nil); err != nil {
 			return err
@@ -310,9 +334,9 @@ func receive[Req any](st *stream, p protocol[Req], peer spiffe.ID, failed chan<-
 				return
 			}
 		}
-		err = st.proceed(p.send, func() ([]*message, error) {
+		err = st.proceed(p.send, func(now time.Time) ([]*message, error) {
 			st.introduce(n, peer)
-			return p.handle(st, r, time.Now())
+			return p.handle(st, r, now)
 		})
 		if err != nil {
 			fail(err)
@@ -322,7 +346,7 @@ func receive[Req any](st *stream, p protocol[Req], peer spiffe.ID, failed chan<-
 }
 
 // proceed does something to the session, if do is not nil, goes on with its round, and sends what comes of both.
-func (st *stream) proceed(send func(*message) (int, error), do func() ([]*message, error)) error {
+func (st *stream) proceed(send func(*message) (int, error), do func(now time.Time) ([]*message, error)) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.closed {
@@ -342,7 +366,7 @@ func (st *stream) proceed(send func(*message) (int, error), do func() ([]*messag
 	if st.sess.node == nil {
 		return nil
 	}
-	if err := st.send(send, &now, func() ([]*message, error) { return st.sess.advance(now) }); err != nil {
+	if err := st.send(send, &now, st.sess.advance); err != nil {
 		return err
 	}
 	if v, ok := st.sess.settled(); ok && v != st.has {
@@ -354,7 +378,7 @@ func (st *stream) proceed(send func(*message) (int, error), do func() ([]*messag
 			st.entered()
 		}
 	}
-	st.arm()
+	st.arm(now)
 	return nil
 }
 
@@ -378,18 +402,57 @@ func (st *stream) end() {
 	}
 }
 
-// arm has the stream woken at the session's next deadline.
-func (st *stream) arm() {
+// arm has the stream woken at the session's next deadline: soon after it, if that is far.
+func (st *stream) arm(now time.Time) {
 	d := st.sess.deadline()
-	switch {
-	case d.IsZero():
+	if d.IsZero() || d.Sub(now) > st.srv.set.Limits.EndpointGrace {
+		due := int64(0)
+		if !d.IsZero() {
+			due = d.UnixNano()
+			st.srv.overdue.begin(st.srv)
+		}
+		st.due.Store(due)
 		return // an armed timer wakes once for nothing
-	case st.timer == nil:
-		st.timer = time.AfterFunc(time.Until(d), st.wake)
-	case !d.Equal(st.armed):
-		st.timer.Reset(time.Until(d))
+	}
+	if st.timer == nil {
+		st.timer = time.AfterFunc(d.Sub(now), st.wake.wake)
+	} else if !d.Equal(st.armed) {
+		st.timer.Reset(d.Sub(now))
 	}
 	st.armed = d
+}
+
+// overdue looks for streams whose client has not answered in time, as long as there are some that wait: a timer for each of them would
+// be set a thousand times for each change, and next to never fire.
+type overdue struct{ on atomic.Bool }
+
+// begin has it look, soon after the first of those that wait now are late.
+func (o *overdue) begin(s *Server) {
+	if !o.on.Load() && o.on.CompareAndSwap(false, true) {
+		time.AfterFunc(s.set.Limits.AckTimeout/8, func() { o.look(s, time.Now()) })
+	}
+}
+
+func (o *overdue) look(s *Server, now time.Time) {
+	o.on.Store(false) // before: who begins to wait from here on is looked at again
+	waits := false
+	s.mu.Lock()
+	for _, w := range s.streams {
+		waits = w.look(now) || waits
+	}
+	s.mu.Unlock()
+	if waits {
+		o.begin(s)
+	}
+}
+
+// look wakes the stream if it is late, and tells whether it waits.
+func (st *stream) look(now time.Time) bool {
+	due := st.due.Load()
+	if due != 0 && due <= now.UnixNano() {
+		st.wake.wake()
+	}
+	return due != 0
 }
 
 // identify takes the node of the first request and checks who says it. That may wait for others, so nothing is locked.
@@ -414,8 +477,8 @@ func (st *stream) introduce(n *xds.Node, peer spiffe.ID) {
 }
 
 // send computes messages, from now on, and sends them; now is then when the last was sent.
-func (st *stream) send(send func(*message) (int, error), now *time.Time, compute func() ([]*message, error)) error {
-	ms, err := compute()
+func (st *stream) send(send func(*message) (int, error), now *time.Time, compute func(now time.Time) ([]*message, error)) error {
+	ms, err := compute(*now)
 	if err != nil {
 		st.srv.set.Log.Error("xds: resources for a node", "node", st.sess.node.ID, "error", err)
 		if _, isStatus := status.FromError(err); isStatus {
@@ -433,6 +496,7 @@ func (st *stream) send(send func(*message) (int, error), now *time.Time, compute
 		st.srv.set.Meter.Pushed(m.typeURL, sent.Sub(*now), n)
 		st.far.told, *now = true, sent
 	}
+	clear(ms)
 	return nil
 }
 

@@ -34,8 +34,11 @@ type session struct {
 	first   [4]watch // the memory of these
 	// unanswered is the number of watches that wait.
 	unanswered int
-	round      []step // all of a round, see plan; never changed in place
-	steps      []step // left of the round
+	round      []step      // all of a round, see plan; never changed in place
+	endpoints  []step      // those of a round in which nothing but endpoints can be new…
+	short      int         // …and how many of these there were since another
+	one        [1]*message // advance returns it, and mostly no other
+	steps      []step      // left of the round
 	wait       waiting
 }
 
@@ -49,8 +52,8 @@ type step struct {
 type waiting struct {
 	nonce   string
 	typeURL string
-	until   time.Time
-	grace   bool // clusters were added: their endpoints are asked for in a moment
+	until   time.Time // zero: it does not wait
+	grace   bool      // clusters were added: their endpoints are asked for in a moment
 }
 
 // watch is one type that the client is subscribed to.
@@ -99,12 +102,12 @@ type message struct {
 
 func newSession(delta bool, l Limits, h *hub) *session {
 	s := &session{}
-	s.begin(delta, l, h)
+	s.of(delta, l, h)
 	return s
 }
 
-// begin makes an empty session one of a server.
-func (s *session) begin(delta bool, l Limits, h *hub) { s.delta, s.limits, s.hub = delta, l, h }
+// of makes an empty session one of a server.
+func (s *session) of(delta bool, l Limits, h *hub) { s.delta, s.limits, s.hub = delta, l, h }
 
 func (s *session) watch(typeURL string) (*watch, bool) {
 	if w := s.watches.of(typeURL); w != nil {
@@ -118,7 +121,8 @@ func (s *session) watch(typeURL string) (*watch, bool) {
 	}
 	w.typeURL, w.names, w.outstanding = knownType(typeURL), noNames, w.one[:0]
 	s.watches = append(s.watches, w)
-	s.round = s.plan()
+	s.round, s.short = s.plan(), maxShort // the new one is to be looked at
+	s.endpoints = slices.DeleteFunc(slices.Clone(s.round), func(st step) bool { return st.of.typeURL != xds.EndpointType })
 	return w, true
 }
 
@@ -216,9 +220,9 @@ func (s *session) answer(w *watch) (*message, error) {
 	return s.build(s.snap, step{of: w})
 }
 
-// advance goes on with the round and returns the next messages to send.
+// advance goes on with the round and returns the next messages to send, valid until it is called again.
 func (s *session) advance(now time.Time) ([]*message, error) {
-	var out []*message
+	out := s.one[:0]
 	for {
 		if s.blocked(now) {
 			return out, nil
@@ -227,8 +231,7 @@ func (s *session) advance(now time.Time) ([]*message, error) {
 			if s.next == nil || s.next == s.snap {
 				return out, nil
 			}
-			s.snap = s.next
-			s.steps = s.round
+			s.begin(s.next)
 			continue
 		}
 		st := s.steps[0]
@@ -249,9 +252,32 @@ func (s *session) advance(now time.Time) ([]*message, error) {
 	}
 }
 
+// endpointer is a Snapshot that knows that nothing but endpoints is new in it.
+type endpointer interface {
+	OnlyEndpoints(prev xds.Snapshot) bool
+}
+
+// maxShort is how many rounds in a row may be of endpoints only: the other watches stay at what they reflect, and keep that alive.
+const maxShort = 64
+
+// begin starts a round. A change of endpoints, which is the most frequent one, need not be looked for in all types.
+func (s *session) begin(snap xds.Snapshot) {
+	before := s.snap
+	s.snap, s.steps = snap, s.round
+	if e, ok := snap.(endpointer); ok && s.delta && before != nil && s.short < maxShort && e.OnlyEndpoints(before) {
+		s.steps = s.endpoints
+		s.short++
+		return
+	}
+	s.short = 0
+}
+
+// none: it does not wait.
+func (w *waiting) none() bool { return w.until.IsZero() }
+
 // blocked tells whether the round waits; an overdue wait ends.
 func (s *session) blocked(now time.Time) bool {
-	if s.wait == (waiting{}) {
+	if s.wait.none() {
 		return false
 	}
 	if now.Before(s.wait.until) {
@@ -264,7 +290,7 @@ func (s *session) blocked(now time.Time) bool {
 // settled returns the snapshot that the client has all of: no round runs, and the newest response of each type is
 // answered, also of those that a round did not wait for or gave up waiting for.
 func (s *session) settled() (version string, ok bool) {
-	if s.snap == nil || s.snap != s.next || len(s.steps) > 0 || s.wait != (waiting{}) {
+	if s.snap == nil || s.snap != s.next || len(s.steps) > 0 || !s.wait.none() {
 		return "", false
 	}
 	return s.snap.Version(), s.unanswered == 0

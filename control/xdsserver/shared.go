@@ -42,6 +42,7 @@ type shares struct {
 	m     map[shareKey]*shared
 	bytes int // of the resources of all of them
 	leaps map[leapKey]*leap
+	last  *leap // that was asked for: mostly it is asked for again
 	alike map[content]*message
 }
 
@@ -153,5 +154,5 @@ func (s *shares) weigh(k shareKey, x *shared) {
 func (s *shares) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.m, s.bytes, s.leaps, s.alike = nil, 0, nil, nil
+	s.m, s.bytes, s.leaps, s.last, s.alike = nil, 0, nil, nil, nil
 }

@@ -60,7 +60,7 @@ func newTimed(t *testing.T, types ...string) *timed {
 	d := &timed{t: t, heard: &stopwatch{}, nonces: map[string]string{}}
 	srv := New(Settings{Observer: deaf{}, Meter: d.heard, Log: slog.New(slog.DiscardHandler),
 		Authenticate: func(context.Context) (spiffe.ID, error) { return spiffe.ID{}, nil }})
-	d.st = &stream{srv: srv, witness: deaf{}, wake: func() {}, entered: func() {}, sess: newSession(true, srv.set.Limits, srv.hub)}
+	d.st = &stream{srv: srv, witness: deaf{}, wake: asleep{}, entered: func() {}, sess: newSession(true, srv.set.Limits, srv.hub)}
 	t.Cleanup(d.st.end)
 	d.st.sess.node = &xds.Node{ID: "n"}
 	for _, typ := range types {
@@ -92,7 +92,7 @@ func (d *timed) turn() {
 // ack answers the newest response of a type.
 func (d *timed) ack(typeURL string) {
 	d.t.Helper()
-	err := d.st.proceed(d.send, func() ([]*message, error) {
+	err := d.st.proceed(d.send, func(time.Time) ([]*message, error) {
 		d.st.settle(d.st.sess.watches.of(typeURL), d.nonces[typeURL], "", false, time.Now())
 		return nil, nil
 	})

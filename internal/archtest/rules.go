@@ -41,7 +41,7 @@ var rules = []rule{
 	{"internal/drain", "", ""},
 	{"internal/localhttp", "", ""},
 	{"internal/memnet", "", ""}, // for tests only
-	{"internal/sockcall", "", ""},
+	{"internal/sockcall", "", unix},
 	{"internal/version", "", ""},
 
 	// Data plane: bytes, messages, contracts.
@@ -106,7 +106,7 @@ var rules = []rule{
 	{"control/snapshot", "model spiffe", ""},
 	{"control/translate", "control/snapshot model spiffe xds xds/nds", envoy + istioAPI},
 	{"control/translate/translatetest", "api/admin control/convert control/gatewayapi control/ingress control/snapshot model xds", ""},
-	{"control/grpcstream", "internal/sockcall", grpc + "golang.org/x/net/http2/hpack"},
+	{"control/grpcstream", "internal/sockcall", grpc + unix + "golang.org/x/net/http2/hpack"},
 	{"control/xdsserver", "control/grpcstream internal/drain spiffe xds xds/patch xds/fields", envoy + grpc},
 	{"control/ca", "spiffe", grpc + "istio.io/api/security"},
 	{"control/admission", "api/admin control/analyze control/convert control/inject model", kubeAPI + "github.com/prometheus/client_golang"},

@@ -5,6 +5,8 @@ package sockcall
 import (
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // Read is read(2) into p, which must not be empty.
@@ -16,5 +18,11 @@ func Read(fd uintptr, p []byte) (int, syscall.Errno) {
 // Write is write(2) of p, which must not be empty.
 func Write(fd uintptr, p []byte) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	return int(n), errno
+}
+
+// Epoll takes what is ready of an epoll instance, as much as there is room for in events, which must not be empty.
+func Epoll(fd uintptr, events []unix.EpollEvent) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 	return int(n), errno
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weft.mesh/weft/internal/sockcall"
 )
 
 // Lot waits for connections that idle, for all of them with one goroutine: a
@@ -155,7 +157,7 @@ func (l *Lot) Run(ctx context.Context) error {
 	n := 0
 	step := func(fd uintptr) bool {
 		var errno syscall.Errno
-		n, errno = epollNow(fd, events[:])
+		n, errno = sockcall.Epoll(fd, events[:])
 		return n > 0 || errno != 0 && errno != syscall.EINTR
 	}
 	for ctx.Err() == nil {

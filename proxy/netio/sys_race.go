@@ -6,8 +6,6 @@ import (
 	"syscall"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
-
 	"weft.mesh/weft/internal/sockcall"
 )
 
@@ -19,8 +17,4 @@ func sysWritev(fd uintptr, v []syscall.Iovec) (int, syscall.Errno) {
 		p = append(p, unsafe.Slice(s.Base, s.Len)...)
 	}
 	return sockcall.Write(fd, p)
-}
-
-func epollNow(fd uintptr, events []unix.EpollEvent) (int, syscall.Errno) {
-	return sockcall.Result(unix.EpollWait(int(fd), events, 0))
 }
