@@ -20,11 +20,13 @@ type memory struct {
 	come func() int     // proxies that come now, and are brought up to date
 
 	// run only.
-	percent int       // what gc was told; 0: the operator has chosen (GOGC)
-	settled uint64    // held after the last time; 0 before the first
-	last    time.Time // when that was
-	busy    float64   // cpu at the last look
-	grown   time.Time // since when it holds more than that; zero: it does not
+	percent int           // what gc was told; 0: the operator has chosen (GOGC)
+	settled uint64        // held after the last time; 0 before the first
+	least   uint64        // and after any: what is more than that was in use then, and may not be any more
+	again   time.Duration // how long after the last time that is tried
+	last    time.Time     // when that was
+	busy    float64       // cpu at the last look
+	grown   time.Time     // since when it holds more than that; zero: it does not
 }
 
 const (
@@ -38,6 +40,9 @@ const (
 	// giveEvery is how often at most memory is given back when quiet, giveBusy how long more must be held when not.
 	giveEvery = 6 * time.Second
 	giveBusy  = time.Minute
+	// tryAgain is after how long it is tried what was in use the last time, tryMost after how many times of twice as long at most.
+	tryAgain = 10 * time.Second
+	tryMost  = 10 * time.Minute
 	// burstGC is after which growth, in percent, is collected while a burst lasts: what it needs at most is what a machine must
 	// have for us. plainGC otherwise: changes that never end grow the heap by that, and it is a machine's too.
 	burstGC, plainGC = 40, 50
@@ -92,14 +97,29 @@ func (m *memory) look(now time.Time) {
 	m.busy = busy
 	if m.held() < m.settled+m.settled/4+slack {
 		m.grown = time.Time{}
+		if calm && m.settled > m.least+slack && now.Sub(m.last) >= m.again {
+			m.settle(now, true)
+		}
 		return
 	}
 	if m.grown.IsZero() {
 		m.grown = now
 	}
 	if calm && now.Sub(m.last) >= giveEvery || now.Sub(m.grown) >= giveBusy {
-		m.give(calm)
-		m.settled, m.last, m.grown, m.busy = m.held(), now, time.Time{}, m.cpu()
+		m.settle(now, calm)
+	}
+}
+
+// settle gives back and remembers what is left.
+func (m *memory) settle(now time.Time, all bool) {
+	m.give(all)
+	before := m.settled
+	m.settled, m.last, m.grown, m.busy = m.held(), now, time.Time{}, m.cpu()
+	if m.least == 0 || m.settled < m.least {
+		m.least = m.settled
+	}
+	if m.again = min(2*m.again, tryMost); m.again == 0 || m.settled > before+slack || m.settled+slack < before {
+		m.again = tryAgain
 	}
 }
 

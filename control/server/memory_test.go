@@ -42,6 +42,36 @@ func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
 	}
 }
 
+// What was in use when memory was given back is tried again, ever more seldom, also if nothing grows after that.
+func TestMemoryThatWasInUseIsTriedAgain(t *testing.T) {
+	now, held, inUse, given := time.Unix(1000, 0), uint64(100<<20), uint64(0), 0
+	m := &memory{held: func() uint64 { return held }, cpu: func() float64 { return 0 }, give: func(bool) { given++; held = 100<<20 + inUse }, come: func() int { return 0 }}
+	look := func(d time.Duration) {
+		for end := now.Add(d); now.Before(end); {
+			now = now.Add(lookEvery)
+			m.look(now)
+		}
+	}
+	look(lookEvery)
+	if look(10 * time.Minute); given != 1 {
+		t.Fatalf("given back %d times though nothing is held", given)
+	}
+	held, inUse = held+150<<20, 100<<20
+	look(10 * time.Minute)
+	if tries := given - 1; tries < 5 || tries > 8 {
+		t.Errorf("%d tries in ten minutes", tries)
+	}
+	inUse = 0
+	look(tryMost + lookEvery)
+	if held != 100<<20 {
+		t.Errorf("%d MB are held when they are not in use any more", held>>20)
+	}
+	was := given
+	if look(time.Hour); given != was {
+		t.Errorf("given back %d times more though nothing is held", given-was)
+	}
+}
+
 func TestABurstIsCollectedSooner(t *testing.T) {
 	for _, operator := range []int{defaultGC, 200} {
 		percent, held, coming, now := operator, uint64(100<<20), 0, time.Unix(1000, 0)
