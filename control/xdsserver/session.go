@@ -35,8 +35,7 @@ type session struct {
 	// unanswered is the number of watches that wait.
 	unanswered int
 	round      []step      // all of a round, see plan; never changed in place
-	endpoints  []step      // those of a round in which nothing but endpoints can be new…
-	short      int         // …and how many of these there were since another
+	endpoints  []step      // those of a round in which nothing but endpoints can be new
 	one        [1]*message // advance returns it, and mostly no other
 	steps      []step      // left of the round
 	wait       waiting
@@ -121,7 +120,7 @@ func (s *session) watch(typeURL string) (*watch, bool) {
 	}
 	w.typeURL, w.names, w.outstanding = knownType(typeURL), noNames, w.one[:0]
 	s.watches = append(s.watches, w)
-	s.round, s.short = s.plan(), maxShort // the new one is to be looked at
+	s.round = s.plan()
 	s.endpoints = slices.DeleteFunc(slices.Clone(s.round), func(st step) bool { return st.of.typeURL != xds.EndpointType })
 	return w, true
 }
@@ -257,19 +256,26 @@ type endpointer interface {
 	OnlyEndpoints(prev xds.Snapshot) bool
 }
 
-// maxShort is how many rounds in a row may be of endpoints only: the other watches stay at what they reflect, and keep that alive.
-const maxShort = 64
-
-// begin starts a round. A change of endpoints, which is the most frequent one, need not be looked for in all types.
+// begin starts a round. A change of endpoints, which is the most frequent one, is not looked for in other types: these move along, as
+// a watch that stayed behind would keep an old World alive.
 func (s *session) begin(snap xds.Snapshot) {
 	before := s.snap
 	s.snap, s.steps = snap, s.round
-	if e, ok := snap.(endpointer); ok && s.delta && before != nil && s.short < maxShort && e.OnlyEndpoints(before) {
-		s.steps = s.endpoints
-		s.short++
+	e, ok := snap.(endpointer)
+	if !ok || !s.delta || before == nil || !e.OnlyEndpoints(before) {
 		return
 	}
-	s.short = 0
+	steps := s.endpoints
+	for _, w := range s.watches {
+		switch {
+		case w.typeURL == xds.EndpointType:
+		case w.at == before:
+			w.at = snap
+		default:
+			steps = s.round
+		}
+	}
+	s.steps = steps
 }
 
 // none: it does not wait.
