@@ -207,7 +207,7 @@ const slowTurn = time.Millisecond
 
 // turns has the connection's turn, and another as long as something has come meanwhile: on a goroutine of its own, if that goes on.
 func (c *conn) turns(alone bool) {
-	for began := time.Now(); ; {
+	for began := time.Now(); c.state.Load() != gone; {
 		more := c.turn()
 		switch {
 		case c.state.Load() == gone:

@@ -124,7 +124,9 @@ func (s *sock) Close() error {
 	if !s.own {
 		return s.nc.Close()
 	}
-	return os.NewSyscallError("close", unix.Close(s.fd))
+	fd := s.fd
+	s.fd = -1 // which is nobody else's
+	return os.NewSyscallError("close", unix.Close(fd))
 }
 
 // stop ends the connection from any goroutine: the reader finds its end.
