@@ -118,6 +118,7 @@ const (
 	maxHeader     = 32 << 10
 	shutdownTime  = time.Second
 	handOverTime  = 10 * time.Second
+	finishPoll    = 5 * time.Millisecond
 )
 
 // Server serves the interfaces. Make it with [New].
@@ -127,6 +128,7 @@ type Server struct {
 	socks   []net.Listener
 	byAddr  map[string]net.Listener // by configured address
 	handed  atomic.Bool
+	conns   atomic.Int64 // that are open
 
 	quietAsks chan struct{} // a place for each that waits
 }
@@ -167,6 +169,7 @@ func New(s Settings) (*Server, error) {
 		srv.servers = append(srv.servers, &http.Server{
 			Handler: x.handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: 30 * time.Second, WriteTimeout: writeTimeout,
 			IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+			ConnState: srv.count,
 		})
 	}
 	return srv, nil
@@ -235,10 +238,41 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
+	if s.handed.Load() {
+		s.finish(stop, &wg)
+	}
 	for _, h := range s.servers {
 		if h.Shutdown(stop) != nil {
 			_ = h.Close()
 		}
 	}
 	return err
+}
+
+// count is the ConnState of each server.
+func (s *Server) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.conns.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.conns.Add(-1)
+	}
+}
+
+// finish waits for what was accepted before HandOver to be answered. Shutdown would not do: it closes a connection
+// without a word whose request comes in after it was called.
+func (s *Server) finish(ctx context.Context, accepting *sync.WaitGroup) {
+	accepting.Wait() // their sockets are closed
+	for _, h := range s.servers {
+		h.SetKeepAlivesEnabled(false) // ends idle connections too
+	}
+	t := time.NewTicker(finishPoll)
+	defer t.Stop()
+	for s.conns.Load() > 0 {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
