@@ -102,7 +102,8 @@ func (b *Bed) envoy() (string, error) {
 
 // bootstrapTemplate is the file of Istio's module that its agent makes Envoy's bootstrap from.
 func (b *Bed) bootstrapTemplate(ctx context.Context) (string, error) {
-	c := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "istio.io/istio")
+	// Not list -m: it asks for the module's date, which who has the module alone does not know.
+	c := exec.CommandContext(ctx, "go", "list", "-find", "-f", "{{.Module.Dir}}", "istio.io/istio/pilot/cmd/pilot-agent")
 	c.Dir = filepath.Join(b.Module, "test/kubernetes/build/istio")
 	out, err := c.Output()
 	if err != nil {
