@@ -191,6 +191,7 @@ type seen struct {
 // backend is all upstreams.
 type backend struct {
 	handle func(n int, s *seen) answer
+	write  func()           // called before a request is written; may be nil
 	mtls   *stream.ConnInfo // of connections, if not plaintext
 
 	mu       sync.Mutex
@@ -266,6 +267,9 @@ func (x *fakeClient) wake() {
 }
 
 func (x *fakeClient) WriteHead(r *stream.Request, end bool) error {
+	if w := x.c.b.write; w != nil {
+		w()
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.req, x.reqEnded = r, end

@@ -274,9 +274,7 @@ func (x *exchange) attempt(n int) (stream.Client, outcome) {
 
 // dispatch sends the request. The goroutine may be a codec's reader only as long as nothing is waited for.
 func (x *exchange) dispatch(c stream.Client) error {
-	if a, ok := c.(stream.Awaiter); ok && x.up.body.all {
-		a.Join(x.codec)
-	} else {
+	if a, ok := c.(stream.Awaiter); !ok || !x.up.body.all || !a.Join(x.codec) {
 		x.block()
 	}
 	return x.send(c)

@@ -8,10 +8,12 @@ import (
 )
 
 // Join implements [msg.Awaiter].
-func (s *clientStream) Join(srv msg.Server) {
-	if d, ok := srv.(*serverStream); ok {
+func (s *clientStream) Join(srv msg.Server) bool {
+	d, ok := srv.(*serverStream)
+	if ok {
 		s.down, s.turn = d, d.turn
 	}
+	return ok
 }
 
 // Await implements [msg.Awaiter].

@@ -3,8 +3,9 @@ package stream
 // Awaiter may be implemented by a [Client] whose codec reads its connection all the time. It lets an
 // exchange wait for its response without a goroutine.
 type Awaiter interface {
-	// Join tells, before anything is written, whose request the exchange carries on.
-	Join(s Server)
+	// Join tells, before anything is written, whose request the exchange carries on. False: it cannot await its response for that
+	// one, and whoever writes the request may wait.
+	Join(s Server) bool
 	// Await, called after the request was written whole, ends what the handler of the
 	// joined Server has to do now. If it returns true the handler must return at once without touching
 	// anything of the exchange, which is not over: resume will be called, once, on

@@ -346,11 +346,10 @@ func (l *lease) ReadReady() bool {
 	return ok && r.ReadReady()
 }
 
-// Join implements [stream.Awaiter], as the HTTP/2 codec does.
-func (l *lease) Join(s stream.Server) {
-	if a, ok := l.Client.(stream.Awaiter); ok {
-		a.Join(s)
-	}
+// Join implements [stream.Awaiter], as the HTTP/2 codec does: false with HTTP/1.
+func (l *lease) Join(s stream.Server) bool {
+	a, ok := l.Client.(stream.Awaiter)
+	return ok && a.Join(s)
 }
 
 // Await implements [stream.Awaiter]: false with HTTP/1.
