@@ -24,11 +24,11 @@ func (c *connection) serve(nc *netio.Conn, drain <-chan struct{}, done func(erro
 	case h2:
 		done(c.serveHTTP2(nc, drain, nil))
 	default:
-		c.serveHTTP1(nc, drain, done)
+		c.serveHTTP1(nc, drain, http1.Rest{}, done)
 	}
 }
 
-func (c *connection) serveHTTP1(nc *netio.Conn, drain <-chan struct{}, done func(error)) {
+func (c *connection) serveHTTP1(nc *netio.Conn, drain <-chan struct{}, rest http1.Rest, done func(error)) {
 	cfg := c.m.cfg
 	o := http1.ServerOptions{
 		MaxHeaderBytes: cfg.MaxHeaderBytes, MaxHeaders: cfg.MaxHeaders,
@@ -43,8 +43,11 @@ func (c *connection) serveHTTP1(nc *netio.Conn, drain <-chan struct{}, done func
 	}
 	if lot := c.m.deps.Lot; lot != nil {
 		o.Park = lot.Park
+		if cfg.MaxConnectionDuration <= 0 { // else a timer is its connection's
+			o.Sleep = c.sleep
+		}
 	}
-	http1.Serve(c.ctx, nc, o, c.handle, done)
+	http1.ServeOn(c.ctx, nc, o, rest, c.handle, done)
 }
 
 // turnsH2C takes a client's offer to go on with HTTP/2, unless a proxy before us has let it through: that one

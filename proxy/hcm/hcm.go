@@ -28,6 +28,7 @@ import (
 
 	"weft.mesh/weft/proxy/config"
 	"weft.mesh/weft/proxy/filter"
+	"weft.mesh/weft/proxy/http1"
 	"weft.mesh/weft/proxy/netio"
 	"weft.mesh/weft/proxy/route"
 	"weft.mesh/weft/proxy/stream"
@@ -133,34 +134,70 @@ func (m *Manager) routes() *route.Table {
 
 // connection is one downstream connection.
 type connection struct {
-	m    *Manager
-	ctx  context.Context
-	info *stream.ConnInfo
-	xfcc []byte // the element for x-forwarded-client-cert, nil if there is none to add
+	m     *Manager
+	ctx   context.Context
+	info  *stream.ConnInfo
+	owner Owner
+	xfcc  []byte // the element for x-forwarded-client-cert, nil if there is none to add
 }
 
 // Serve serves a connection until it ends; it closes c. ctx ends what runs on it.
 func (m *Manager) Serve(ctx context.Context, c *netio.Conn, info *stream.ConnInfo) error {
-	end := make(chan error, 1)
-	m.Start(ctx, c, info, func(err error) { end <- err })
+	end := make(owner, 1)
+	m.Start(ctx, c, info, end)
 	return <-end
 }
 
-// Start is Serve, except that it returns early when the connection idles and was parked.
-// done is told what ended the connection, once, on the goroutine that served it last.
-func (m *Manager) Start(ctx context.Context, c *netio.Conn, info *stream.ConnInfo, done func(error)) {
+// Owner is who has given a connection to a manager.
+type Owner interface {
+	// Ended is told what ended the connection, once, on the goroutine that served it last.
+	Ended(error)
+	// Sleep is [netio.Lot.Sleep] of the connection: again is called when there is something to do, with what there is of it then, or nil if it is lost.
+	Sleep(due time.Time, again func(*netio.Conn)) bool
+}
+
+// owner of a connection that does not sleep.
+type owner chan error
+
+func (o owner) Ended(err error)                         { o <- err }
+func (o owner) Sleep(time.Time, func(*netio.Conn)) bool { return false }
+
+// Start is Serve, except that it returns early when the connection idles and was parked, or sleeps.
+func (m *Manager) Start(ctx context.Context, c *netio.Conn, info *stream.ConnInfo, o Owner) {
 	m.Stats.CxTotal.Add(1)
 	m.Stats.CxActive.Add(1)
 	conn := m.connection(ctx, info) // a context of its own would cost a goroutine that watches it
 	if state := c.TLSState(); state != nil {
 		conn.xfcc = clientCertElement(m.cfg, info, state)
 	}
+	conn.owner = o
 	drain, stop := m.drainOf()
-	conn.serve(c, drain, func(err error) {
+	conn.serve(c, drain, m.ending(c, o, stop))
+}
+
+// ending is what ends a connection.
+func (m *Manager) ending(c *netio.Conn, o Owner, stop func()) func(error) {
+	return func(err error) {
 		stop()
 		_ = c.Close()
 		m.Stats.CxActive.Add(-1)
-		done(err)
+		o.Ended(err)
+	}
+}
+
+// sleep gives a connection of HTTP/1 up until something comes of it. What goes on then knows nothing of what there was before.
+func (c *connection) sleep(due time.Time, rest http1.Rest) bool {
+	m, ctx, info, o := c.m, c.ctx, c.info, c.owner
+	return o.Sleep(due, func(nc *netio.Conn) {
+		if nc == nil {
+			m.Stats.CxActive.Add(-1)
+			o.Ended(nil)
+			return
+		}
+		conn := m.connection(ctx, info)
+		conn.owner = o
+		drain, stop := m.drainOf()
+		conn.serveHTTP1(nc, drain, rest, m.ending(nc, o, stop))
 	})
 }
 

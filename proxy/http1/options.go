@@ -57,6 +57,9 @@ type ServerOptions struct {
 	// Park, if set, takes over the wait for the next request once a connection has idled for ParkAfter, so that
 	// no goroutine waits: see [netio.Lot.Park]. Only [Serve] parks.
 	Park func(c *netio.Conn, due time.Time, wake func()) bool
+	// Sleep, if set, is asked before Park for connections without TLS: it gives the whole connection up, and what it has been told goes to
+	// [ServeOn] with the connection that there is later: see [netio.Lot.Sleep]. After true nothing of the connection is used any more.
+	Sleep func(due time.Time, rest Rest) bool
 	// ParkAfter 0: DefaultParkAfter. Where the idle time-out is much longer, or there is none, it is between half of it and all of it.
 	ParkAfter time.Duration
 	// OnProtocolError is told of a request that the codec itself has refused:

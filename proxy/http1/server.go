@@ -18,7 +18,7 @@ import (
 // was handed over by an upgrade, else what ended it. The end of ctx cuts the connection.
 func ServeConn(ctx context.Context, c *netio.Conn, o ServerOptions, h func(ctx context.Context, s stream.Server)) error {
 	var err error
-	o.Park = nil
+	o.Park, o.Sleep = nil, nil
 	Serve(ctx, c, o, h, func(e error) { err = e })
 	return err
 }
@@ -26,7 +26,23 @@ func ServeConn(ctx context.Context, c *netio.Conn, o ServerOptions, h func(ctx c
 // Serve is ServeConn for connections that may be parked: it returns when the connection is, or has ended.
 // done is told what ended it, once, on the goroutine that served it last.
 func Serve(ctx context.Context, c *netio.Conn, o ServerOptions, h func(ctx context.Context, s stream.Server), done func(error)) {
-	sc := &serverConn{c: c, o: o.filled(), scheme: http, born: time.Now(), ctx: ctx, handle: h, done: done}
+	ServeOn(ctx, c, o, Rest{}, h, done)
+}
+
+// Rest is what is left of the codec of a connection that sleeps. The zero value is one that has not begun.
+type Rest struct {
+	served    uint32
+	born      time.Time
+	idleSince time.Time
+}
+
+// ServeOn is Serve for a connection that has slept.
+func ServeOn(ctx context.Context, c *netio.Conn, o ServerOptions, rest Rest, h func(ctx context.Context, s stream.Server), done func(error)) {
+	sc := &serverConn{c: c, o: o.filled(), scheme: http, ctx: ctx, handle: h, done: done}
+	if rest.born.IsZero() {
+		rest.born = time.Now()
+	}
+	sc.born, sc.served, sc.idleSince, sc.wasParked = rest.born, rest.served, rest.idleSince, !rest.idleSince.IsZero()
 	sc.in.head.SetLimit(sc.o.MaxHeaderBytes)
 	if c.TLSState() != nil {
 		sc.scheme = https
@@ -84,9 +100,9 @@ type serverConn struct {
 	uncut   func() bool
 	undrain func()
 
-	wasParked bool // the wait goes on
-	noPark    bool // parking was refused
-	parkAt    time.Time
+	wasParked bool          // the wait goes on
+	noPark    bool          // parking was refused
+	parkAt    time.Duration // since born
 	idleSince time.Time
 	armed     bool      // the deadline that is set is that of an idle connection
 	busy      bool      // requests came since it was set
@@ -172,7 +188,7 @@ func (sc *serverConn) awaitFill() error {
 		} else {
 			sc.idleSince = now
 		}
-		sc.parkAt = now.Add(sc.parkStep())
+		sc.parkAt = now.Sub(sc.born) + sc.parkStep()
 		sc.armIdle(now)
 		sc.armed, sc.busy = true, false
 	}
@@ -197,13 +213,13 @@ func (sc *serverConn) awaitFill() error {
 		now := sc.now()
 		if sc.busy {
 			sc.busy = false
-			sc.idleSince, sc.parkAt = now, now.Add(sc.parkStep())
+			sc.idleSince, sc.parkAt = now, now.Sub(sc.born)+sc.parkStep()
 		}
 		if d := sc.o.IdleTimeout; d > 0 && !sc.idleSince.Add(d).After(now) {
 			sc.endIdle()
 			return io.EOF
 		}
-		if sc.parks() && !sc.parkAt.After(now) {
+		if sc.parks() && sc.parkAt <= now.Sub(sc.born) {
 			if sc.park() {
 				return errParked
 			}
@@ -241,6 +257,11 @@ func (sc *serverConn) park() bool {
 	defer sc.mu.Unlock()
 	if sc.draining.Load() != 0 {
 		return false
+	}
+	if sc.o.Sleep != nil && sc.c.TLSState() == nil && sc.o.Sleep(due, Rest{sc.served, sc.born, sc.idleSince}) {
+		sc.undrain() // of a connection that is another's now
+		sc.uncut()
+		return true
 	}
 	sc.wasParked = true
 	if sc.o.Park(sc.c, due, sc.run) {
@@ -308,8 +329,8 @@ func (sc *serverConn) idleDue() time.Time {
 	if d := sc.o.IdleTimeout; d > 0 {
 		due = sc.idleSince.Add(d)
 	}
-	if sc.parks() && (due.IsZero() || sc.parkAt.Before(due)) {
-		due = sc.parkAt
+	if park := sc.born.Add(sc.parkAt); sc.parks() && (due.IsZero() || park.Before(due)) {
+		due = park
 	}
 	return due
 }

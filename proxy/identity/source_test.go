@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,11 +129,20 @@ func TestTheFirstCertificateNeedsTheTokenAndTheNextOnesDoNot(t *testing.T) {
 func TestALostAnswerToTheTokenIsAskedForWithTheSameKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		var keys []any
+		var mu sync.Mutex
+		var asked []any // guarded by mu
+		seen := func() []any {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(asked)
+		}
 		b.svc.Set(func(s *identitytest.Service) {
 			s.Once = false
 			s.Answer = func(csr *x509.CertificateRequest) ([]string, error) {
-				if keys = append(keys, csr.PublicKey); len(keys) < 3 {
+				mu.Lock()
+				asked = append(asked, csr.PublicKey)
+				mu.Unlock()
+				if len(seen()) < 3 {
 					return nil, status.Error(codes.DeadlineExceeded, "too late")
 				}
 				return []string{identitytest.PEM(b.root.Issue(t, reviews, csr.PublicKey)), identitytest.PEM(b.root.Cert)}, nil
@@ -139,10 +150,12 @@ func TestALostAnswerToTheTokenIsAskedForWithTheSameKey(t *testing.T) {
 		})
 		s := b.run(t, identity.Settings{})
 		first := ready(t, s)
+		keys := seen()
 		if len(keys) != 3 || !reflect.DeepEqual(keys[0], keys[1]) || !reflect.DeepEqual(keys[1], keys[2]) {
 			t.Fatalf("%d requests, with different keys: %v", len(keys), keys)
 		}
 		<-s.Changed() // the renewal
+		keys = seen()
 		if len(keys) != 4 || reflect.DeepEqual(keys[2], keys[3]) {
 			t.Errorf("%d requests; the renewal has the old key", len(keys))
 		}

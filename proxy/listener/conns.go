@@ -14,8 +14,8 @@ import (
 
 // conn is one accepted connection while it lives.
 type conn struct {
-	c       *netio.Conn
-	info    stream.ConnInfo // written by its goroutine until ready
+	nc      atomic.Pointer[netio.Conn] // nil while it sleeps
+	info    stream.ConnInfo            // written by its goroutine until ready
 	id      uint64
 	started time.Time
 	ctx     stream.ConnContext
@@ -25,6 +25,10 @@ type conn struct {
 	m   *Manager
 	own *atomic.Int64 // connections of the listener that accepted it
 	to  *atomic.Int64 // of the one that serves it, if it is another; written by its goroutine
+
+	bed     atomic.Int32      // where it sleeps; 0: it does not
+	again   func(*netio.Conn) // goes on when it wakes; of who has the connection
+	in, out atomic.Uint64     // bytes before it slept last
 }
 
 // end is the last thing that happens to a connection.
@@ -41,8 +45,11 @@ func (c *conn) end() {
 
 // cut ends the connection now.
 func (c *conn) cut() {
-	c.ctx.Cancel()
-	_ = c.c.Close()
+	c.ctx.Cancel() // first: who goes to sleep or wakes looks at it afterwards
+	if nc := c.nc.Load(); nc != nil {
+		_ = nc.Close()
+	}
+	c.rouse()
 }
 
 // connections is the set of open connections.
@@ -123,7 +130,10 @@ func (m *Manager) Connections() []Connection {
 	defer m.conns.mu.Unlock()
 	out := make([]Connection, 0, len(m.conns.m))
 	for c := range m.conns.m {
-		e := Connection{Started: c.started, In: c.c.BytesRead(), Out: c.c.BytesWritten()}
+		e := Connection{Started: c.started, In: c.in.Load(), Out: c.out.Load()}
+		if nc := c.nc.Load(); nc != nil {
+			e.In, e.Out = e.In+nc.BytesRead(), e.Out+nc.BytesWritten()
+		}
 		e.Info.ID = c.id
 		if c.ready.Load() {
 			e.Chain = c.chain.Load().cfg.Name

@@ -20,10 +20,10 @@ import (
 )
 
 // HTTPServer serves a connection whose chain ends in an HTTP connection manager,
-// until it ends. It closes c, and calls done once then, which may be after it has returned.
+// until it ends. It closes c, and tells o once then, which may be after it has returned.
 // [stream.Draining] of ctx tells when to end after what is running; when ctx ends, c has been closed.
 type HTTPServer interface {
-	ServeHTTP(ctx context.Context, cfg *config.HTTPManager, c *netio.Conn, info *stream.ConnInfo, done func())
+	ServeHTTP(ctx context.Context, cfg *config.HTTPManager, c *netio.Conn, info *stream.ConnInfo, o Owner)
 }
 
 // TCPServer serves a connection whose chain ends in a TCP proxy, until it ends, and closes it. The context is as HTTPServer's.
@@ -71,6 +71,8 @@ type Settings struct {
 	// destination) that were not redirected. Without it they are closed: forwarding them to their own
 	// destination, which is the listener itself, would never end.
 	AllowDirect bool
+	// Lot is where connections of HTTP/1 that idle sleep; nil: they do not. Its Run must be running.
+	Lot *netio.Lot
 	// Keepalive of accepted sockets; the zero value means Go's defaults (15 s).
 	Keepalive net.KeepAliveConfig
 	// Listen and OriginalDst replace the kernel's, for tests in memory.
@@ -416,6 +418,7 @@ func (m *Manager) retire(old, next *table) {
 	for _, ch := range gone {
 		ch.end()
 	}
+	m.conns.rouse()
 	if m.run == nil {
 		return
 	}
@@ -503,13 +506,14 @@ func (m *Manager) StartDrain() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.cur.Load().end()
+	m.conns.rouse()
 	if !m.set.AcceptWhileDraining {
 		m.closeSockets()
 	}
 }
 
 // Relieve asks every connection to end after what runs on it, idle ones at once; new
-// ones are taken as before. It is for when memory is short. TCP connections stay.
+// ones are taken as before. It is for when memory is short. TCP connections stay, and who sleeps, which costs next to nothing, goes on until it wakes.
 func (m *Manager) Relieve() {
 	for _, l := range m.cur.Load().byName {
 		for _, ch := range l.chains {

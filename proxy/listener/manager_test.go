@@ -38,8 +38,8 @@ type echo struct {
 	got []served
 }
 
-func (e *echo) ServeHTTP(ctx context.Context, cfg *config.HTTPManager, c *netio.Conn, info *stream.ConnInfo, done func()) {
-	defer done()
+func (e *echo) ServeHTTP(ctx context.Context, cfg *config.HTTPManager, c *netio.Conn, info *stream.ConnInfo, o listener.Owner) {
+	defer o.Ended(nil)
 	e.serve(ctx, "http:"+cfg.StatPrefix, c, info)
 }
 

@@ -47,10 +47,11 @@ func (m *Manager) accept(ctx context.Context, nc net.Conn, l *compiled) {
 		_ = nc.Close()
 		return
 	}
-	if t, ok := nc.(*net.TCPConn); ok && m.set.Keepalive != (net.KeepAliveConfig{}) {
-		_ = t.SetKeepAliveConfig(m.set.Keepalive) // TCP_NODELAY is Go's default
+	if t, ok := nc.(*net.TCPConn); ok {
+		m.keepAlive(t)
 	}
-	c := &conn{c: netio.New(nc), id: m.ids.Add(1), started: time.Now(), m: m, own: l.count}
+	c := &conn{id: m.ids.Add(1), started: time.Now(), m: m, own: l.count}
+	c.nc.Store(netio.New(nc))
 	c.ctx.Init(ctx)
 	m.conns.add(c)
 	if ctx.Err() != nil { // Run has cut the others already, or does
@@ -62,6 +63,13 @@ func (m *Manager) accept(ctx context.Context, nc net.Conn, l *compiled) {
 			c.end()
 		}
 	}()
+}
+
+// keepAlive sets how dead peers are found. TCP_NODELAY is Go's default.
+func (m *Manager) keepAlive(t *net.TCPConn) {
+	if m.set.Keepalive != (net.KeepAliveConfig{}) {
+		_ = t.SetKeepAliveConfig(m.set.Keepalive)
+	}
 }
 
 // serve takes one connection through its listener. It returns true if somebody else ends the connection.
@@ -86,7 +94,7 @@ func (m *Manager) serve(ctx context.Context, nc net.Conn, c *conn, l *compiled) 
 		}
 	}
 	f := &facts{local: info.Local, remote: info.Remote}
-	if err := m.sniff(c.c, &l.cfg.Inspect, l.cfg.Direction, f, info); err != nil {
+	if err := m.sniff(c.nc.Load(), &l.cfg.Inspect, l.cfg.Direction, f, info); err != nil {
 		if f.transport != "" && (errors.Is(err, errHello) || errors.Is(err, errProxy) || errors.Is(err, errSniffTimeout)) {
 			m.stats.SniffFailed.Add(1)
 		}
@@ -144,9 +152,9 @@ func (m *Manager) refuseNoChain(c *conn, l *compiled, info *stream.ConnInfo) {
 
 // serveChain terminates TLS, asks the network filters and hands over; see serve.
 func (m *Manager) serveChain(ctx context.Context, c *conn, ch *chain, info *stream.ConnInfo) bool {
-	fc := ch.cfg
+	fc, nc := ch.cfg, c.nc.Load()
 	if fc.TLS != nil {
-		if err := m.set.TLS.Handshake(ctx, c.c, fc.TLS, fc.HandshakeTimeout, info); err != nil {
+		if err := m.set.TLS.Handshake(ctx, nc, fc.TLS, fc.HandshakeTimeout, info); err != nil {
 			m.stats.TLSFailed.Add(1)
 			m.set.Log.Debug("tls handshake failed", "listener", info.Listener, "remote", info.Remote.String(), "cause", err)
 			return false
@@ -164,11 +172,11 @@ func (m *Manager) serveChain(ctx context.Context, c *conn, ch *chain, info *stre
 		m.stats.Inbound.Add(1)
 	}
 	if fc.HTTP != nil {
-		m.set.HTTP.ServeHTTP(ctx, fc.HTTP, c.c, info, c.end)
+		m.set.HTTP.ServeHTTP(ctx, fc.HTTP, nc, info, c)
 		return true
 	}
 	m.stats.TCP.Add(1)
-	m.set.TCP.ServeTCP(ctx, fc.TCP, c.c, info)
+	m.set.TCP.ServeTCP(ctx, fc.TCP, nc, info)
 	return false
 }
 

@@ -3,7 +3,9 @@ package netio
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -28,6 +30,7 @@ type Lot struct {
 	mu sync.Mutex
 	// mu protects the following.
 	spots map[int32]*spot // by the connection's descriptor
+	beds  map[int32]bed   // by the descriptor of who sleeps
 	next  time.Time       // when Run looks for spots whose time is over; zero: never
 	over  bool            // Run is to end, or has
 }
@@ -53,7 +56,7 @@ func NewLot() (*Lot, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("netio: make a lot: %w", err)
 	}
-	l := &Lot{file: os.NewFile(uintptr(fd), "lot"), fd: fd, spots: map[int32]*spot{}}
+	l := &Lot{file: os.NewFile(uintptr(fd), "lot"), fd: fd, spots: map[int32]*spot{}, beds: map[int32]bed{}}
 	if l.rc, err = l.file.SyscallConn(); err == nil {
 		err = l.file.SetReadDeadline(time.Time{}) // fails if the poller did not take it
 	}
@@ -96,7 +99,7 @@ func (l *Lot) Parks() uint64 { return l.parks.Load() }
 func (l *Lot) Parked() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.spots)
+	return len(l.spots) + len(l.beds)
 }
 
 func (l *Lot) add(s *spot, due time.Time) bool {
@@ -168,6 +171,8 @@ func (l *Lot) Run(ctx context.Context) error {
 		for _, e := range events[:max(n, 0)] {
 			if s := l.at(e.Fd); s != nil {
 				s.leave()
+			} else {
+				l.rouse(e.Fd, nil)
 			}
 		}
 		l.expire(time.Now())
@@ -197,14 +202,22 @@ func (l *Lot) expire(now time.Time) {
 		return
 	}
 	var late []*spot
+	var asleep []int32
 	first := int64(0)
+	is := func(due int64) bool { // late
+		if due != 0 && due > now.UnixNano() && (first == 0 || due < first) {
+			first = due
+		}
+		return due != 0 && due <= now.UnixNano()
+	}
 	for _, s := range l.spots {
-		switch {
-		case s.due == 0:
-		case s.due <= now.UnixNano():
+		if is(s.due) {
 			late = append(late, s)
-		case first == 0 || s.due < first:
-			first = s.due
+		}
+	}
+	for fd, b := range l.beds {
+		if is(b.due) {
+			asleep = append(asleep, fd)
 		}
 	}
 	var next time.Time
@@ -218,18 +231,22 @@ func (l *Lot) expire(now time.Time) {
 	for _, s := range late {
 		s.leave()
 	}
+	for _, fd := range asleep {
+		l.rouse(fd, nil)
+	}
 }
 
 func (l *Lot) end() {
 	l.mu.Lock()
 	l.over = true
-	left := make([]*spot, 0, len(l.spots))
-	for _, s := range l.spots {
-		left = append(left, s)
-	}
+	left := slices.Collect(maps.Values(l.spots))
+	asleep := slices.Collect(maps.Keys(l.beds))
 	l.mu.Unlock()
 	for _, s := range left {
 		s.leave()
+	}
+	for _, fd := range asleep {
+		l.rouse(fd, nil)
 	}
 	_ = l.file.Close()
 }

@@ -9,6 +9,7 @@ import (
 
 	"weft.mesh/weft/proxy/config"
 	"weft.mesh/weft/proxy/hcm"
+	"weft.mesh/weft/proxy/listener"
 	"weft.mesh/weft/proxy/netio"
 	"weft.mesh/weft/proxy/stream"
 	"weft.mesh/weft/proxy/tcp"
@@ -90,8 +91,8 @@ type managerKey struct {
 }
 
 // ServeHTTP implements listener.HTTPServer.
-func (s *servers) ServeHTTP(ctx context.Context, cfg *config.HTTPManager, c *netio.Conn, info *stream.ConnInfo, done func()) {
-	s.manager(cfg, stream.Draining(ctx)).Start(ctx, c, info, func(error) { done() }) // an error has been logged
+func (s *servers) ServeHTTP(ctx context.Context, cfg *config.HTTPManager, c *netio.Conn, info *stream.ConnInfo, o listener.Owner) {
+	s.manager(cfg, stream.Draining(ctx)).Start(ctx, c, info, o)
 }
 
 // ServeTCP implements listener.TCPServer.

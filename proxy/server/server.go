@@ -130,7 +130,7 @@ func (s *Server) makeDataPath() error {
 		managers: map[managerKey]*hcm.Manager{},
 	}
 	s.listeners = listener.New(listener.Settings{
-		HTTP: s.servers, TCP: s.servers, Inherited: s.set.Inherited, AcceptWhileDraining: true, MinDrain: s.set.MinDrain,
+		HTTP: s.servers, TCP: s.servers, Lot: s.lot, Inherited: s.set.Inherited, AcceptWhileDraining: true, MinDrain: s.set.MinDrain,
 		AllowDirect: s.set.AllowDirect, Log: s.set.Log, MaxConnections: s.maxConnections(), Refuse: s.overload.Refuse, Listen: s.listen(),
 		TLS: transport.NewServer(transport.ServerSettings{Identity: s.identity, Secret: func(name string) *config.Secret { return s.live.View().Secrets[name] }}),
 	})

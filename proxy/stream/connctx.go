@@ -34,6 +34,9 @@ func (c *ConnContext) Init(parent context.Context) { c.parent = parent }
 // (Connection: close, GOAWAY), because the proxy or its filter chain goes away. When time is up, the context itself ends.
 func (c *ConnContext) SetDrain(ch <-chan struct{}) { c.drain = ch }
 
+// Draining is what SetDrain was told; nil: nothing.
+func (c *ConnContext) Draining() <-chan struct{} { return c.drain }
+
 // Cancel ends the context. Further calls do nothing.
 func (c *ConnContext) Cancel() {
 	c.mu.Lock()
