@@ -108,4 +108,5 @@ func TestADrainWakesWhoSleeps(t *testing.T) {
 	if b, err := io.ReadAll(other); err != nil || len(b) > 0 {
 		t.Errorf("a connection that sleeps and asks nothing: %q, %v", b, err)
 	}
+	proxytest.Until(t, "the proxy to end", func() bool { return !alive(r.pid) }) // before the rig tells it to a second time
 }
