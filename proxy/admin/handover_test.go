@@ -1,83 +1,107 @@
 package admin
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"weft.mesh/weft/internal/memnet"
 )
 
-func TestHandOverStopsAcceptingAndFinishesWhatWasAccepted(t *testing.T) {
-	inside, finish := make(chan struct{}), make(chan struct{})
-	s, err := New(Settings{Ready: "127.0.0.1:0", Healthy: func() (bool, string) {
-		close(inside)
-		<-finish
-		return true, ""
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	addr := s.Addrs()[0].String()
-	answer := make(chan error, 1)
-	go func() {
-		resp, err := http.Get("http://" + addr + "/healthz/ready")
-		if err == nil {
-			defer resp.Body.Close()
-			_, err = io.ReadAll(resp.Body)
-		}
-		answer <- err
-	}()
-	<-inside
-	s.HandOver()
-	if c, err := net.Dial("tcp", addr); err == nil {
-		c.Close()
-		t.Error("accepts after HandOver")
-	}
-	cancel()
-	time.Sleep(shutdownTime + 200*time.Millisecond) // longer than an ordinary end would wait
-	close(finish)
-	if err := <-answer; err != nil {
-		t.Errorf("a request that was accepted before: %v", err)
-	}
-	if err := <-done; err != nil {
-		t.Errorf("Run = %v", err)
-	}
+// handed is a server in memory that is to hand over.
+type handed struct {
+	t    *testing.T
+	s    *Server
+	net  *memnet.Network
+	end  context.CancelFunc
+	done chan error
 }
 
-func TestARequestThatComesAfterHandOverOnAConnectionFromBeforeIsAnswered(t *testing.T) {
-	s, err := New(Settings{Ready: "127.0.0.1:0", Healthy: func() (bool, string) { return true, "" }})
+func startHanded(t *testing.T, healthy func() (bool, string)) *handed {
+	t.Helper()
+	h := &handed{t: t, net: memnet.New(memnet.Link{}), done: make(chan error, 1)}
+	var err error
+	h.s, err = New(Settings{Ready: "127.0.0.1:15021", Healthy: healthy, Listen: func(_, address string) (net.Listener, error) { return h.net.Listen(address) }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	c, err := net.Dial("tcp", s.Addrs()[0].String())
+	h.end = cancel
+	go func() { h.done <- h.s.Run(ctx) }()
+	return h
+}
+
+// dial connects, and waits until the connection is accepted.
+func (h *handed) dial() net.Conn {
+	h.t.Helper()
+	c, err := h.net.Dial("127.0.0.1:15021")
 	if err != nil {
-		t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	defer c.Close()
-	for end := time.Now().Add(10 * time.Second); s.conns.Load() == 0 && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
-	s.HandOver()
-	cancel()
-	time.Sleep(100 * time.Millisecond) // as much as the end has to begin
+	synctest.Wait()
+	return c
+}
+
+func ask(t *testing.T, c net.Conn) {
+	t.Helper()
 	if _, err := io.WriteString(c, "GET /healthz/ready HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-	b, err := io.ReadAll(c) // and the connection is closed after it
-	if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 200 ") {
-		t.Errorf("%q, %v", b, err)
+}
+
+// answered tells that the answer is complete and the connection ends with it.
+func (h *handed) answered(c net.Conn) {
+	h.t.Helper()
+	rd := bufio.NewReader(c)
+	resp, err := http.ReadResponse(rd, nil)
+	if err != nil {
+		h.t.Fatal(err)
 	}
-	if err := <-done; err != nil {
-		t.Errorf("Run = %v", err)
+	if _, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != 200 {
+		h.t.Errorf("%s, %v", resp.Status, err)
 	}
+	if _, err := rd.ReadByte(); err != io.EOF {
+		h.t.Errorf("the connection goes on: %v", err)
+	}
+	if err := <-h.done; err != nil {
+		h.t.Errorf("Run = %v", err)
+	}
+}
+
+func TestHandOverStopsAcceptingAndFinishesWhatWasAccepted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		finish := make(chan struct{})
+		h := startHanded(t, func() (bool, string) { <-finish; return true, "" })
+		c := h.dial()
+		defer func() { _ = c.Close() }()
+		ask(t, c)
+		synctest.Wait() // until it is being served
+		h.s.HandOver()
+		if c, err := h.net.Dial("127.0.0.1:15021"); err == nil {
+			_ = c.Close()
+			t.Error("accepts after HandOver")
+		}
+		h.end()
+		time.Sleep(shutdownTime + 200*time.Millisecond) // longer than an ordinary end would wait
+		close(finish)
+		h.answered(c)
+	})
+}
+
+func TestARequestThatComesAfterHandOverOnAConnectionFromBeforeIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHanded(t, func() (bool, string) { return true, "" })
+		c := h.dial()
+		defer func() { _ = c.Close() }()
+		h.s.HandOver()
+		h.end()
+		time.Sleep(100 * time.Millisecond) // until the end has begun
+		ask(t, c)
+		h.answered(c)
+	})
 }
