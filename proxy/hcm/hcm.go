@@ -150,9 +150,9 @@ func (m *Manager) Serve(ctx context.Context, c *netio.Conn, info *stream.ConnInf
 
 // Owner is who has given a connection to a manager.
 type Owner interface {
-	// Ended is told what ended the connection, once, on the goroutine that served it last.
+	// Ended is told what ended the connection, once. It must not wait.
 	Ended(error)
-	// Sleep is [netio.Lot.Sleep] of the connection: again is called when there is something to do, with what there is of it then, or nil if it is lost.
+	// Sleep is [netio.Lot.Sleep] of the connection: again is called when there is something to do, with what there is of it then, or with nil if it has ended.
 	Sleep(due time.Time, again func(*netio.Conn)) bool
 }
 

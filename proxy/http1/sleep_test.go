@@ -21,16 +21,20 @@ type bedded struct {
 	ctx  context.Context
 	done chan error
 
+	slept chan struct{}
+	going func() // is called when it is about to sleep
+
 	c    *netio.Conn
 	rest Rest
 }
 
-func (b *bedded) Slept(int32) {}
-func (b *bedded) Wake(c *netio.Conn) {
-	if c == nil {
-		b.done <- io.ErrUnexpectedEOF
-		return
+func (b *bedded) Slept(bed int32) {
+	if bed != 0 {
+		b.slept <- struct{}{}
 	}
+}
+func (b *bedded) Over(err error) { b.done <- err }
+func (b *bedded) Wake(c *netio.Conn) {
 	b.c = c
 	b.serve(b.rest)
 }
@@ -39,6 +43,7 @@ func (b *bedded) serve(rest Rest) {
 	o := b.o
 	o.Sleep = func(due time.Time, rest Rest) bool {
 		b.rest = rest
+		b.going()
 		return b.lot.Sleep(b.c, due, b)
 	}
 	ServeOn(b.ctx, b.c, o, rest, func(_ context.Context, s stream.Server) {
@@ -46,7 +51,7 @@ func (b *bedded) serve(rest Rest) {
 	}, func(err error) { b.done <- err })
 }
 
-func startBedded(t *testing.T, o ServerOptions) (b *bedded, ask func() *nethttp.Response) {
+func startBedded(t *testing.T, o ServerOptions) (b *bedded, ask func(), answer func() *nethttp.Response) {
 	t.Helper()
 	lot, err := netio.NewLot()
 	if err != nil {
@@ -58,12 +63,10 @@ func startBedded(t *testing.T, o ServerOptions) (b *bedded, ask func() *nethttp.
 	client, server := pipeTCP(t)
 	t.Cleanup(func() { _ = client.Close(); cancel(); wg.Wait() })
 	o.ParkAfter, o.Park = time.Millisecond, lot.Park
-	b = &bedded{lot: lot, o: o, ctx: t.Context(), done: make(chan error, 1), c: netio.New(server)}
-	go b.serve(Rest{})
+	b = &bedded{lot: lot, o: o, ctx: t.Context(), done: make(chan error, 1), slept: make(chan struct{}, 100), going: func() {}, c: netio.New(server)}
 	rd := bufio.NewReader(client)
-	return b, func() *nethttp.Response {
+	return b, func() { _, _ = io.WriteString(client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n") }, func() *nethttp.Response {
 		t.Helper()
-		_, _ = io.WriteString(client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		resp, err := nethttp.ReadResponse(rd, nil)
 		if err != nil || resp.StatusCode != 204 {
 			t.Fatalf("%v, %v", resp, err)
@@ -72,17 +75,13 @@ func startBedded(t *testing.T, o ServerOptions) (b *bedded, ask func() *nethttp.
 	}
 }
 
-func (b *bedded) asleep() {
-	for b.lot.Parked() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-}
-
 func TestWhatIsKnownOfAConnectionSurvivesItsSleep(t *testing.T) {
-	b, ask := startBedded(t, ServerOptions{IdleTimeout: time.Hour, MaxRequests: 5})
+	b, ask, answer := startBedded(t, ServerOptions{IdleTimeout: time.Hour, MaxRequests: 5})
+	go b.serve(Rest{})
 	for i := range 5 {
-		b.asleep()
-		if resp := ask(); resp.Close != (i == 4) {
+		<-b.slept
+		ask()
+		if resp := answer(); resp.Close != (i == 4) {
 			t.Errorf("request %d: close %v", i, resp.Close)
 		}
 	}
@@ -91,9 +90,24 @@ func TestWhatIsKnownOfAConnectionSurvivesItsSleep(t *testing.T) {
 	}
 }
 
+func TestARequestThatComesWhileAConnectionGoesToSleepIsAnswered(t *testing.T) {
+	b, ask, answer := startBedded(t, ServerOptions{MaxRequests: 50})
+	b.going = func() { go ask() }
+	go b.serve(Rest{})
+	for range 50 {
+		<-b.slept
+		answer()
+	}
+	if err := <-b.done; err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
 func TestTheIdleTimeoutGoesOnInSleep(t *testing.T) {
-	b, ask := startBedded(t, ServerOptions{IdleTimeout: 60 * time.Millisecond})
+	b, ask, answer := startBedded(t, ServerOptions{IdleTimeout: 60 * time.Millisecond})
+	go b.serve(Rest{})
 	ask()
+	answer()
 	begin := time.Now()
 	if err := <-b.done; err != nil || time.Since(begin) < 50*time.Millisecond || b.rest.idleSince.IsZero() {
 		t.Errorf("ended after %v with %v, asleep since %v", time.Since(begin), err, b.rest.idleSince)

@@ -49,7 +49,7 @@ func (c *conn) cut() {
 	if nc := c.nc.Load(); nc != nil {
 		_ = nc.Close()
 	}
-	c.rouse()
+	c.drop()
 }
 
 // connections is the set of open connections.

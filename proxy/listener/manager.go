@@ -73,6 +73,9 @@ type Settings struct {
 	AllowDirect bool
 	// Lot is where connections of HTTP/1 that idle sleep; nil: they do not. Its Run must be running.
 	Lot *netio.Lot
+	// DrainIdle is how long a connection that is told to end while it sleeps may still ask something, as the HTTPServer has it for
+	// others. It is asked then; nil: not at all.
+	DrainIdle func() time.Duration
 	// Keepalive of accepted sockets; the zero value means Go's defaults (15 s).
 	Keepalive net.KeepAliveConfig
 	// Listen and OriginalDst replace the kernel's, for tests in memory.
@@ -107,6 +110,9 @@ type Manager struct {
 func New(set Settings) *Manager {
 	if set.SniffTimeout <= 0 {
 		set.SniffTimeout = DefaultSniffTimeout
+	}
+	if set.DrainIdle == nil {
+		set.DrainIdle = func() time.Duration { return 0 }
 	}
 	if set.DrainTime <= 0 {
 		set.DrainTime = DefaultDrainTime
@@ -418,7 +424,7 @@ func (m *Manager) retire(old, next *table) {
 	for _, ch := range gone {
 		ch.end()
 	}
-	m.conns.rouse()
+	m.drainSleepers()
 	if m.run == nil {
 		return
 	}
@@ -506,20 +512,21 @@ func (m *Manager) StartDrain() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.cur.Load().end()
-	m.conns.rouse()
+	m.drainSleepers()
 	if !m.set.AcceptWhileDraining {
 		m.closeSockets()
 	}
 }
 
 // Relieve asks every connection to end after what runs on it, idle ones at once; new
-// ones are taken as before. It is for when memory is short. TCP connections stay, and who sleeps, which costs next to nothing, goes on until it wakes.
+// ones are taken as before. It is for when memory is short. TCP connections stay.
 func (m *Manager) Relieve() {
 	for _, l := range m.cur.Load().byName {
 		for _, ch := range l.chains {
 			ch.turn()
 		}
 	}
+	m.drainSleepers()
 }
 
 // Draining tells whether Drain was called.

@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,52 +14,83 @@ import (
 // napper is a Sleeper.
 type napper struct {
 	bed  atomic.Int32
-	woke chan *Conn
+	woke chan *Conn // nil: it is over
+	err  error      // then
 }
 
-func newNapper() *napper        { return &napper{woke: make(chan *Conn, 2)} }
-func (n *napper) Slept(b int32) { n.bed.Store(b) }
-func (n *napper) Wake(c *Conn)  { n.woke <- c }
+func newNapper() *napper         { return &napper{woke: make(chan *Conn, 2)} }
+func (n *napper) Slept(b int32)  { n.bed.Store(b) }
+func (n *napper) Wake(c *Conn)   { n.woke <- c }
+func (n *napper) Over(err error) { n.err = err; n.woke <- nil }
 
 func TestWhatEndsSleep(t *testing.T) {
-	for name, act := range map[string]func(l *Lot, n *napper, peer *net.TCPConn, stop func()){
-		"bytes":          func(_ *Lot, _ *napper, p *net.TCPConn, _ func()) { _, _ = p.Write([]byte("x")) },
-		"the peer's end": func(_ *Lot, _ *napper, p *net.TCPConn, _ func()) { _ = p.CloseWrite() },
-		"a reset":        func(_ *Lot, _ *napper, p *net.TCPConn, _ func()) { _ = p.SetLinger(0); _ = p.Close() },
-		"a call":         func(l *Lot, n *napper, _ *net.TCPConn, _ func()) { l.Rouse(n.bed.Load(), n) },
-		"the lot's end":  func(_ *Lot, _ *napper, _ *net.TCPConn, stop func()) { stop() },
+	type act struct {
+		do   func(l *Lot, n *napper, peer *net.TCPConn, stop func())
+		over bool // instead of waking
+	}
+	for name, a := range map[string]act{
+		"bytes":          {func(_ *Lot, _ *napper, p *net.TCPConn, _ func()) { _, _ = p.Write([]byte("x")) }, false},
+		"the peer's end": {func(_ *Lot, _ *napper, p *net.TCPConn, _ func()) { _ = p.CloseWrite() }, false},
+		"a reset":        {func(_ *Lot, _ *napper, p *net.TCPConn, _ func()) { _ = p.SetLinger(0); _ = p.Close() }, false},
+		"a drop":         {func(l *Lot, n *napper, _ *net.TCPConn, _ func()) { l.Drop(n.bed.Load(), n) }, true},
+		"a shorter time": {func(l *Lot, n *napper, _ *net.TCPConn, _ func()) {
+			l.Hasten(n.bed.Load(), n, time.Now().Add(10*time.Millisecond))
+			l.Hasten(n.bed.Load(), n, time.Now().Add(time.Hour)) // changes nothing
+		}, true},
+		"the lot's end": {func(_ *Lot, _ *napper, _ *net.TCPConn, stop func()) { stop() }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, stop := startLot(t)
 			c, peer := tcpPair(t)
 			n := newNapper()
-			if !l.Sleep(c, time.Now().Add(time.Hour), n) {
+			if !l.Sleep(c, time.Now().Add(time.Minute), n) {
 				t.Fatal("does not sleep")
 			}
-			if l.Parked() != 1 || n.bed.Load() == 0 || !c.Closed() {
-				t.Fatalf("%d sleep, in bed %d, the old one closed %v", l.Parked(), n.bed.Load(), c.Closed())
+			bed := n.bed.Load()
+			if l.Parked() != 1 || bed == 0 || !c.Closed() {
+				t.Fatalf("%d sleep, in bed %d, the old one closed %v", l.Parked(), bed, c.Closed())
 			}
-			act(l, n, peer, stop)
+			a.do(l, n, peer, stop)
 			got := <-n.woke
-			if name == "a reset" { // it may be over before there is a connection
-				if got == nil {
-					return
-				}
+			if got != nil {
+				defer func() { _ = got.Close() }()
+			} else if _, err := peer.Read(make([]byte, 1)); err != io.EOF && name != "a reset" {
+				t.Errorf("the peer's side: %v", err)
 			}
-			if got == nil {
-				t.Fatal("the connection was lost")
+			if (got == nil) != a.over && name != "a reset" || got == nil && n.err != nil && name != "a reset" {
+				t.Errorf("over: %v, %v", got == nil, n.err) // who was reset may be gone before there is a connection
 			}
-			defer func() { _ = got.Close() }()
 			if l.Parked() != 0 || n.bed.Load() != 0 {
 				t.Errorf("%d sleep, in bed %d", l.Parked(), n.bed.Load())
 			}
-			l.Rouse(n.bed.Load(), n)
-			runtime.Gosched()
+			l.Drop(bed, n)
+			l.Hasten(bed, n, time.Now())
 			if len(n.woke) != 0 {
-				t.Error("was woken twice")
+				t.Error("was told twice")
 			}
 		})
 	}
+}
+
+// Who has something to say at the moment that its time is over is heard.
+func TestWhatCameInTimeIsNotLost(t *testing.T) {
+	l, err := NewLot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.end()
+	c, peer := tcpPair(t)
+	n := newNapper()
+	if !l.Sleep(c, time.Now().Add(-time.Second), n) {
+		t.Fatal("does not sleep")
+	}
+	_, _ = peer.Write([]byte("x"))
+	l.expire(time.Now()) // as if the lot had not heard of it yet
+	got := <-n.woke
+	if got == nil {
+		t.Fatal("is over")
+	}
+	_ = got.Close()
 }
 
 func TestWhoWakesHasTheSameConnection(t *testing.T) {
@@ -102,7 +132,7 @@ func TestWhoWakesHasTheSameConnection(t *testing.T) {
 
 func TestSleepEndsWhenItsTimeIsOver(t *testing.T) {
 	l, _ := startLot(t)
-	c, _ := tcpPair(t)
+	c, peer := tcpPair(t)
 	n := newNapper()
 	begin := time.Now()
 	if !l.Sleep(c, begin.Add(20*time.Millisecond), n) {
@@ -110,12 +140,14 @@ func TestSleepEndsWhenItsTimeIsOver(t *testing.T) {
 	}
 	got := <-n.woke
 	if d := time.Since(begin); d < 20*time.Millisecond {
-		t.Errorf("woken after %v", d)
+		t.Errorf("ended after %v", d)
 	}
-	if got == nil {
-		t.Fatal("lost")
+	if got != nil || n.err != nil {
+		t.Errorf("%v, %v", got, n.err)
 	}
-	_ = got.Close()
+	if _, err := peer.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the peer's side: %v", err)
+	}
 }
 
 func TestWhatCannotSleep(t *testing.T) {
@@ -159,31 +191,30 @@ func TestSleepWhileConnectionsComeAndGo(t *testing.T) {
 					t.Error("does not sleep")
 					return
 				}
+				bed := n.bed.Load()
 				switch i % 3 {
 				case 0:
-					go l.Rouse(n.bed.Load(), n)
+					wg.Go(func() { l.Drop(bed, n) })
 					_, _ = peer.Write([]byte("x"))
 				case 1:
 					_ = peer.Close()
 				default:
-					l.Rouse(n.bed.Load(), n)
+					wg.Go(func() { l.Hasten(bed, n, time.Now()) })
 				}
-				if got := <-n.woke; got != nil {
+				got := <-n.woke
+				if got != nil {
 					_ = got.Close()
-				} else if i%3 != 1 {
-					t.Error("lost")
+				}
+				if n.err != nil || got == nil && i%3 == 1 {
+					t.Errorf("%d: %v, %v", i%3, got, n.err)
 				}
 				_ = peer.Close()
 			}
 		})
 	}
 	wg.Wait()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if after := descriptors(t); after <= before+2 {
-			break
-		} else if time.Now().After(end) {
-			t.Fatalf("%d descriptors, %d before", after, before)
-		}
+	if after := descriptors(t); after > before+2 {
+		t.Fatalf("%d descriptors, %d before", after, before)
 	}
 }
 

@@ -172,7 +172,7 @@ func (l *Lot) Run(ctx context.Context) error {
 			if s := l.at(e.Fd); s != nil {
 				s.leave()
 			} else {
-				l.rouse(e.Fd, nil)
+				l.rouse(e.Fd)
 			}
 		}
 		l.expire(time.Now())
@@ -202,7 +202,7 @@ func (l *Lot) expire(now time.Time) {
 		return
 	}
 	var late []*spot
-	var asleep []int32
+	asleep := map[int32]bed{}
 	first := int64(0)
 	is := func(due int64) bool { // late
 		if due != 0 && due > now.UnixNano() && (first == 0 || due < first) {
@@ -217,7 +217,7 @@ func (l *Lot) expire(now time.Time) {
 	}
 	for fd, b := range l.beds {
 		if is(b.due) {
-			asleep = append(asleep, fd)
+			asleep[fd] = b
 		}
 	}
 	var next time.Time
@@ -231,8 +231,8 @@ func (l *Lot) expire(now time.Time) {
 	for _, s := range late {
 		s.leave()
 	}
-	for _, fd := range asleep {
-		l.rouse(fd, nil)
+	for fd, b := range asleep {
+		l.elapsed(fd, b)
 	}
 }
 
@@ -246,7 +246,7 @@ func (l *Lot) end() {
 		s.leave()
 	}
 	for _, fd := range asleep {
-		l.rouse(fd, nil)
+		l.rouse(fd)
 	}
 	_ = l.file.Close()
 }

@@ -29,6 +29,7 @@ func (s *Server) register() {
 		r.CounterFunc(c.name, c.help, func() float64 { return float64(c.f()) })
 	}
 	r.GaugeFunc("envoy_listener_downstream_cx_active", "Open connections of clients.", func() float64 { return float64(s.listeners.Active()) })
+	r.GaugeFunc("weft_proxy_connections_parked", "Open connections of clients that idle and have no goroutine.", func() float64 { return float64(s.lot.Parked()) })
 	r.GaugeFunc("weft_proxy_config_pending", "Resources that are waited for.", func() float64 { n, _ := s.conf.counts(); return float64(n) })
 	r.GaugeFunc("weft_proxy_config_refused", "Resources whose latest version was refused.", func() float64 { _, n := s.conf.counts(); return float64(n) })
 	r.GaugeFunc("weft_proxy_config_version", "Number of the configuration that serves, counted since the start.", func() float64 { return float64(s.live.View().Version) })

@@ -130,7 +130,7 @@ func (s *Server) makeDataPath() error {
 		managers: map[managerKey]*hcm.Manager{},
 	}
 	s.listeners = listener.New(listener.Settings{
-		HTTP: s.servers, TCP: s.servers, Lot: s.lot, Inherited: s.set.Inherited, AcceptWhileDraining: true, MinDrain: s.set.MinDrain,
+		HTTP: s.servers, TCP: s.servers, Lot: s.lot, DrainIdle: s.sleepersDrainIdle, Inherited: s.set.Inherited, AcceptWhileDraining: true, MinDrain: s.set.MinDrain,
 		AllowDirect: s.set.AllowDirect, Log: s.set.Log, MaxConnections: s.maxConnections(), Refuse: s.overload.Refuse, Listen: s.listen(),
 		TLS: transport.NewServer(transport.ServerSettings{Identity: s.identity, Secret: func(name string) *config.Secret { return s.live.View().Secrets[name] }}),
 	})
@@ -199,6 +199,9 @@ func (s *Server) drainIdle() time.Duration {
 	}
 	return 0
 }
+
+// sleepersDrainIdle is the same for who sleeps, with the time that a hot restart gives to all.
+func (s *Server) sleepersDrainIdle() time.Duration { return max(s.drainIdle(), s.hot.drainTime()) }
 
 // Drain makes the proxy unready and tells all connections to end; it returns at
 // once. New connections are still served until Run ends.

@@ -3,10 +3,9 @@ package protocol
 import (
 	"bufio"
 	"io"
-	"math/rand/v2"
+	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -14,97 +13,104 @@ import (
 	"weft.mesh/weft/proxy/proxytest"
 )
 
-// Connections that are used just when they are about to be parked or to sleep, or do sleep, answer as any other.
+// parked waits until so many connections are parked or sleep.
+func (r *rig) parked(n int) {
+	r.t.Helper()
+	proxytest.Until(r.t, "connections to be parked", func() bool { return r.stat("weft_proxy_connections_parked") == float64(n) })
+}
+
+// sleeper is a client whose connection idles between its requests.
+type sleeper struct {
+	c     net.Conn
+	rd    *bufio.Reader
+	first string // what wakes it, if it is no whole request
+	rest  string
+	n     int // requests
+}
+
+// TestConnectionsThatSleepAnswer as any other, whatever wakes them.
 func TestConnectionsThatSleepAnswer(t *testing.T) {
 	t.Parallel() // waits more than it works
 	app := proxytest.StartApp(t, "app")
 	r := startRig(t, rigOptions{app: app.Port})
-	const clients, long = 150, 14 * time.Second
-	end := time.Now().Add(long)
-	var wg sync.WaitGroup
-	var answers, woken atomic.Int64
-	for i := range clients {
-		wg.Go(func() {
-			c, err := dial(r.plain)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer c.Close()
-			rd := bufio.NewReader(c)
-			for time.Now().Before(end) {
-				// Parked after between half of http1.DefaultParkAfter and all of it, which is looked at in steps of a half.
-				idle := []time.Duration{0, 1500, 3000, 4000}[rand.N(4)]*time.Millisecond + rand.N(100*time.Millisecond)
-				time.Sleep(idle)
-				n, pieces := 1, []string{idleRequest}
-				switch i % 4 {
-				case 1: // the first piece wakes
-					pieces = []string{idleRequest[:7], idleRequest[7:]}
-				case 2: // two at once
-					n, pieces = 2, []string{idleRequest + idleRequest}
-				case 3:
-					pieces = []string{"POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 5\r\n\r\n", "hello"}
-				}
-				for _, p := range pieces {
-					if _, err := io.WriteString(c, p); err != nil {
-						t.Errorf("after %v: %v", idle, err)
-						return
-					}
-					time.Sleep(rand.N(2 * time.Millisecond))
-				}
-				for range n {
-					resp, err := http.ReadResponse(rd, nil)
-					if err != nil {
-						t.Errorf("after %v: %v", idle, err)
-						return
-					}
-					b, err := io.ReadAll(resp.Body)
-					if err != nil || resp.StatusCode != 200 || len(b) == 0 {
-						t.Errorf("after %v: %d, %q, %v", idle, resp.StatusCode, b, err)
-						return
-					}
-					answers.Add(1)
-				}
-				if idle > 3*time.Second {
-					woken.Add(1)
-				}
-			}
-		})
+	kinds := []sleeper{
+		{rest: idleRequest, n: 1},
+		{rest: idleRequest + idleRequest, n: 2},
+		{first: idleRequest[:7], rest: idleRequest[7:], n: 1},
+		{first: "POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 5\r\n\r\n", rest: "hello", n: 1},
 	}
-	wg.Wait()
-	if woken.Load() < clients/3 {
-		t.Errorf("%d of %d answers came after a sleep", woken.Load(), answers.Load())
+	const each, rounds = 40, 3
+	var all []*sleeper
+	for range each {
+		for _, k := range kinds {
+			k.c = openIdle(t, r.plain)
+			defer k.c.Close()
+			k.rd = bufio.NewReader(k.c)
+			all = append(all, &k)
+		}
 	}
-	t.Logf("%d answers, %d after a sleep", answers.Load(), woken.Load())
+	for range rounds {
+		r.parked(len(all))
+		for _, s := range all {
+			say(t, s.c, s.first)
+		}
+		r.parked(len(all) / 2) // half has sent something
+		var wg sync.WaitGroup
+		for _, s := range all {
+			wg.Go(func() { s.ask(t) })
+		}
+		wg.Wait()
+	}
+}
+
+func (s *sleeper) ask(t *testing.T) {
+	if _, err := io.WriteString(s.c, s.rest); err != nil {
+		t.Error(err)
+		return
+	}
+	for range s.n {
+		if _, err := s.answer(); err != nil {
+			t.Errorf("%q + %q: %v", s.first, s.rest, err)
+			return
+		}
+	}
+}
+
+// answer reads one and tells whether it is the last.
+func (s *sleeper) answer() (last bool, err error) {
+	resp, err := http.ReadResponse(s.rd, nil)
+	if err != nil {
+		return false, err
+	}
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && (resp.StatusCode != 200 || len(b) == 0) {
+		err = &http.ProtocolError{ErrorString: resp.Status}
+	}
+	return resp.Close, err
 }
 
 // Whoever sleeps when the proxy drains may still ask once, and is told that this was the last.
-func TestADrainWakesWhoSleeps(t *testing.T) {
+func TestADrainOfConnectionsThatSleep(t *testing.T) {
 	t.Parallel()
 	app := proxytest.StartApp(t, "app")
 	r := startRig(t, rigOptions{app: app.Port, args: []string{"--drain-duration", "20s"}})
 	one, other := openIdle(t, r.plain), openIdle(t, r.plain)
 	defer one.Close()
 	defer other.Close()
-	time.Sleep(4 * time.Second) // http1.DefaultParkAfter, and some
+	r.parked(2)
 	if err := syscall.Kill(r.pid, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	rd := bufio.NewReader(one)
-	for begin, last := time.Now(), false; !last; time.Sleep(50 * time.Millisecond) { // until the signal has come
+	s := &sleeper{c: one, rd: bufio.NewReader(one)}
+	proxytest.Until(t, "an answer that says it is the last", func() bool { // the signal takes its time
 		say(t, one, idleRequest)
-		resp, err := http.ReadResponse(rd, nil)
-		if err != nil || resp.StatusCode != 200 {
-			t.Fatalf("%v, %v", resp, err)
-		}
-		if _, err := io.ReadAll(resp.Body); err != nil {
+		last, err := s.answer()
+		if err != nil {
 			t.Fatal(err)
 		}
-		if last = resp.Close; time.Since(begin) > 10*time.Second {
-			t.Fatal("no answer says that it is the last")
-		}
-	}
-	_ = other.SetReadDeadline(time.Now().Add(15 * time.Second))
+		return last
+	})
+	_ = other.SetReadDeadline(time.Now().Add(15 * time.Second)) // less than the drain
 	if b, err := io.ReadAll(other); err != nil || len(b) > 0 {
 		t.Errorf("a connection that sleeps and asks nothing: %q, %v", b, err)
 	}
