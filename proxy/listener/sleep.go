@@ -112,7 +112,7 @@ func (m *Manager) drainSleepers() {
 	m.conns.mu.Lock()
 	defer m.conns.mu.Unlock()
 	for c := range m.conns.m {
-		if c.drains() {
+		if c.bed.Load() != 0 && c.drains() { // its goroutine may still be setting up who does not sleep
 			c.hasten(by)
 		}
 	}

@@ -117,6 +117,38 @@ func TestAConnectionThatSleeps(t *testing.T) {
 	}
 }
 
+// Who sleeps is told to drain without a look at those that are still being set up.
+func TestRelieveWhileConnectionsCome(t *testing.T) {
+	served := make(chan struct{}, 100)
+	m := listener.New(listener.Settings{HTTP: serveFunc(func(o listener.Owner) {
+		o.Ended(nil)
+		served <- struct{}{}
+	})})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = m.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	if err := m.Apply(view(bound("a", "127.0.0.1:0", httpChain("h", config.ChainMatch{})))); err != nil {
+		t.Fatal(err)
+	}
+	relieved := make(chan struct{})
+	go func() {
+		defer close(relieved)
+		for range cap(served) {
+			m.Relieve()
+			<-served
+		}
+	}()
+	for range cap(served) {
+		c, err := net.Dial("tcp", m.Addresses()["a"].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+	}
+	<-relieved
+}
+
 func TestNothingSleepsWithoutALot(t *testing.T) {
 	asked := make(chan bool, 1)
 	m := listener.New(listener.Settings{HTTP: serveFunc(func(o listener.Owner) {
