@@ -45,7 +45,8 @@ var rules = []rule{
 	{"internal/version", "", ""},
 
 	// Data plane: bytes, messages, contracts.
-	{"proxy/netio", "internal/sockcall", unix},
+	{"proxy/netio/record", "", "golang.org/x/crypto/chacha20poly1305"},
+	{"proxy/netio", "internal/sockcall proxy/netio/record", unix},
 	{"proxy/stream", "spiffe", ""},
 	{"proxy/stream/streamtest", "internal/memnet proxy/stream proxy/netio spiffe", "github.com/google/go-cmp/cmp"},
 	{"proxy/http1", "proxy/netio proxy/stream", ""},

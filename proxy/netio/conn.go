@@ -17,9 +17,9 @@ type Conn struct {
 	tcp *net.TCPConn // set at creation; nil on the plain path
 	raw *raw         // set at creation; nil on the plain path
 
-	tls   atomic.Pointer[tls.Conn] // nil without TLS; set at the end of the handshake
-	shim  *shim                    // set by StartTLS, before tls
-	state *tls.ConnectionState     // set by StartTLS, before tls
+	tls   atomic.Pointer[secured] // nil without TLS; set at the end of the handshake
+	shim  *shim                   // set by StartTLS, before tls
+	state *tls.ConnectionState    // set by StartTLS, before tls
 
 	peek Buffer // read by Peek and not yet read again; reader only
 
@@ -104,7 +104,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	var err error
 	switch {
 	case c.tls.Load() != nil:
-		n, err = c.tls.Load().Write(p)
+		n, err = c.tls.Load().write(nil, p, nil)
 	case c.raw != nil:
 		n, err = c.raw.writeAll(p)
 	default:
@@ -115,47 +115,58 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 // WriteParts writes head, body and tail in as few system calls or TLS records as
-// possible: one if the kernel takes them at once. With TLS, or without a socket, head and tail are
-// copied together with as much of the body as one record holds.
+// possible: one if the kernel takes them at once. With TLS, or without a socket, they are
+// copied together.
 func (c *Conn) WriteParts(head, body, tail []byte) error {
-	if c.raw != nil && c.tls.Load() == nil {
-		n, err := c.raw.write(head, body, tail)
-		c.out.Add(uint64(n))
-		return err
+	var n int
+	var err error
+	switch t := c.tls.Load(); {
+	case t != nil:
+		n, err = t.write(head, body, tail)
+	case c.raw != nil:
+		n, err = c.raw.write(head, body, tail)
+	default:
+		n, err = writeCopied(c.nc, head, body, tail)
 	}
-	return c.writeCopied(head, body, tail)
+	c.out.Add(uint64(n))
+	return err
 }
 
 // writeCopied cuts the parts into writes of one buffer (one TLS record).
-func (c *Conn) writeCopied(parts ...[]byte) error {
+func writeCopied(w io.Writer, parts ...[]byte) (done int, err error) {
 	mem := pool.Get().(*[BufferSize]byte)
 	defer pool.Put(mem)
 	n := 0
+	put := func(p []byte) bool {
+		var m int
+		m, err = w.Write(p)
+		done += m
+		return err == nil
+	}
 	for _, p := range parts {
 		for len(p) > 0 {
 			if n == 0 && len(p) >= BufferSize {
-				m, err := c.Write(p[:len(p)-len(p)%BufferSize])
-				if err != nil {
-					return err
+				whole := len(p) - len(p)%BufferSize
+				if !put(p[:whole]) {
+					return done, err
 				}
-				p = p[m:]
+				p = p[whole:]
 				continue
 			}
 			m := copy(mem[n:], p)
 			n, p = n+m, p[m:]
 			if n == BufferSize {
-				if _, err := c.Write(mem[:n]); err != nil {
-					return err
+				if !put(mem[:n]) {
+					return done, err
 				}
 				n = 0
 			}
 		}
 	}
-	if n == 0 {
-		return nil
+	if n > 0 {
+		put(mem[:n])
 	}
-	_, err := c.Write(mem[:n])
-	return err
+	return done, err
 }
 
 // Peek waits until n bytes (at most BufferSize) have arrived and returns all
@@ -193,7 +204,7 @@ func (c *Conn) Buffered() int { return c.peek.Len() }
 // CloseWrite ends our side (close_notify with TLS, then a FIN); reading goes on.
 func (c *Conn) CloseWrite() error {
 	if t := c.tls.Load(); t != nil {
-		if err := t.CloseWrite(); err != nil {
+		if err := t.closeWrite(); err != nil {
 			return err
 		}
 	}
@@ -210,9 +221,7 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	if t := c.tls.Load(); t != nil {
-		c.shim.closing.Store(true)
-		_ = t.Close() // closes nc; not being able to say goodbye is no error
-		return nil
+		return t.close()
 	}
 	return c.shut()
 }

@@ -5,8 +5,8 @@
 // [syscall.RawConn]. A read tries first and parks only when nothing is there,
 // both inside one RawConn.Read, so that readiness is never lost. Buffers are
 // pooled and held only while they have something in them: a connection that
-// waits costs no buffer. TLS is crypto/tls over a shim that reports "would
-// block" as a temporary error, which keeps that promise for TLS too.
+// waits costs no buffer. Handshakes of TLS are crypto/tls', over a shim; the records of TLS 1.3 after it are ours (docs/adr/0012).
+// Where they stay with crypto/tls, the shim reports "would block" as a temporary error, which keeps that promise there too.
 //
 // Connections that are no *net.TCPConn (tests in memory) take a plain path
 // with the same behaviour, except that they hold a buffer while they wait.

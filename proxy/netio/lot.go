@@ -72,7 +72,7 @@ func NewLot() (*Lot, error) {
 // when a read deadline is set, or when c is closed. It may be running before Park returns. False: c cannot be parked.
 func (l *Lot) Park(c *Conn, due time.Time, wake func()) bool {
 	r := c.raw
-	if r == nil || c.peek.Len() > 0 || c.shim != nil && c.shim.ahead() {
+	if r == nil || c.peek.Len() > 0 || c.ahead() {
 		return false
 	}
 	s := &spot{lot: l, c: c, wake: wake, due: nanos(due)}

@@ -28,7 +28,7 @@ func startLot(t *testing.T) (*Lot, context.CancelFunc) {
 }
 
 // tcpPair is a connection and its peer.
-func tcpPair(t *testing.T) (c *Conn, peer *net.TCPConn) {
+func tcpPair(t testing.TB) (c *Conn, peer *net.TCPConn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -523,3 +523,27 @@ func BenchmarkRoundTrip(b *testing.B) {
 		})
 	}
 }
+
+func TestTLSDoesNotAllocate(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector empties pools")
+	}
+	client, server := streamtest.TLS(t)
+	defer func() { _ = client.Close(); _ = server.Close() }()
+	head, body := make([]byte, 300), make([]byte, 1000)
+	var in netio.Buffer
+	got := testing.AllocsPerRun(200, func() {
+		for _, dir := range [][2]*netio.Conn{{client, server}, {server, client}} {
+			if err := dir[0].WriteParts(head, body, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := dir[1].Fill(&in); err != nil || in.Len() != len(head)+len(body) {
+				t.Fatalf("%d bytes, %v", in.Len(), err)
+			}
+			in.Release()
+		}
+	})
+	if got > 0.1 {
+		t.Errorf("%v allocations for a round trip", got)
+	}
+}

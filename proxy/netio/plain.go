@@ -28,7 +28,7 @@ func (c *Conn) plainRead(p []byte) (int, error) {
 func (c *Conn) plainReadLocked(p []byte) (n int, err error) {
 	for n == 0 && err == nil {
 		if t := c.tls.Load(); t != nil {
-			n, err = t.Read(p)
+			n, err = t.session.(*library).Read(p) // records need a socket
 		} else {
 			n, err = c.nc.Read(p)
 		}

@@ -1,7 +1,6 @@
 package netio
 
 import (
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -131,7 +130,7 @@ func (r *raw) doFill(fd uintptr) bool {
 		}
 		// The answer cannot be here yet, and the poller was re-armed before we wrote:
 		// wait without a read that finds nothing. Decrypted bytes do not wake anybody.
-		if r.c.shim == nil || !r.c.shim.ahead() {
+		if !r.c.ahead() {
 			return false
 		}
 	}
@@ -144,7 +143,7 @@ func (r *raw) doFill(fd uintptr) bool {
 	if n > 0 {
 		r.buf.Added(n)
 		r.n = n
-		if n == maxRecord && len(room) > n {
+		if n >= maxRecord && len(room) > n {
 			r.moreRecords(fd, room[n:])
 		}
 		return true
@@ -203,16 +202,7 @@ func (r *raw) doRead(fd uintptr) bool {
 // try reads once without waiting: errWouldBlock if nothing is there. With n > 0 the error is nil.
 func (r *raw) try(fd uintptr, p []byte) (int, error) {
 	if t := r.c.tls.Load(); t != nil {
-		r.c.shim.fd = fd
-		n, err := t.Read(p)
-		r.c.shim.fd = noFD
-		if n > 0 {
-			return n, nil // crypto/tls repeats a lasting error
-		}
-		if err == nil || errors.Is(err, errWouldBlock) {
-			return 0, errWouldBlock
-		}
-		return 0, err
+		return t.read(fd, p)
 	}
 	return r.tryRaw(fd, p)
 }
@@ -391,7 +381,7 @@ func (r *raw) quiet() bool {
 	r.own.Unlock()
 	switch {
 	case errno == syscall.EAGAIN:
-		return r.c.shim == nil || !r.c.shim.ahead()
+		return !r.c.ahead()
 	case errno == syscall.EINTR:
 	case errno != 0:
 		r.broken.CompareAndSwap(0, uint32(errno))
@@ -409,7 +399,7 @@ func (r *raw) doQuiet(fd uintptr) {
 	_, errno := sockcall.Peek(fd)
 	switch {
 	case errno == syscall.EAGAIN:
-		r.isQuiet = r.c.shim == nil || !r.c.shim.ahead()
+		r.isQuiet = !r.c.ahead()
 	case errno == syscall.EINTR:
 	case errno != 0:
 		r.broken.CompareAndSwap(0, uint32(errno))
