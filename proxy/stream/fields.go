@@ -1,6 +1,9 @@
 package stream
 
-import "unsafe"
+import (
+	"slices"
+	"unsafe"
+)
 
 // Field is one header line. Name keeps the case it came in; both alias memory
 // that belongs to the message and must not be written to or kept.
@@ -88,7 +91,19 @@ func (f *Fields) Has(name string) bool { return f.Index(name) >= 0 }
 // Append adds a line whose bytes the caller keeps alive and unchanged for as long as the message.
 func (f *Fields) Append(name, value []byte) {
 	f.lens |= lenBit(len(name))
-	f.list = append(f.list, Field{Name: name, Value: value})
+	l := f.extend()
+	l.Name, l.Value, l.checked = name, value, 0
+}
+
+// extend adds a line for the caller to fill, all of it: what was there before is still in it. A line that is made on the stack is copied in pieces of another size than those
+// it was written in, for which the processor waits until they are in the cache.
+func (f *Fields) extend() *Field {
+	n := len(f.list)
+	if n == cap(f.list) {
+		f.list = slices.Grow(f.list, 1)
+	}
+	f.list = f.list[:n+1]
+	return &f.list[n]
 }
 
 // AppendChecked is Append for a field whose name is a token that is none of the codecs' own (Connection,
@@ -99,7 +114,8 @@ func (f *Fields) Append(name, value []byte) {
 //go:noinline
 func (f *Fields) AppendChecked(name, value []byte) {
 	f.lens |= lenBit(len(name))
-	f.list = append(f.list, Field{name, value, checked})
+	l := f.extend()
+	l.Name, l.Value, l.checked = name, value, checked
 }
 
 // AppendLine is AppendChecked for a field whose line is in memory as HTTP/1 writes it: line is "name: value\r\n", with
@@ -115,13 +131,15 @@ func (f *Fields) AppendLine(line []byte, name int, private bool) {
 		c |= ownMemory
 	}
 	f.lens |= lenBit(name)
-	f.list = append(f.list, Field{line[:name], line[name+2 : len(line)-2 : len(line)-2], c})
+	l := f.extend()
+	l.Name, l.Value, l.checked = line[:name], line[name+2:len(line)-2:len(line)-2], c
 }
 
 // SetLine puts a line in the place of line i; see [Fields.AppendLine].
 func (f *Fields) SetLine(i int, line []byte, name int) {
 	f.lens |= lenBit(name)
-	f.list[i] = Field{line[:name], line[name+2 : len(line)-2 : len(line)-2], checked | wholeLine}
+	l := &f.list[i]
+	l.Name, l.Value, l.checked = line[:name], line[name+2:len(line)-2:len(line)-2], checked|wholeLine
 }
 
 // Run is the text of line i as HTTP/1 writes it, and of the lines that follow it in the list as well as in memory; next is
