@@ -81,12 +81,8 @@ func (k *keys) session(s *shim, state *tls.ConnectionState) (session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k.ticket(seals) {
-		seals.Skip()
+	if k.server && k.last != nil {
+		seals.After(k.last)
 	}
 	return newRecords(s, opens, seals, !k.server), nil
 }
-
-// ticket tells whether the last record was protected with the keys of what comes after the handshake: crypto/tls
-// sends a ticket or none.
-func (k *keys) ticket(h *record.Half) bool { return k.server && h.Next(k.last) }

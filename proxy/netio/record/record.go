@@ -87,15 +87,20 @@ func (h *Half) Open(dst, rec []byte) (typ byte, content []byte, err error) {
 	return typ, content, nil
 }
 
-// Next tells whether rec is the record that h seals next, whatever it holds. Nothing is changed.
-func (h *Half) Next(rec []byte) bool {
-	if n, err := Len(rec); err != nil || n != len(rec) {
-		return false
+// maxBefore bounds what After tries. crypto/tls' servers send one ticket at most.
+const maxBefore = 4
+
+// After goes on behind rec, if that was sealed with the key that h begins with, by somebody else and as one of the first
+// records; else it changes nothing: no number may be used twice.
+func (h *Half) After(rec []byte) {
+	if n, err := Len(rec); err != nil || n == 0 || n != len(rec) {
+		return
 	}
 	probe := *h
-	_, err := probe.aead.Open(nil, probe.next(), rec[HeaderLen:], rec[:HeaderLen])
-	return err == nil
+	for range maxBefore {
+		if _, err := probe.aead.Open(nil, probe.next(), rec[HeaderLen:], rec[:HeaderLen]); err == nil {
+			h.seq = probe.seq
+			return
+		}
+	}
 }
-
-// Skip leaves one record out: somebody else has sealed it.
-func (h *Half) Skip() { h.seq++ }

@@ -145,6 +145,30 @@ func TestRecordsThatAreRefused(t *testing.T) {
 	}
 }
 
+// Whoever goes on with a key must not use a number again.
+func TestRecordsThatSomebodyElseHasSealed(t *testing.T) {
+	for sealed := range uint64(maxBefore + 1) {
+		first, h := half(t, tls.TLS_AES_128_GCM_SHA256), half(t, tls.TLS_AES_128_GCM_SHA256)
+		other, err := NewHalf(tls.TLS_AES_128_GCM_SHA256, make([]byte, 32))
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := other.Seal(append(make([]byte, HeaderLen, 100), "of another key"...), TypeHandshake)
+		for range sealed {
+			last = first.Seal(append(make([]byte, HeaderLen, 100), "a ticket"...), TypeHandshake)
+		}
+		if h.After(last); h.seq != sealed {
+			t.Errorf("after %d records the next is %d", sealed, h.seq)
+		}
+	}
+	h := half(t, tls.TLS_AES_128_GCM_SHA256)
+	for _, rec := range [][]byte{nil, {TypeData}, {TypeData, 3, 3, 0, 40}, {TypeAlert, 3, 3, 0, 2, 1, 0}} {
+		if h.After(rec); h.seq != 0 {
+			t.Errorf("after % x the next is %d", rec, h.seq)
+		}
+	}
+}
+
 func TestKeysWear(t *testing.T) {
 	h := half(t, tls.TLS_AES_128_GCM_SHA256)
 	h.seq = 1<<24 - 1
