@@ -96,9 +96,9 @@ func (h *Half) After(rec []byte) {
 	if n, err := Len(rec); err != nil || n == 0 || n != len(rec) {
 		return
 	}
-	probe := *h
+	probe, room := *h, make([]byte, 0, len(rec))
 	for range maxBefore {
-		if _, err := probe.aead.Open(nil, probe.next(), rec[HeaderLen:], rec[:HeaderLen]); err == nil {
+		if _, err := probe.aead.Open(room, probe.next(), rec[HeaderLen:], rec[:HeaderLen]); err == nil {
 			h.seq = probe.seq
 			return
 		}
