@@ -117,6 +117,18 @@ func TestAConnectionThatSleeps(t *testing.T) {
 	}
 }
 
+// runHTTP runs a manager with one listener, "a", until the test ends.
+func runHTTP(t *testing.T, m *listener.Manager) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = m.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	if err := m.Apply(view(bound("a", "127.0.0.1:0", httpChain("h", config.ChainMatch{})))); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Who sleeps is told to drain without a look at those that are still being set up.
 func TestRelieveWhileConnectionsCome(t *testing.T) {
 	served := make(chan struct{}, 100)
@@ -124,13 +136,7 @@ func TestRelieveWhileConnectionsCome(t *testing.T) {
 		o.Ended(nil)
 		served <- struct{}{}
 	})})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = m.Run(ctx) }()
-	defer func() { cancel(); <-done }()
-	if err := m.Apply(view(bound("a", "127.0.0.1:0", httpChain("h", config.ChainMatch{})))); err != nil {
-		t.Fatal(err)
-	}
+	runHTTP(t, m)
 	relieved := make(chan struct{})
 	go func() {
 		defer close(relieved)
@@ -155,13 +161,7 @@ func TestNothingSleepsWithoutALot(t *testing.T) {
 		asked <- o.Sleep(time.Time{}, func(*netio.Conn) {})
 		o.Ended(nil)
 	})})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = m.Run(ctx) }()
-	defer func() { cancel(); <-done }()
-	if err := m.Apply(view(bound("a", "127.0.0.1:0", httpChain("h", config.ChainMatch{})))); err != nil {
-		t.Fatal(err)
-	}
+	runHTTP(t, m)
 	c, err := net.Dial("tcp", m.Addresses()["a"].String())
 	if err != nil {
 		t.Fatal(err)
