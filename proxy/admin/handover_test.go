@@ -87,7 +87,7 @@ func TestHandOverStopsAcceptingAndFinishesWhatWasAccepted(t *testing.T) {
 			t.Error("accepts after HandOver")
 		}
 		h.end()
-		time.Sleep(shutdownTime + 200*time.Millisecond) // longer than an ordinary end would wait
+		time.Sleep(shutdownTime + 200*time.Millisecond) // of fake time: longer than an ordinary end would wait
 		close(finish)
 		h.answered(c)
 	})
@@ -100,7 +100,7 @@ func TestARequestThatComesAfterHandOverOnAConnectionFromBeforeIsAnswered(t *test
 		defer func() { _ = c.Close() }()
 		h.s.HandOver()
 		h.end()
-		time.Sleep(100 * time.Millisecond) // until the end has begun
+		time.Sleep(100 * time.Millisecond) // of fake time: until the end has begun
 		ask(t, c)
 		h.answered(c)
 	})
