@@ -32,6 +32,7 @@ func Serve(ctx context.Context, c *netio.Conn, o ServerOptions, h func(ctx conte
 // Rest is what is left of the codec of a connection that sleeps. The zero value is one that has not begun.
 type Rest struct {
 	served    uint32
+	used      bool
 	born      time.Time
 	idleSince time.Time
 }
@@ -42,7 +43,7 @@ func ServeOn(ctx context.Context, c *netio.Conn, o ServerOptions, rest Rest, h f
 	if rest.born.IsZero() {
 		rest.born = time.Now()
 	}
-	sc.born, sc.served, sc.idleSince, sc.wasParked = rest.born, rest.served, rest.idleSince, !rest.idleSince.IsZero()
+	sc.born, sc.served, sc.used, sc.idleSince, sc.wasParked = rest.born, rest.served, rest.used, rest.idleSince, !rest.idleSince.IsZero()
 	sc.in.head.SetLimit(sc.o.MaxHeaderBytes)
 	if c.TLSState() != nil {
 		sc.scheme = https
@@ -91,6 +92,7 @@ type serverConn struct {
 	scheme []byte
 	in     input
 	served uint32
+	looked uint32 // served when it was last looked whether to park
 	born   time.Time
 
 	// set by Serve
@@ -102,6 +104,7 @@ type serverConn struct {
 
 	wasParked bool          // the wait goes on
 	noPark    bool          // parking was refused
+	used      bool          // requests have come so soon after one another that it is worth waiting awake
 	parkAt    time.Duration // since born
 	idleSince time.Time
 	armed     bool      // the deadline that is set is that of an idle connection
@@ -184,7 +187,8 @@ func (sc *serverConn) awaitFill() error {
 	} else {
 		now := sc.now()
 		if sc.wasParked {
-			sc.wasParked = false
+			sc.wasParked, sc.looked = false, sc.served
+			sc.used = sc.used || now.Sub(sc.idleSince) < sc.o.ParkAfter
 		} else {
 			sc.idleSince = now
 		}
@@ -211,6 +215,8 @@ func (sc *serverConn) awaitFill() error {
 			continue
 		}
 		now := sc.now()
+		sc.used = sc.used || sc.served-sc.looked > 1 // one alone may be all that it came for
+		sc.looked = sc.served
 		if sc.busy {
 			sc.busy = false
 			sc.idleSince, sc.parkAt = now, now.Sub(sc.born)+sc.parkStep()
@@ -238,11 +244,19 @@ func (sc *serverConn) rough() bool {
 
 // parkStep is when to look next whether to park. Whoever was busy then is found to idle one step later at the earliest.
 func (sc *serverConn) parkStep() time.Duration {
-	if sc.rough() {
-		return sc.o.ParkAfter / 2
+	after := sc.o.ParkAfter
+	if !sc.used {
+		after /= haste
 	}
-	return sc.o.ParkAfter
+	if sc.rough() {
+		return after / 2
+	}
+	return after
 }
+
+// haste is by how much sooner a connection is parked that has not been seen to be used again within ParkAfter. Of many that come
+// at once and then idle only a few are awake at a time, and whoever was parked too soon pays for it once.
+const haste = 16
 
 func (sc *serverConn) parks() bool { return sc.o.Park != nil && !sc.noPark }
 
@@ -258,7 +272,7 @@ func (sc *serverConn) park() bool {
 	if sc.draining.Load() != 0 {
 		return false
 	}
-	if sc.o.Sleep != nil && sc.c.TLSState() == nil && sc.o.Sleep(due, Rest{sc.served, sc.born, sc.idleSince}) {
+	if sc.o.Sleep != nil && sc.c.TLSState() == nil && sc.o.Sleep(due, Rest{sc.served, sc.used, sc.born, sc.idleSince}) {
 		sc.undrain() // of a connection that is another's now
 		sc.uncut()
 		return true

@@ -31,6 +31,7 @@ type memory struct {
 	cpu    func() time.Duration // used by the process so far
 	parked func() uint64        // how often a connection was parked: each time its goroutine's stack became free
 	give   func()               // collects and returns
+	drop   func()               // lets go of the program's pages
 	shrunk atomic.Uint64        // times that was done after a burst of traffic
 
 	// run only.
@@ -44,7 +45,8 @@ type memory struct {
 }
 
 func newMemory() *memory {
-	return &memory{wake: make(chan struct{}, 1), held: residentHeap, cpu: processCPU, parked: func() uint64 { return 0 }, give: giveBack}
+	return &memory{wake: make(chan struct{}, 1), held: residentHeap, cpu: processCPU, parked: func() uint64 { return 0 }, give: giveBack,
+		drop: func() { dropProgramPages("/proc/self/maps") }}
 }
 
 const (
@@ -87,7 +89,7 @@ func (m *memory) run(ctx context.Context) error {
 			t.Reset(quiet)
 		case <-t.C:
 			m.settle(time.Now())
-			dropProgramPages("/proc/self/maps")
+			m.drop()
 		case now := <-look.C:
 			m.look(now)
 		}
@@ -114,6 +116,9 @@ func (m *memory) look(now time.Time) {
 	if calm && now.Sub(m.last) >= giveEvery || now.Sub(m.grown) >= giveBusy {
 		m.settle(now)
 		m.shrunk.Add(1)
+		if calm { // else they are needed
+			m.drop()
+		}
 	}
 }
 

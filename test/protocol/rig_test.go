@@ -304,8 +304,13 @@ func (r *rig) goroutines() int {
 }
 
 // rss is the proxy's resident memory in bytes.
-func (r *rig) rss() int64 {
-	n, err := procKB(r.pid, "VmRSS")
+func (r *rig) rss() int64 { return r.memory("VmRSS") }
+
+// own is the resident memory that is no page of the program's file: those come and go with what is used of it.
+func (r *rig) own() int64 { return r.memory("RssAnon") }
+
+func (r *rig) memory(kind string) int64 {
+	n, err := procKB(r.pid, kind)
 	if err != nil {
 		r.t.Fatal(err)
 	}
