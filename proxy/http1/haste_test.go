@@ -82,6 +82,7 @@ func TestAConnectionIsParkedSoonUntilItIsSeenToBeUsed(t *testing.T) {
 			}
 			synctest.Test(t, func(t *testing.T) {
 				h := startHasty(t, o)
+				within(t, "before it has asked anything", h.parked(), late)
 				h.ask(1)
 				within(t, "after its first request", h.parked(), soon)
 				for range 3 {
@@ -98,6 +99,17 @@ func TestAConnectionIsParkedSoonUntilItIsSeenToBeUsed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Its first request comes at once: the look that was due for a connection that asks nothing is for later.
+func TestAConnectionIsParkedSoonAfterItsFirstRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHasty(t, ServerOptions{IdleTimeout: time.Hour})
+		h.ask(1)
+		if awake := h.parked(); awake > DefaultParkAfter/haste {
+			t.Errorf("parked after %v", awake)
+		}
+	})
 }
 
 func TestAConnectionThatIsUsedIsNotParkedInBetween(t *testing.T) {

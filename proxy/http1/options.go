@@ -61,7 +61,7 @@ type ServerOptions struct {
 	// [ServeOn] with the connection that there is later: see [netio.Lot.Sleep]. After true nothing of the connection is used any more.
 	Sleep func(due time.Time, rest Rest) bool
 	// ParkAfter 0: DefaultParkAfter. Where the idle time-out is much longer, or there is none, it is between half of it and all of it. A
-	// connection of which no two requests have come within it is parked after a sixteenth already.
+	// connection that has had a request, but no two within ParkAfter, is parked after a sixteenth already.
 	ParkAfter time.Duration
 	// OnProtocolError is told of a request that the codec itself has refused:
 	// the status it answered and why, in the words of Envoy's response code details.

@@ -182,13 +182,13 @@ func (sc *serverConn) await() error {
 }
 
 func (sc *serverConn) awaitFill() error {
-	if sc.armed && sc.rough() && !sc.wasParked {
+	if sc.armed && sc.rough() && !sc.wasParked && sc.served != 1 {
 		sc.busy = true // when the deadline comes it is seen that it was not idle
 	} else {
 		now := sc.now()
 		if sc.wasParked {
 			sc.wasParked, sc.looked = false, sc.served
-			sc.used = sc.used || now.Sub(sc.idleSince) < sc.o.ParkAfter
+			sc.used = sc.used || sc.served > 0 && now.Sub(sc.idleSince) < sc.o.ParkAfter
 		} else {
 			sc.idleSince = now
 		}
@@ -245,7 +245,7 @@ func (sc *serverConn) rough() bool {
 // parkStep is when to look next whether to park. Whoever was busy then is found to idle one step later at the earliest.
 func (sc *serverConn) parkStep() time.Duration {
 	after := sc.o.ParkAfter
-	if !sc.used {
+	if !sc.used && sc.served > 0 { // who has asked nothing yet is not to be drained before FirstRequestGrace, asleep or not
 		after /= haste
 	}
 	if sc.rough() {
