@@ -86,7 +86,7 @@ func TestAConnectionIsParkedSoonUntilItIsSeenToBeUsed(t *testing.T) {
 				h.ask(1)
 				within(t, "after its first request", h.parked(), soon)
 				for range 3 {
-					time.Sleep(2 * late)
+					time.Sleep(2 * late) // of fake time, as all sleeps here
 					h.ask(1)
 					within(t, "after one request in a while", h.parked(), soon)
 				}
