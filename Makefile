@@ -31,7 +31,7 @@ test: deps lint build ## everything that must pass: vet, unit tests under the ra
 	test/run
 
 test-short: ## unit tests only, without the race detector
-	$(GO) test ./...
+	$(GO) test $$($(GO) list ./... | grep -v /test/e2e)
 
 test-e2e: build ## end-to-end tests in network namespaces
 	$(GO) test -count=1 -v ./test/e2e/...
