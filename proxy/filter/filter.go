@@ -68,6 +68,8 @@ type Stream struct {
 	Req  *stream.Request
 	Resp *stream.Response // nil before there is one
 	Info *stream.Info
+	// Upstream is the connection of the last attempt, to which Resp belongs unless it is Direct; nil before there is one.
+	Upstream *stream.ConnInfo
 	// PerRoute is the chosen route's typed_per_filter_config, compiled, by
 	// filter name; nil map if there is none.
 	PerRoute map[string]any

@@ -85,7 +85,7 @@ func (x *exchange) begin(c *connection, s stream.Server) {
 	}
 	x.conn, x.m, x.srv, x.codec, x.req = c, c.m, s, s, s.Request()
 	i := &x.info // it is empty: clear has seen to that
-	i.Conn, i.Start, i.Req, i.GRPCCode, i.ServiceTime, i.OrigPath, i.Peer = c.info, now(), x.req, -1, -1, x.req.Path, c.info.Peer
+	i.Conn, i.Start, i.Req, i.GRPCCode, i.ServiceTime, i.OrigPath, i.Peer = c.info, now(), x.req, -1, -1, x.req.Path, c.info.Met.Peer()
 	x.fs.Conn, x.fs.Req = c.info, x.req
 	if n := len(c.m.cfg.Filters); cap(x.fs.State) < n {
 		x.fs.State = make([]any, n)
@@ -153,7 +153,7 @@ func (x *exchange) clear() {
 	fs := &x.fs
 	clear(fs.State)
 	fs.State = fs.State[:0]
-	fs.Conn, fs.Req, fs.Resp, fs.PerRoute, fs.Direct = nil, nil, nil, nil, false
+	fs.Conn, fs.Req, fs.Resp, fs.Upstream, fs.PerRoute, fs.Direct = nil, nil, nil, nil, nil, false
 	x.message = message{}
 	if x.local.Fields.Len() > 0 {
 		x.local.Reset()

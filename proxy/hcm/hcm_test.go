@@ -255,6 +255,29 @@ func TestRetriesAvoidPreviousHosts(t *testing.T) {
 	})
 }
 
+func TestFiltersSeeOnWhichConnectionTheResponseCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, inTurn(answer{status: 503}, answer{status: 200}, answer{err: errRefused}))
+		h.forward().Retry = &route.Retry{On: route.Retry5xx, Attempts: 1, AvoidPrevious: true, HostAttempts: 50}
+		var before, came *stream.ConnInfo
+		h.cfg.Filters = []filter.HTTP{&filterFunc{
+			request:  func(s *filter.Stream) filter.Verdict { before = s.Upstream; return filter.Continue },
+			response: func(s *filter.Stream) { came = s.Upstream },
+		}}
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		h.start(ctx)
+		h.serve(newServer("GET", "/"))
+		if last := h.backend.requests[1].addr; before != nil || came == nil || came.Remote != last {
+			t.Errorf("before the first attempt %v, with the response %v, want none and %v", before, came, last)
+		}
+		h.serve(newServer("GET", "/"))
+		if before != nil {
+			t.Error("the next exchange sees the connection of the one before")
+		}
+	})
+}
+
 func TestRetryBudgetEndsRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, always(answer{status: 503}))

@@ -312,7 +312,8 @@ func (x *exchange) answer(err error) outcome {
 // introduce records the connection and lets filters and headers know of it.
 func (x *exchange) introduce(client stream.Client, n int) {
 	u := &x.up
-	if c := client.Conn(); c != nil {
+	c := client.Conn()
+	if x.fs.Upstream = c; c != nil {
 		x.info.UpLocal, x.info.UpstreamID = c.Local, c.PeerID
 		for _, f := range x.m.upstreams {
 			f.Upstream(&x.fs, c)

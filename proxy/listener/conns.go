@@ -118,7 +118,7 @@ func (s *connections) wait(ctx context.Context) error {
 
 // Connection describes an open connection, for the admin interface.
 type Connection struct {
-	Info    stream.ConnInfo // Peer is left out
+	Info    stream.ConnInfo // Met is left out
 	Chain   string          // filter chain, "" while it is being inspected
 	Started time.Time
 	In, Out uint64 // bytes read and written so far, without what was spliced

@@ -2,7 +2,9 @@ package stream
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"time"
+	"unique"
 
 	"weft.mesh/weft/spiffe"
 )
@@ -32,9 +34,8 @@ type ConnInfo struct {
 	PeerID spiffe.ID
 	// LocalID is the identity that we presented; zero without mTLS.
 	LocalID spiffe.ID
-	// Peer is the peer's workload as learnt on this connection (metadata
-	// exchange); owned by the connection's goroutine.
-	Peer *Workload
+	// Met is what the proxies at both ends have told each other of themselves on this connection; nil without mTLS.
+	Met *Meeting
 	// Direct is the socket's peer where Remote is not: the balancer that sent a PROXY header. Ask [ConnInfo.DirectRemote].
 	Direct netip.AddrPort
 }
@@ -50,6 +51,41 @@ func (c *ConnInfo) DirectRemote() netip.AddrPort {
 
 // MutualTLS tells whether the peer proved an identity.
 func (c *ConnInfo) MutualTLS() bool { return !c.PeerID.IsZero() }
+
+// Meeting remembers whom we met on a connection (metadata exchange). Safe for concurrent use: exchanges of HTTP/2 share it.
+type Meeting struct{ known atomic.Pointer[Acquaintance] }
+
+// Acquaintance is what one end knows of a meeting. Immutable.
+type Acquaintance struct {
+	Peer *Workload             // who the peer said it is
+	Told unique.Handle[string] // as what we introduced ourselves in headers, if the peer remembers it; zero: it does not
+}
+
+// Known is nil as long as there is nothing to remember; on a nil Meeting too.
+func (m *Meeting) Known() *Acquaintance {
+	if m == nil {
+		return nil
+	}
+	return m.known.Load()
+}
+
+// Remember keeps what the peer said of itself and what it has been told. On a nil Meeting it does nothing.
+func (m *Meeting) Remember(peer *Workload, told unique.Handle[string]) {
+	if m == nil {
+		return
+	}
+	if a := m.known.Load(); a == nil || a.Peer != peer || a.Told != told {
+		m.known.Store(&Acquaintance{peer, told})
+	}
+}
+
+// Peer is the workload that the peer said it is; nil if it has not, or not for us to remember. On a nil Meeting too.
+func (m *Meeting) Peer() *Workload {
+	if a := m.Known(); a != nil {
+		return a.Peer
+	}
+	return nil
+}
 
 // Workload describes one side of an exchange for metrics and logs. Immutable.
 type Workload struct {

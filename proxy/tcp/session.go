@@ -199,8 +199,8 @@ func (s *session) record() *stream.Info {
 	}
 	if s.info.Direction != stream.Inbound {
 		i.Peer = s.up.Workload
-		if ui := s.up.Info; ui != nil && ui.Peer != nil {
-			i.Peer = ui.Peer
+		if ui := s.up.Info; ui != nil && ui.Met.Peer() != nil {
+			i.Peer = ui.Met.Peer()
 		}
 	}
 	return i

@@ -171,8 +171,8 @@ func (t *Istio) key(i *stream.Info) seriesKey {
 	k.inbound = i.Conn != nil && i.Conn.Direction == stream.Inbound
 	if k.inbound {
 		k.peerID, k.localID, k.mtls = i.Conn.PeerID, i.Conn.LocalID, i.Conn.MutualTLS()
-		if i.Peer == nil && i.Conn.Peer != nil {
-			k.peer = *i.Conn.Peer
+		if p := i.Conn.Met.Peer(); i.Peer == nil && p != nil {
+			k.peer = *p
 		}
 	} else {
 		k.peerID = i.UpstreamID

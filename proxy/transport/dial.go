@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unique"
 
 	"golang.org/x/sys/unix"
 
@@ -128,7 +129,7 @@ func (d *Dialer) describe(c *netio.Conn, info *stream.ConnInfo, t *Target) {
 	info.TLS, info.SNI, info.ALPN = true, cs.ServerName, cs.NegotiatedProtocol
 	if len(cs.PeerCertificates) > 0 {
 		if id, err := spiffe.FromCertificate(cs.PeerCertificates[0]); err == nil && t.TLS.Workload {
-			info.PeerID = id
+			info.PeerID, info.Met = id, new(stream.Meeting)
 		}
 	}
 	if t.TLS.Workload {
@@ -149,7 +150,9 @@ func (d *Dialer) exchange(ctx context.Context, c *netio.Conn, info *stream.ConnI
 	if err != nil {
 		return fmt.Errorf("metadata exchange: %w", err)
 	}
-	info.Peer = w
+	if w != nil {
+		info.Met.Remember(w, unique.Handle[string]{})
+	}
 	return nil
 }
 

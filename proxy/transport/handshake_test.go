@@ -34,6 +34,7 @@ var serverAddr = netip.MustParseAddrPort("10.1.0.7:8080")
 // outcome is what both sides saw.
 type outcome struct {
 	client, server       *stream.ConnInfo
+	serverSaw            *stream.Workload
 	clientErr, serverErr error
 }
 
@@ -67,7 +68,7 @@ func meet(t *testing.T, d transport.DialSettings, target transport.Target, s tra
 		}
 		if node != nil {
 			if _, out.serverErr = c.Write(node.Preamble()); out.serverErr == nil {
-				out.server.Peer, out.serverErr = exchange.Read(c)
+				out.serverSaw, out.serverErr = exchange.Read(c)
 			}
 		}
 		_, _ = c.Write([]byte("s"))
@@ -399,10 +400,10 @@ func TestMetadataExchangeTellsBothSides(t *testing.T) {
 		transport.ServerSettings{Identity: root.Source(t, ratings)}, &config.DownstreamTLS{Workload: true, RequireClient: true, ALPN: alpn}, theirs)
 	wantError(t, "client", out.clientErr, "")
 	wantError(t, "server", out.serverErr, "")
-	if out.client.Peer == nil || out.client.Peer.Name != "ratings-v1" {
-		t.Errorf("client learnt %+v", out.client.Peer)
+	if p := out.client.Met.Peer(); p == nil || p.Name != "ratings-v1" {
+		t.Errorf("client learnt %+v", p)
 	}
-	if p := out.server.Peer; p == nil || *p != (stream.Workload{Name: "reviews-v1", Namespace: "default", App: "reviews", Version: "v1", CanonicalName: "reviews", CanonicalRevision: "v1", Cluster: "Kubernetes"}) {
+	if p := out.serverSaw; p == nil || *p != (stream.Workload{Name: "reviews-v1", Namespace: "default", App: "reviews", Version: "v1", CanonicalName: "reviews", CanonicalRevision: "v1", Cluster: "Kubernetes"}) {
 		t.Errorf("server learnt %+v", p)
 	}
 }

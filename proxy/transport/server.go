@@ -79,7 +79,7 @@ func (s *Server) Handshake(ctx context.Context, c *netio.Conn, down *config.Down
 	}
 	if len(cs.PeerCertificates) > 0 && !info.PeerUntrusted {
 		if id, err := spiffe.FromCertificate(cs.PeerCertificates[0]); err == nil {
-			info.PeerID = id
+			info.PeerID, info.Met = id, new(stream.Meeting)
 		}
 	}
 	if down.Workload && s.set.Identity != nil {

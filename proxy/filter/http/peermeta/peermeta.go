@@ -8,13 +8,20 @@
 // introducing itself. The headers never reach an application, nor a peer
 // without mutual TLS, and are never believed from one. What a peer says here is
 // for metrics and logs only; who it is, its certificate proves.
+//
+// Proxies of Istio say it with every request and response. Two of ours say it once
+// on a connection: metadata that has the field WEFT_ONCE, which others skip, tells that
+// its sender remembers what it hears on a connection, and hears silence as the same again. The field
+// is the sender's SPIFFE ID: metadata that somebody in between has passed on is of this message only.
+// The caller is silent once it has had such an answer, and the callee answers silence
+// with silence. Who has something new to say of itself says it.
 package peermeta
 
 import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
-	"sync"
+	"unique"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -33,10 +40,9 @@ const TypeURL = "type.googleapis.com/io.istio.http.peer_metadata.Config"
 const (
 	headerMetadata = "x-envoy-peer-metadata"
 	headerID       = "x-envoy-peer-metadata-id"
-)
 
-// maxHeader bounds what is decoded, in bytes of base64.
-const maxHeader = 16 << 10
+	fieldOnce = "WEFT_ONCE" // of the metadata: to whom once on a connection is enough, if the connection is theirs
+)
 
 // Node is our own workload.
 type Node struct {
@@ -47,7 +53,8 @@ type Node struct {
 // Filter is bound to one direction. Safe for concurrent use.
 type Filter struct {
 	direction    stream.Direction
-	metadata, id []byte // our headers, as HTTP/1 writes them; nil: we are nobody
+	metadata, id []byte                // our headers, as HTTP/1 writes them; nil: we are nobody
+	self         unique.Handle[string] // both
 	known        cache
 }
 
@@ -67,13 +74,17 @@ func New(cfg *structpb.Struct, d stream.Direction, n Node) (*Filter, error) {
 		return nil, fmt.Errorf("peer metadata: node ID %q: has control characters", n.ID)
 	}
 	if n.Workload != nil {
-		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(exchange.Metadata(n.Workload))
+		m := exchange.Metadata(n.Workload)
+		if n.Workload.Principal != "" {
+			m.Fields[fieldOnce] = structpb.NewStringValue(n.Workload.Principal)
+		}
+		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 		if err != nil {
 			return nil, fmt.Errorf("peer metadata: encode: %w", err)
 		}
 		lines := []byte(headerMetadata + ": " + base64.StdEncoding.EncodeToString(data) + "\r\n" + headerID + ": " + n.ID + "\r\n")
 		end := bytes.IndexByte(lines, '\n') + 1
-		f.metadata, f.id = lines[:end], lines[end:]
+		f.metadata, f.id, f.self = lines[:end], lines[end:], unique.Make(string(lines))
 	}
 	return f, nil
 }
@@ -115,14 +126,41 @@ func (f *Filter) Request(s *filter.Stream) filter.Verdict {
 	return filter.Continue
 }
 
-// caller learns who calls. It is remembered on the connection, which belongs to one peer.
+// caller learns who calls.
 func (f *Filter) caller(s *filter.Stream, data []byte) {
 	if data == nil || !s.Conn.MutualTLS() {
+		return // Info has whom we met on this connection
+	}
+	p := f.known.lookup(data, s.Conn.PeerID.String())
+	if p == nil {
 		return
 	}
-	if w := f.known.lookup(data, s.Conn.PeerID.String()); w != nil {
-		s.Info.Peer = w
+	s.Info.Peer = p.Workload
+	mark(s)
+	if p.once && f.metadata != nil {
+		s.Conn.Met.Remember(p.Workload, f.self) // Response tells it: who asks is answered
 	}
+}
+
+// asked is in a stream's scratch memory if its request introduced its caller.
+var asked = new(byte)
+
+func mark(s *filter.Stream) {
+	for i := range s.State {
+		if s.State[i] == nil {
+			s.State[i] = asked
+			return
+		}
+	}
+}
+
+func marked(s *filter.Stream) bool {
+	for _, v := range s.State {
+		if v == any(asked) {
+			return true
+		}
+	}
+	return false
 }
 
 // Upstream implements [filter.Upstreamer].
@@ -130,11 +168,17 @@ func (f *Filter) Upstream(s *filter.Stream, c *stream.ConnInfo) {
 	if f.direction == stream.Inbound {
 		return
 	}
-	if !c.MutualTLS() {
-		drop(&s.Req.Fields) // a try before may have gone to a peer
+	if !c.MutualTLS() || f.knownTo(c) {
+		drop(&s.Req.Fields) // a try before may have gone to another
 		return
 	}
 	f.introduce(&s.Req.Fields)
+}
+
+// knownTo tells whether the other end of a connection knows us as we are.
+func (f *Filter) knownTo(c *stream.ConnInfo) bool {
+	a := c.Met.Known()
+	return a != nil && a.Told == f.self
 }
 
 func (f *Filter) introduce(h *stream.Fields) {
@@ -157,15 +201,43 @@ func set(h *stream.Fields, line []byte, name string) {
 // Response implements [filter.HTTP].
 func (f *Filter) Response(s *filter.Stream) {
 	h := &s.Resp.Fields
-	data := h.Get(headerMetadata)
-	if f.direction != stream.Inbound && data != nil && !s.Direct && !s.Info.UpstreamID.IsZero() {
-		if w := f.known.lookup(data, s.Info.UpstreamID.String()); w != nil {
-			s.Info.Peer = w
-		}
+	if f.direction != stream.Inbound {
+		f.callee(s, h.Get(headerMetadata))
+		drop(h)
+		return
 	}
 	drop(h)
-	if f.direction == stream.Inbound && s.Info.Peer != nil && s.Conn.MutualTLS() {
-		f.introduce(h)
+	if s.Info.Peer == nil || !s.Conn.MutualTLS() {
+		return
+	}
+	if f.knownTo(s.Conn) && !marked(s) {
+		return
+	}
+	f.introduce(h)
+}
+
+// callee learns who answers.
+func (f *Filter) callee(s *filter.Stream, data []byte) {
+	if s.Direct || s.Info.UpstreamID.IsZero() {
+		return
+	}
+	var met *stream.Meeting
+	if s.Upstream != nil {
+		met = s.Upstream.Met
+	}
+	if data == nil {
+		if w := met.Peer(); w != nil {
+			s.Info.Peer = w
+		}
+		return
+	}
+	p := f.known.lookup(data, s.Info.UpstreamID.String())
+	if p == nil {
+		return
+	}
+	s.Info.Peer = p.Workload
+	if p.once && f.metadata != nil {
+		met.Remember(p.Workload, f.self)
 	}
 }
 
@@ -185,60 +257,4 @@ func drop(h *stream.Fields) {
 
 func isPeerHeader(l stream.Field) bool {
 	return len(l.Name) >= len(headerMetadata) && stream.EqualFold(l.Name[:len(headerMetadata)], headerMetadata)
-}
-
-// cache keeps decoded peers by the bytes they came in and the identity they proved.
-type cache struct {
-	mu    sync.RWMutex
-	peers map[string]map[string]*stream.Workload // mu: by principal, then by header
-	size  int                                    // mu: bytes of keys
-}
-
-// maxCache bounds the bytes kept: a peer that makes up ever new metadata may not fill
-// the memory. When it is reached, the cache begins anew.
-const maxCache = 4 << 20
-
-func (c *cache) lookup(data []byte, principal string) *stream.Workload {
-	if len(data) > maxHeader {
-		return nil
-	}
-	c.mu.RLock()
-	w := c.peers[principal][string(data)]
-	c.mu.RUnlock()
-	if w != nil {
-		return w
-	}
-	if w = decode(data, principal); w == nil {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.size += len(data) + len(principal); c.peers == nil || c.size > maxCache {
-		c.peers = make(map[string]map[string]*stream.Workload)
-		c.size = len(data) + len(principal)
-	}
-	m := c.peers[principal]
-	if m == nil {
-		m = make(map[string]*stream.Workload)
-		c.peers[principal] = m
-	}
-	m[string(data)] = w
-	return w
-}
-
-func decode(data []byte, principal string) *stream.Workload {
-	raw := make([]byte, base64.StdEncoding.DecodedLen(len(data)))
-	n, err := base64.StdEncoding.Decode(raw, data)
-	if err != nil {
-		return nil
-	}
-	var s structpb.Struct
-	if proto.Unmarshal(raw[:n], &s) != nil {
-		return nil
-	}
-	w := exchange.Workload(&s)
-	if w != nil {
-		w.Principal = principal
-	}
-	return w
 }

@@ -1,15 +1,18 @@
 package peermeta
 
 import (
+	"encoding/base64"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"weft.mesh/weft/proxy/filter"
 	"weft.mesh/weft/proxy/stream"
+	"weft.mesh/weft/proxy/transport/exchange"
 	"weft.mesh/weft/spiffe"
 )
 
@@ -20,7 +23,7 @@ var (
 
 func node(t *testing.T, d stream.Direction, w *stream.Workload) *Filter {
 	t.Helper()
-	f, err := New(nil, d, Node{ID: "sidecar~" + w.Name, Workload: w})
+	f, err := New(nil, d, Node{ID: "sidecar~" + w.Name, Workload: named(w, "spiffe://cluster.local/ns/default/sa/"+w.App)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,11 +39,199 @@ func mesh(t *testing.T, sa string) *stream.ConnInfo {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &stream.ConnInfo{TLS: true, PeerID: id}
+	return &stream.ConnInfo{TLS: true, PeerID: id, Met: new(stream.Meeting)}
 }
 
 func newStream(c *stream.ConnInfo) *filter.Stream {
-	return &filter.Stream{Conn: c, Req: &stream.Request{}, Info: &stream.Info{Conn: c}}
+	return &filter.Stream{Conn: c, Req: &stream.Request{}, Info: &stream.Info{Conn: c, Peer: c.Met.Peer()}, State: make([]any, 2)}
+}
+
+// conversation is one exchange between two proxies on the connection with ends up and down. It tells whether request and
+// response carried metadata, and whom the two took each other for.
+type conversation struct {
+	asked, answered      bool
+	clientSaw, serverSaw *stream.Workload
+}
+
+func talk(t *testing.T, client, server *Filter, up, down *stream.ConnInfo) (c conversation) {
+	t.Helper()
+	out := newStream(&stream.ConnInfo{})
+	client.Request(out)
+	client.Upstream(out, up)
+	out.Upstream, out.Info.UpstreamID = up, up.PeerID
+	c.asked = out.Req.Fields.Has(headerMetadata)
+	if c.asked != out.Req.Fields.Has(headerID) {
+		t.Error("of the request's two headers one is there")
+	}
+
+	in := newStream(down)
+	in.Req.Fields = out.Req.Fields
+	server.Request(in)
+	in.Resp = &stream.Response{}
+	server.Response(in)
+	c.answered = in.Resp.Fields.Has(headerMetadata)
+	if c.answered != in.Resp.Fields.Has(headerID) {
+		t.Error("of the response's two headers one is there")
+	}
+
+	out.Resp = in.Resp
+	client.Response(out)
+	if n := in.Req.Fields.Len() + out.Resp.Fields.Len(); n != 0 {
+		t.Errorf("%d headers reach applications", n)
+	}
+	c.clientSaw, c.serverSaw = out.Info.Peer, in.Info.Peer
+	return c
+}
+
+// knows checks whom the two took each other for.
+func (c conversation) knows(t *testing.T, callee, caller *stream.Workload) {
+	t.Helper()
+	if diff := cmp.Diff(callee, c.clientSaw); diff != "" {
+		t.Error("callee as the client sees it:", diff)
+	}
+	if diff := cmp.Diff(caller, c.serverSaw); diff != "" {
+		t.Error("caller as the server sees it:", diff)
+	}
+}
+
+// istios is the value of the header as Istio's proxies say it.
+func istios(t *testing.T, w *stream.Workload) string {
+	t.Helper()
+	data, err := proto.Marshal(exchange.Metadata(w))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(data)
+}
+
+func TestOnceOnAConnectionIsEnough(t *testing.T) {
+	client, server := node(t, stream.Outbound, caller), node(t, stream.Inbound, callee)
+	up, down := mesh(t, "reviews"), mesh(t, "productpage")
+	calleeSeen, callerSeen := named(callee, up.PeerID.String()), named(caller, down.PeerID.String())
+	for i := range 4 {
+		c := talk(t, client, server, up, down)
+		c.knows(t, calleeSeen, callerSeen)
+		if first := i == 0; c.asked != first || c.answered != first {
+			t.Errorf("exchange %d: metadata in the request: %v, in the response: %v; want both: %v", i, c.asked, c.answered, first)
+		}
+	}
+	if c := talk(t, client, server, mesh(t, "reviews"), mesh(t, "productpage")); !c.asked || !c.answered {
+		t.Error("another connection is taken for one on which both know each other")
+	}
+	if c := talk(t, node(t, stream.Outbound, caller), node(t, stream.Inbound, callee), up, down); c.asked || c.answered {
+		t.Error("the same under a new configuration is said again")
+	}
+}
+
+// A proxy in between that is none of the mesh's passes on what many say over one connection, which is its own.
+func TestWhatIsPassedOnIsNotRemembered(t *testing.T) {
+	client, server := node(t, stream.Outbound, caller), node(t, stream.Inbound, callee)
+	up, down := mesh(t, "between"), mesh(t, "between")
+	for i := range 2 {
+		c := talk(t, client, server, up, down)
+		c.knows(t, named(callee, up.PeerID.String()), named(caller, down.PeerID.String()))
+		if !c.asked || !c.answered {
+			t.Errorf("exchange %d: request %v, response %v; want both", i, c.asked, c.answered)
+		}
+	}
+	s := newStream(down)
+	if server.Request(s); s.Info.Peer != nil {
+		t.Errorf("a request of nobody's is taken for one of %v", s.Info.Peer)
+	}
+}
+
+func TestWhoHasSomethingNewToSaySaysIt(t *testing.T) {
+	up, down := mesh(t, "reviews"), mesh(t, "productpage")
+	client, server := node(t, stream.Outbound, caller), node(t, stream.Inbound, callee)
+	talk(t, client, server, up, down)
+
+	caller2, callee2 := *caller, *callee
+	caller2.Version, callee2.Version = "v2", "v3"
+	client = node(t, stream.Outbound, &caller2)
+	c := talk(t, client, server, up, down)
+	c.knows(t, named(callee, up.PeerID.String()), named(&caller2, down.PeerID.String()))
+	if !c.asked || !c.answered {
+		t.Errorf("a changed caller: request %v, response %v; want both", c.asked, c.answered)
+	}
+	server = node(t, stream.Inbound, &callee2)
+	c = talk(t, client, server, up, down)
+	c.knows(t, named(&callee2, up.PeerID.String()), named(&caller2, down.PeerID.String()))
+	if c.asked || !c.answered {
+		t.Errorf("a changed callee: request %v, response %v; want the response", c.asked, c.answered)
+	}
+}
+
+func TestACallerOfIstiosIsAnsweredEachTime(t *testing.T) {
+	server, down := node(t, stream.Inbound, callee), mesh(t, "productpage")
+	for i := range 3 {
+		s := newStream(down)
+		s.Req.Fields.Add(headerMetadata, istios(t, caller))
+		server.Request(s)
+		s.Resp = &stream.Response{}
+		server.Response(s)
+		if diff := cmp.Diff(named(caller, down.PeerID.String()), s.Info.Peer); diff != "" || !s.Resp.Fields.Has(headerMetadata) {
+			t.Errorf("exchange %d: answered %v, caller as the server sees it: %s", i, s.Resp.Fields.Has(headerMetadata), diff)
+		}
+	}
+	s := newStream(down)
+	server.Request(s)
+	s.Resp = &stream.Response{}
+	if server.Response(s); s.Info.Peer != nil || s.Resp.Fields.Len() != 0 {
+		t.Errorf("a request without metadata: caller %v, %d headers in the response; want neither", s.Info.Peer, s.Resp.Fields.Len())
+	}
+}
+
+func TestACalleeOfIstiosIsToldEachTime(t *testing.T) {
+	client, up := node(t, stream.Outbound, caller), mesh(t, "reviews")
+	for i := range 3 {
+		s := newStream(&stream.ConnInfo{})
+		client.Upstream(s, up)
+		if !s.Req.Fields.Has(headerMetadata) {
+			t.Errorf("exchange %d: the request does not introduce the caller", i)
+		}
+		s.Upstream, s.Info.UpstreamID, s.Resp = up, up.PeerID, &stream.Response{}
+		s.Resp.Fields.Add(headerMetadata, istios(t, callee))
+		client.Response(s)
+		if diff := cmp.Diff(named(callee, up.PeerID.String()), s.Info.Peer); diff != "" {
+			t.Errorf("exchange %d: callee as the client sees it: %s", i, diff)
+		}
+	}
+}
+
+// A request that introduces its caller is answered, whatever others on the connection have found out meanwhile.
+func TestWhoIntroducesItselfIsAnswered(t *testing.T) {
+	client, server := node(t, stream.Outbound, caller), node(t, stream.Inbound, callee)
+	down := mesh(t, "productpage")
+	ask := func() *filter.Stream {
+		s := newStream(down)
+		s.Req.Fields.SetBytes(headerMetadata, said(client))
+		server.Request(s)
+		s.Resp = &stream.Response{}
+		return s
+	}
+	first, second := ask(), ask()
+	server.Response(second)
+	server.Response(first)
+	if !first.Resp.Fields.Has(headerMetadata) || !second.Resp.Fields.Has(headerMetadata) {
+		t.Error("one of two requests at the same time is not answered")
+	}
+}
+
+func TestATryBeforeLeavesNothing(t *testing.T) {
+	client, server := node(t, stream.Outbound, caller), node(t, stream.Inbound, callee)
+	known, down := mesh(t, "reviews"), mesh(t, "productpage")
+	talk(t, client, server, known, down)
+	s := newStream(&stream.ConnInfo{})
+	client.Request(s)
+	client.Upstream(s, mesh(t, "reviews")) // a connection on which nobody knows us
+	client.Upstream(s, known)
+	if s.Req.Fields.Len() != 0 {
+		t.Error("what was for another connection goes to one that knows us")
+	}
+	client.Upstream(s, mesh(t, "reviews"))
+	if !s.Req.Fields.Has(headerMetadata) {
+		t.Error("a connection that does not know us is told nothing")
+	}
 }
 
 func named(w *stream.Workload, principal string) *stream.Workload {
@@ -140,6 +331,7 @@ func TestKnownPeersCostNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		in.Req.Fields.SetBytes(headerMetadata, data)
 		server.Request(in)
+		clear(in.State)
 	}); n != 0 {
 		t.Errorf("allocs = %v, want 0", n)
 	}
