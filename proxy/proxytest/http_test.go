@@ -54,6 +54,28 @@ func TestARequestGoesOverMutualTLSWithBothIdentitiesInMetricsAndLogs(t *testing.
 	}
 }
 
+// Of the requests on a connection only the first introduces the two sidecars to each other.
+func TestEveryRequestCountsForThoseWhoMetWithTheFirst(t *testing.T) {
+	for name, config := range map[string]string{"HTTP/1.1": protoHTTP1, "HTTP/2 between the sidecars": protoHTTP2} {
+		t.Run(name, func(t *testing.T) {
+			app := StartApp(t, "app")
+			p := startPair(t, pairOptions{app: app.Port, protocol: config})
+			const requests = 20
+			for range requests {
+				if status, _, _ := Call(t, "GET", p.port, "/", "host", "api.default"); status != 200 {
+					t.Fatalf("status %d, want 200", status)
+				}
+			}
+			for side, peer := range map[*Proxy]string{p.caller: `destination_workload="api"`, p.callee: `source_workload="web"`} {
+				Until(t, "all requests in one series with "+peer, func() bool {
+					line := metric(side.Get("/stats/prometheus"), "istio_requests_total")
+					return strings.Contains(line, peer) && strings.HasSuffix(strings.TrimSpace(line), fmt.Sprintf("} %d", requests))
+				})
+			}
+		})
+	}
+}
+
 // metric is the first sample of a name.
 func metric(text, name string) string {
 	for line := range strings.Lines(text) {
