@@ -8,7 +8,9 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -96,8 +98,20 @@ func (s *summary) pkg(e event, key string) {
 		fmt.Printf("ok    %6.1fs  %s\n", e.Elapsed, e.Package)
 	case "fail":
 		s.failed++
-		fmt.Printf("FAIL  %6.1fs  %s\n%s\n", e.Elapsed, e.Package, strings.Join(s.output[key], ""))
+		fmt.Printf("FAIL  %6.1fs  %s\n%s%s\n", e.Elapsed, e.Package, s.unfinished(e.Package), strings.Join(s.output[key], ""))
 	}
+}
+
+// unfinished is what those tests of a package have printed that never ended: one of them ended the process.
+func (s *summary) unfinished(pkg string) string {
+	var b strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(s.output)) {
+		if test, ok := strings.CutPrefix(key, pkg+" "); ok && test != "" {
+			b.WriteString(strings.Join(s.output[key], ""))
+			delete(s.output, key)
+		}
+	}
+	return b.String()
 }
 
 func reason(lines []string) string {

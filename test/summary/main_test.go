@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestWhatCountsAsFailed(t *testing.T) {
 	pass := event{Action: "pass", Package: "p", Test: "T"}
@@ -28,5 +31,20 @@ func TestWhatCountsAsFailed(t *testing.T) {
 				t.Errorf("exit code %d, want %d", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestWhoEndsTheProcessIsHeard(t *testing.T) {
+	s := &summary{output: map[string][]string{}}
+	s.add(event{Action: "output", Package: "p", Test: "T", Output: "=== RUN   T\n"})
+	s.add(event{Action: "pass", Package: "p", Test: "T"})
+	s.add(event{Action: "output", Package: "p", Test: "U/sub", Output: "panic: boo\n"})
+	s.add(event{Action: "output", Package: "pq", Test: "V", Output: "another package\n"})
+	s.add(event{Action: "output", Package: "p", Output: "FAIL\tp\n"})
+	if got := s.unfinished("p"); got != "panic: boo\n" {
+		t.Errorf("%q", got)
+	}
+	if got := strings.Join(s.output["p "], ""); got != "FAIL\tp\n" {
+		t.Errorf("of the package: %q", got)
 	}
 }
