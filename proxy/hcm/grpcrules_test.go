@@ -28,23 +28,27 @@ func TestGRPCTimeoutsAreRead(t *testing.T) {
 	}
 }
 
-// TestAGRPCDeadlineReachesTheUpstream: the caller's deadline counts within the route's bound, and the upstream is told of what counts.
+// TestAGRPCDeadlineReachesTheUpstream: the caller's deadline counts within the route's bound, and the
+// upstream is told of what counts. Who is past its own deadline is told DEADLINE_EXCEEDED, others UNAVAILABLE.
 func TestAGRPCDeadlineReachesTheUpstream(t *testing.T) {
 	for name, tc := range map[string]struct {
 		header     string
 		route, max time.Duration
 		told       string
 		ends       time.Duration // 0: when the upstream answers, after 10 s
+		code       string
 	}{
-		"the caller's":                         {"2S", 5 * time.Second, 0, "2000m", 2 * time.Second},
-		"the caller's, longer than the route":  {"8S", 5 * time.Second, 0, "8000m", 8 * time.Second},
-		"the bound, if it is shorter":          {"8S", 0, 3 * time.Second, "3000m", 3 * time.Second},
-		"the bound, if the caller has none":    {"0S", 0, 3 * time.Second, "3000m", 3 * time.Second},
-		"the route's, if the caller is silent": {"", 5 * time.Second, 0, "5000m", 5 * time.Second},
-		"the route's, if the caller errs":      {"soon", 5 * time.Second, 0, "5000m", 5 * time.Second},
-		"a bound of days, if it is shorter":    {"99999999S", 0, 48 * time.Hour, "172800S", 0},
-		"nobody's":                             {"", 0, 0, "", 0},
-		"one that never comes":                 {"99999999H", 5 * time.Second, 0, "99999999H", 0},
+		"the caller's":                         {"2S", 5 * time.Second, 0, "2000m", 2 * time.Second, "4"},
+		"the caller's, longer than the route":  {"8S", 5 * time.Second, 0, "8000m", 8 * time.Second, "4"},
+		"less than the smallest we can tell":   {"1n", 0, 0, "1m", 1, "4"},
+		"what we tell is not less":             {"2000001u", 0, 0, "2001m", 2000001 * time.Microsecond, "4"},
+		"the bound, if it is shorter":          {"8S", 0, 3 * time.Second, "3000m", 3 * time.Second, "14"},
+		"the bound, if the caller's is over":   {"0S", 0, 3 * time.Second, "3000m", 3 * time.Second, "4"}, // as Envoy takes it
+		"the route's, if the caller is silent": {"", 5 * time.Second, 0, "5000m", 5 * time.Second, "14"},
+		"the route's, if the caller errs":      {"soon", 5 * time.Second, 0, "5000m", 5 * time.Second, "14"},
+		"a bound of days, if it is shorter":    {"99999999S", 0, 48 * time.Hour, "172800S", 0, "0"},
+		"nobody's":                             {"", 0, 0, "", 0, "0"},
+		"one that never comes":                 {"99999999H", 5 * time.Second, 0, "99999999H", 0, "0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -56,15 +60,39 @@ func TestAGRPCDeadlineReachesTheUpstream(t *testing.T) {
 					s.req.Fields.Add("grpc-timeout", tc.header)
 				}
 				i := run(t, h, s)
-				ends, code := tc.ends, "14"
+				ends, code := tc.ends, tc.code
 				if ends == 0 {
-					ends, code = 10*time.Second, "0"
+					ends = 10 * time.Second
 				}
 				if i.Duration != ends || s.head["grpc-status"] != code || strconv.Itoa(i.GRPCCode) != code {
 					t.Errorf("ended after %v with %q (%d), want %v with %s", i.Duration, s.head["grpc-status"], i.GRPCCode, ends, code)
 				}
 				if got := h.backend.requests[0].headers["grpc-timeout"]; got != tc.told {
 					t.Errorf("the upstream was told %q, want %q", got, tc.told)
+				}
+			})
+		})
+	}
+}
+
+// TestAServersResetIsToldAsWhatItIs: a server that resets a call whose deadline is over does so for that.
+func TestAServersResetIsToldAsWhatItIs(t *testing.T) {
+	for name, tc := range map[string]struct{ deadline, code string }{
+		"the deadline is over":    {"2S", "4"},
+		"it is not":               {"2000001u", "14"},
+		"there is none":           {"", "14"},
+		"it is none that we know": {"2s", "14"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHarness(t, always(answer{err: errReset, delay: 2 * time.Second}))
+				s := newServer("POST", "/s/m", "content-type", "application/grpc")
+				if tc.deadline != "" {
+					s.req.Fields.Add("grpc-timeout", tc.deadline)
+				}
+				i := run(t, h, s)
+				if s.head["grpc-status"] != tc.code || i.Flags.String() != "UC" {
+					t.Errorf("status %s, flags %v; want %s, UC", s.head["grpc-status"], i.Flags, tc.code)
 				}
 			})
 		})

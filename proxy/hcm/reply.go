@@ -25,10 +25,10 @@ var (
 	replyTimeout      = filter.Reply{Status: 504, Body: []byte("upstream request timeout"), Details: "response_timeout", Flags: stream.FlagUpstreamTimeout}
 	replyTryTimeout   = filter.Reply{Status: 504, Body: []byte("upstream request timeout"), Details: "upstream_per_try_timeout", Flags: stream.FlagUpstreamTimeout}
 	replyIdle         = filter.Reply{Status: 504, Body: []byte("stream timeout"), Details: "stream_idle_timeout", Flags: stream.FlagStreamIdleTimeout}
-	replyDuration     = filter.Reply{Status: 504, Body: []byte("downstream duration timeout"), Details: "max_duration_timeout", Flags: stream.FlagDurationTimeout, GRPCCode: 4}
+	replyDuration     = filter.Reply{Status: 504, Body: []byte("downstream duration timeout"), Details: "max_duration_timeout", Flags: stream.FlagDurationTimeout, GRPCCode: grpcDeadlineExceeded}
 	// of a request that is not whole
 	replyIdleRequest     = filter.Reply{Status: 408, Body: replyIdle.Body, Details: replyIdle.Details, Flags: replyIdle.Flags}
-	replyDurationRequest = filter.Reply{Status: 408, Body: replyDuration.Body, Details: replyDuration.Details, Flags: replyDuration.Flags, GRPCCode: 4}
+	replyDurationRequest = filter.Reply{Status: 408, Body: replyDuration.Body, Details: replyDuration.Details, Flags: replyDuration.Flags, GRPCCode: grpcDeadlineExceeded}
 	replyNoHealthy       = filter.Reply{Status: 503, Body: []byte("no healthy upstream"), Details: "no_healthy_upstream", Flags: stream.FlagNoHealthyUpstream}
 )
 
@@ -90,10 +90,26 @@ func hasHeader(hs []filter.Header, name string) bool {
 	return false
 }
 
+// Status codes of gRPC.
+const (
+	grpcDeadlineExceeded = 4
+	grpcUnavailable      = 14
+)
+
+// callerGaveUp tells whether the deadline of a gRPC call is over. The server, which has the same, may have ended the call for it; UNAVAILABLE would
+// tell the caller, or the sidecar before us, to try again.
+func (x *exchange) callerGaveUp() bool {
+	d, ok := grpcTimeout(x.h.grpcTimeout)
+	return ok && now().Sub(x.info.Start) >= d
+}
+
 func (x *exchange) grpcReply(resp *stream.Response, r *filter.Reply) {
 	code := r.GRPCCode
 	if code == 0 {
 		code = filter.GRPCStatus(r.Status)
+	}
+	if code == grpcUnavailable && x.callerGaveUp() {
+		code = grpcDeadlineExceeded
 	}
 	x.info.GRPCCode = code
 	resp.Status = 200

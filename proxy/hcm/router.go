@@ -158,12 +158,16 @@ func (x *exchange) expectWithin(f *route.Forward, t time.Duration) {
 	if t <= 0 {
 		return
 	}
+	ms := t.Milliseconds()
+	if t%time.Millisecond > 0 {
+		ms++ // who is told less than there is gives up too early, and with 0 at once
+	}
 	start := len(x.buf)
-	x.buf = strconv.AppendInt(x.buf, t.Milliseconds(), 10)
+	x.buf = strconv.AppendInt(x.buf, ms, 10)
 	end := len(x.buf)
 	x.req.Fields.SetBytes("x-envoy-expected-rq-timeout-ms", x.buf[start:end:end])
 	if x.info.GRPC && f.UseGRPC && t < 1e8*time.Second {
-		if ms := t.Milliseconds(); ms < 1e8 { // 8 digits: gRPC over HTTP/2, TimeoutValue
+		if ms < 1e8 { // 8 digits: gRPC over HTTP/2, TimeoutValue
 			x.buf = append(append(x.buf, x.buf[start:end]...), 'm')
 		} else {
 			x.buf = append(strconv.AppendInt(x.buf, ms/1000, 10), 'S')

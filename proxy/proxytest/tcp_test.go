@@ -101,7 +101,6 @@ func TestGRPCWithStreamsTrailersAndErrors(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	client := testgrpc.NewTestServiceClient(conn)
-	// Not DoTimeoutOnSleepingServer: it wants the client to notice its millisecond before the server does; proxy/hcm tests deadlines.
 	for name, run := range map[string]func(){
 		"empty unary":      func() { interop.DoEmptyUnaryCall(ctx, client) },
 		"large unary":      func() { interop.DoLargeUnaryCall(ctx, client) },
@@ -109,6 +108,7 @@ func TestGRPCWithStreamsTrailersAndErrors(t *testing.T) {
 		"server streaming": func() { interop.DoServerStreaming(ctx, client) },
 		"ping pong":        func() { interop.DoPingPong(ctx, client) },
 		"empty stream":     func() { interop.DoEmptyStream(ctx, client) },
+		"timeout":          func() { interop.DoTimeoutOnSleepingServer(ctx, client) },
 		"cancel":           func() { interop.DoCancelAfterBegin(ctx, client) },
 		"metadata":         func() { interop.DoCustomMetadata(ctx, client) },
 		"status":           func() { interop.DoStatusCodeAndMessage(ctx, client) },
