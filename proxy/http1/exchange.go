@@ -94,7 +94,7 @@ func (x *exchange) accept() {
 		x.close = !x.ctl.keepAlive
 		x.ctl.expect = false
 	}
-	x.close = x.close || x.ctl.close || o.MaxRequests > 0 && x.sc.served >= o.MaxRequests
+	x.close = x.close || x.ctl.close || o.MaxRequests > 0 && x.sc.idling.served >= o.MaxRequests
 	if x.ctl.expect && !x.body.done && len(x.sc.in.rest()) == 0 {
 		x.expect.Store(true)
 	}

@@ -31,19 +31,18 @@ func Serve(ctx context.Context, c *netio.Conn, o ServerOptions, h func(ctx conte
 
 // Rest is what is left of the codec of a connection that sleeps. The zero value is one that has not begun.
 type Rest struct {
-	served    uint32
-	used      bool
-	born      time.Time
-	idleSince time.Time
+	born   time.Time
+	habits habits
 }
 
 // ServeOn is Serve for a connection that has slept.
 func ServeOn(ctx context.Context, c *netio.Conn, o ServerOptions, rest Rest, h func(ctx context.Context, s stream.Server), done func(error)) {
 	sc := &serverConn{c: c, o: o.filled(), scheme: http, ctx: ctx, handle: h, done: done}
-	if rest.born.IsZero() {
+	slept := !rest.born.IsZero()
+	if !slept {
 		rest.born = time.Now()
 	}
-	sc.born, sc.served, sc.used, sc.idleSince, sc.wasParked = rest.born, rest.served, rest.used, rest.idleSince, !rest.idleSince.IsZero()
+	sc.born, sc.idling = rest.born, idling{o: sc.o, habits: rest.habits, away: slept}
 	sc.in.head.SetLimit(sc.o.MaxHeaderBytes)
 	if c.TLSState() != nil {
 		sc.scheme = https
@@ -91,8 +90,7 @@ type serverConn struct {
 	o      *ServerOptions
 	scheme []byte
 	in     input
-	served uint32
-	looked uint32 // served when it was last looked whether to park
+	idling idling
 	born   time.Time
 
 	// set by Serve
@@ -102,15 +100,9 @@ type serverConn struct {
 	uncut   func() bool
 	undrain func()
 
-	wasParked bool          // the wait goes on
-	noPark    bool          // parking was refused
-	used      bool          // requests have come so soon after one another that it is worth waiting awake
-	parkAt    time.Duration // since born
-	idleSince time.Time
-	armed     bool      // the deadline that is set is that of an idle connection
-	busy      bool      // requests came since it was set
-	first     time.Time // when the first byte of the current request was seen
-	due       time.Time // the read deadline that is set; zero: none
+	armed bool      // the deadline that is set is the one that idling asked for
+	first time.Time // when the first byte of the current request was seen
+	due   time.Time // the read deadline that is set; zero: none
 
 	draining atomic.Int64 // unix nanoseconds until which a draining connection may idle; 0: it does not drain
 
@@ -291,7 +283,7 @@ func (sc *serverConn) one(ctx context.Context, x *exchange, h func(context.Conte
 		return false, perr
 	}
 	sc.in.off = n
-	sc.served++
+	sc.idling.served++
 	x.accept()
 	if x.ctl.h2Count == 1 && sc.o.H2C != nil && x.mayTurnH2C() {
 		if serve := sc.o.H2C(&x.req, x.ctl.h2Settings); serve != nil {

@@ -26,19 +26,11 @@ func (sc *serverConn) await() error {
 }
 
 func (sc *serverConn) awaitFill() error {
-	if sc.armed && sc.rough() && !sc.wasParked && sc.served != 1 {
-		sc.busy = true // when the deadline comes it is seen that it was not idle
-	} else {
-		now := sc.now()
-		if sc.wasParked {
-			sc.wasParked, sc.looked = false, sc.served
-			sc.used = sc.used || sc.served > 0 && now.Sub(sc.idleSince) < sc.o.ParkAfter
-		} else {
-			sc.idleSince = now
-		}
-		sc.parkAt = now.Sub(sc.born) + sc.parkStep()
+	if !sc.armed || !sc.idling.goesOn() {
+		now := sc.age()
+		sc.idling.begin(now)
 		sc.armIdle(now)
-		sc.armed, sc.busy = true, false
+		sc.armed = true
 	}
 	sc.setIdle(true)
 	for {
@@ -58,74 +50,40 @@ func (sc *serverConn) awaitFill() error {
 		if sc.draining.Load() != 0 {
 			continue
 		}
-		now := sc.now()
-		sc.used = sc.used || sc.served-sc.looked > 1 // one alone may be all that it came for
-		sc.looked = sc.served
-		if sc.busy {
-			sc.busy = false
-			sc.idleSince, sc.parkAt = now, now.Sub(sc.born)+sc.parkStep()
-		}
-		if d := sc.o.IdleTimeout; d > 0 && !sc.idleSince.Add(d).After(now) {
+		switch sc.idling.look(sc.age()) {
+		case end:
 			sc.endIdle()
 			return io.EOF
-		}
-		if sc.parks() && sc.parkAt <= now.Sub(sc.born) {
+		case putAway:
 			if sc.park() {
 				return errParked
 			}
-			sc.noPark = true
+			sc.idling.stays = true
 		}
-		sc.setDue(sc.idleDue())
+		sc.setDue(sc.at(sc.idling.due()))
 		sc.armed = true
 	}
 }
 
-// rough tells that it is enough to know to within ParkAfter since when a connection idles. Then the clock need not be read for
-// each request: a connection that was used between two looks is no idle one.
-func (sc *serverConn) rough() bool {
-	return sc.parks() && (sc.o.IdleTimeout <= 0 || sc.o.IdleTimeout >= 20*sc.o.ParkAfter)
-}
-
-// parkStep is when to look next whether to park. Whoever was busy then is found to idle one step later at the earliest.
-func (sc *serverConn) parkStep() time.Duration {
-	after := sc.o.ParkAfter
-	if !sc.used && sc.served > 0 { // who has asked nothing yet is not to be drained before FirstRequestGrace, asleep or not
-		after /= haste
-	}
-	if sc.rough() {
-		return after / 2
-	}
-	return after
-}
-
-// haste is by how much sooner a connection is parked that has not been seen to be used again within ParkAfter. Of many that come
-// at once and then idle only a few are awake at a time, and whoever was parked too soon pays for it once.
-const haste = 16
-
-func (sc *serverConn) parks() bool { return sc.o.Park != nil && !sc.noPark }
-
 // park hands the wait over. If it returns true, the connection may be being served again already.
 func (sc *serverConn) park() bool {
 	sc.setDue(noDeadline)
-	var due time.Time
-	if d := sc.o.IdleTimeout; d > 0 {
-		due = sc.idleSince.Add(d)
-	}
+	due := sc.at(sc.idling.ends())
 	sc.mu.Lock() // onDrain comes before, or meets a parked connection
 	defer sc.mu.Unlock()
 	if sc.draining.Load() != 0 {
 		return false
 	}
-	if sc.o.Sleep != nil && sc.c.TLSState() == nil && sc.o.Sleep(due, Rest{sc.served, sc.used, sc.born, sc.idleSince}) {
+	sc.idling.away = true
+	if sc.o.Sleep != nil && sc.c.TLSState() == nil && sc.o.Sleep(due, Rest{sc.born, sc.idling.habits}) {
 		sc.undrain() // of a connection that is another's now
 		sc.uncut()
 		return true
 	}
-	sc.wasParked = true
 	if sc.o.Park(sc.c, due, sc.run) {
 		return true
 	}
-	sc.wasParked = false
+	sc.idling.away = false
 	return false
 }
 
@@ -133,7 +91,7 @@ func (sc *serverConn) park() bool {
 // that came at the last moment is still served.
 func (sc *serverConn) drained(by int64) bool {
 	now, end := time.Now(), time.Unix(0, by)
-	if first := sc.born.Add(FirstRequestGrace); sc.served == 0 && end.Before(first) {
+	if first := sc.born.Add(FirstRequestGrace); sc.idling.served == 0 && end.Before(first) {
 		end = first
 	}
 	if !now.Before(end) {
@@ -148,7 +106,17 @@ func (sc *serverConn) drained(by int64) bool {
 }
 
 // now is the time, for half the cost of time.Now.
-func (sc *serverConn) now() time.Time { return sc.born.Add(time.Since(sc.born)) }
+func (sc *serverConn) now() time.Time { return sc.born.Add(sc.age()) }
+
+func (sc *serverConn) age() time.Duration { return time.Since(sc.born) }
+
+// at is the time at which the connection has an age; no deadline, if never.
+func (sc *serverConn) at(age time.Duration, ever bool) time.Time {
+	if !ever {
+		return noDeadline
+	}
+	return sc.born.Add(age)
+}
 
 func (sc *serverConn) setIdle(idle bool) {
 	sc.mu.Lock()
@@ -174,21 +142,10 @@ func idleEnd(err error) error {
 }
 
 // armIdle sets the deadline of an idle connection, but not for each request anew: when it fires early, awaitFill moves it.
-func (sc *serverConn) armIdle(now time.Time) {
-	due := sc.idleDue()
-	if due.IsZero() || sc.due.IsZero() || sc.due.After(due) || sc.due.Before(now.Add(due.Sub(now)/2)) {
+func (sc *serverConn) armIdle(now time.Duration) {
+	age, ever := sc.idling.due()
+	due := sc.at(age, ever)
+	if due.IsZero() || sc.due.IsZero() || sc.due.After(due) || sc.due.Before(sc.born.Add(now+(age-now)/2)) {
 		sc.setDue(due)
 	}
-}
-
-// idleDue is when to look after an idle connection: to park or to end it; zero: never.
-func (sc *serverConn) idleDue() time.Time {
-	due := noDeadline
-	if d := sc.o.IdleTimeout; d > 0 {
-		due = sc.idleSince.Add(d)
-	}
-	if park := sc.born.Add(sc.parkAt); sc.parks() && (due.IsZero() || park.Before(due)) {
-		due = park
-	}
-	return due
 }

@@ -109,8 +109,8 @@ func TestTheIdleTimeoutGoesOnInSleep(t *testing.T) {
 	ask()
 	answer()
 	begin := time.Now()
-	if err := <-b.done; err != nil || time.Since(begin) < 50*time.Millisecond || b.rest.idleSince.IsZero() {
-		t.Errorf("ended after %v with %v, asleep since %v", time.Since(begin), err, b.rest.idleSince)
+	if err := <-b.done; err != nil || time.Since(begin) < 50*time.Millisecond || b.rest.born.IsZero() {
+		t.Errorf("ended after %v with %v, asleep since %v", time.Since(begin), err, b.rest.habits.since)
 	}
 }
 
