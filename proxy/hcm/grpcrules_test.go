@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"weft.mesh/weft/proxy/filter"
 	"weft.mesh/weft/proxy/route"
 )
 
@@ -95,6 +96,23 @@ func TestAServersResetIsToldAsWhatItIs(t *testing.T) {
 					t.Errorf("status %s, flags %v; want %s, UC", s.head["grpc-status"], i.Flags, tc.code)
 				}
 			})
+		})
+	}
+}
+
+// TestAConfiguredGRPCStatusIsToldAsItIs: whoever has a fault abort with UNAVAILABLE gets that, also if a fault delay took all the caller's time.
+func TestAConfiguredGRPCStatusIsToldAsItIs(t *testing.T) {
+	for code, want := range map[int]string{14: "14", 0: "4"} { // 0: what fits 503
+		synctest.Test(t, func(t *testing.T) {
+			h := newHarness(t, always(answer{status: 200}))
+			h.cfg.Filters = []filter.HTTP{&filterFunc{request: func(*filter.Stream) filter.Verdict {
+				time.Sleep(3 * time.Second) // of fake time
+				return filter.End(&filter.Reply{Status: 503, GRPCCode: code})
+			}}}
+			s := newServer("POST", "/s/m", "content-type", "application/grpc", "grpc-timeout", "2S")
+			if run(t, h, s); s.head["grpc-status"] != want {
+				t.Errorf("status %s, want %s", s.head["grpc-status"], want)
+			}
 		})
 	}
 }

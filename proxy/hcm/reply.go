@@ -107,9 +107,9 @@ func (x *exchange) grpcReply(resp *stream.Response, r *filter.Reply) {
 	code := r.GRPCCode
 	if code == 0 {
 		code = filter.GRPCStatus(r.Status)
-	}
-	if code == grpcUnavailable && x.callerGaveUp() {
-		code = grpcDeadlineExceeded
+		if code == grpcUnavailable && x.callerGaveUp() {
+			code = grpcDeadlineExceeded
+		}
 	}
 	x.info.GRPCCode = code
 	resp.Status = 200
