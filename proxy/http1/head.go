@@ -154,8 +154,8 @@ func parseAbsolute(t []byte, r *stream.Request) *protoError {
 		end = len(t)
 	}
 	r.Authority, r.Path = t[:end], t[end:]
-	if !stream.ValidHost(r.Authority) {
-		return refuse(400, detailsURL)
+	if !stream.ValidHost(r.Authority) || bytes.IndexByte(r.Authority, '%') >= 0 {
+		return refuse(400, detailsURL) // an escaped name is legal (RFC 3986 section 3.2.2), but whoever decodes it sees another host than we do
 	}
 	switch {
 	case len(r.Path) == 0 && string(r.Method) == "OPTIONS":

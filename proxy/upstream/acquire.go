@@ -59,10 +59,7 @@ func (c *Cluster) Acquire(ctx context.Context, r *Request) (stream.Client, *Host
 func (p *pool) acquire(ctx context.Context, s *state, r *Request) (stream.Client, error) {
 	proto := protocol(s.cfg, r)
 	if !r.Fresh {
-		p.mu.Lock()
-		c := p.ready(r, proto)
-		p.mu.Unlock()
-		if c != nil {
+		if c := p.take(r, proto); c != nil {
 			if x, err := c.start(); err == nil {
 				return x, nil
 			}
@@ -99,8 +96,22 @@ func protocol(cfg *config.Cluster, r *Request) config.Protocol {
 	return config.ProtoHTTP1
 }
 
-// ready takes a connection that can be used at once, in a draining pool too: a
-// request that was on its way to it when its endpoint left is served. mu is held.
+// take takes a connection that can be used at once, and drops those that cannot be used any more.
+func (p *pool) take(r *Request, proto config.Protocol) *conn {
+	for {
+		p.mu.Lock()
+		c := p.ready(r, proto)
+		p.mu.Unlock()
+		if c == nil || c.fit() {
+			return c
+		}
+		p.discard(c)
+	}
+}
+
+// ready takes a connection that nobody else uses, or a shared one with room, in a draining pool too: a request that was
+// on its way to it when its endpoint left is served. Whether it can still be used (conn.fit) is to be asked without the
+// mutex: that is a system call, at whose end the kernel may take the processor away. mu is held.
 func (p *pool) ready(r *Request, proto config.Protocol) *conn {
 	var c *conn
 	switch proto {
@@ -182,6 +193,10 @@ func (p *pool) obtain(ctx context.Context, s *state, r *Request, proto config.Pr
 	if !fresh {
 		if c := p.ready(r, proto); c != nil {
 			p.mu.Unlock()
+			if !c.fit() {
+				p.discard(c)
+				return nil, nil
+			}
 			return c, nil
 		}
 	}

@@ -63,9 +63,10 @@ type fakeConn struct {
 
 	mu      sync.Mutex
 	streams int
-	usable  bool // mu
-	closed  bool // mu
-	broken  bool // the next exchange leaves it unusable
+	usable  bool   // mu
+	closed  bool   // mu
+	broken  bool   // the next exchange leaves it unusable
+	looked  func() // called by Usable, if not nil
 }
 
 func (c *fakeConn) Start() (stream.Client, error) {
@@ -86,7 +87,14 @@ func (c *fakeConn) limit() int {
 }
 func (c *fakeConn) Multiplexed() bool { return c.multi }
 func (c *fakeConn) Idle() bool        { c.mu.Lock(); defer c.mu.Unlock(); return c.streams == 0 && !c.broken }
-func (c *fakeConn) Usable() bool      { c.mu.Lock(); defer c.mu.Unlock(); return c.usable && !c.closed }
+func (c *fakeConn) Usable() bool {
+	if c.looked != nil {
+		c.looked()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.usable && !c.closed
+}
 func (c *fakeConn) CanTakeStream() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -52,24 +52,21 @@ type flight struct {
 	waiting int   // the pool's mutex
 }
 
-// takeIdle pops the connection used last that is open and silent. It looks at the
-// socket every time (one system call): a FIN that came a moment ago would cost a
-// request that may not be sent twice, and bytes that nobody asked for would be
-// taken for the answer to the next request, which may be another client's. mu is held.
+// takeIdle pops the connection used last. mu is held.
 func (p *pool) takeIdle(r *Request) *conn {
 	for i := len(p.idle) - 1; i >= 0; i-- {
-		c := p.idle[i]
-		if !c.serves(r) {
-			continue
-		}
-		p.idle = slices.Delete(p.idle, i, i+1)
-		if c.Usable() {
+		if c := p.idle[i]; c.serves(r) {
+			p.idle = slices.Delete(p.idle, i, i+1)
 			return c
 		}
-		p.drop(c)
 	}
 	return nil
 }
+
+// fit tells whether an exchange may begin on a connection that was just taken. An HTTP/1 connection must be open and
+// silent, so it is looked at every time (one system call): a FIN that came a moment ago would cost a request that may
+// not be sent twice, and bytes that nobody asked for would be taken for the answer to the next request, which may be another client's.
+func (c *conn) fit() bool { return c.Multiplexed() || c.Usable() }
 
 // serves tells whether the connection may carry a request. One that asked for a server by the name of a request
 // is for that name only: the server has proved no other (RFC 9113 section 9.1.1).

@@ -62,6 +62,29 @@ func TestAnIdleConnectionIsCheckedBeforeUse(t *testing.T) {
 	}
 }
 
+// A look at a socket is a system call, at whose end the kernel may take the processor away.
+func TestNobodyWaitsForALookAtAnIdleConnection(t *testing.T) {
+	w := newWorld(t, &fakeNet{}, clusterOf("10.0.0.1:80"))
+	x, _ := w.get()
+	p := x.(*lease).conn.pool
+	x.Close()
+	looks := 0
+	w.net.conns[0].looked = func() {
+		looks++
+		if !p.mu.TryLock() {
+			t.Error("the pool's mutex is held")
+			return
+		}
+		p.mu.Unlock()
+	}
+	x, _ = w.get()
+	x.Close()
+	if looks != 1 {
+		t.Errorf("%d looks at the connection, want 1", looks)
+	}
+	w.expectConns(1, 1)
+}
+
 func TestABrokenConnectionIsNotReused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, &fakeNet{}, clusterOf("10.0.0.1:80"))

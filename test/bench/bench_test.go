@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -94,6 +95,20 @@ func TestRatiosAreMediansOfTheSameRound(t *testing.T) {
 	r.Rounds[base] = nil
 	if got := r.ratio("weft", cpu); got != 0 {
 		t.Errorf("ratio without %s = %v, want 0", base, got)
+	}
+}
+
+func TestRoundsOverOtherProcessesAreRoundsOfTheSameWorkload(t *testing.T) {
+	rs := func(a, b, c time.Duration) []result {
+		return []result{{ID: "a", Rounds: map[string][]round{"weft": {{CPU: a}}, base: {{CPU: b}}}}, {ID: "b", Rounds: map[string][]round{"weft": {{CPU: c}}}}}
+	}
+	got := join(join(nil, rs(1, 2, 3)), rs(4, 5, 6))
+	want := []result{
+		{ID: "a", Rounds: map[string][]round{"weft": {{CPU: 1}, {CPU: 4}}, base: {{CPU: 2}, {CPU: 5}}}},
+		{ID: "b", Rounds: map[string][]round{"weft": {{CPU: 3}, {CPU: 6}}}},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 

@@ -1,7 +1,7 @@
 // Bench measures what weft-proxy costs, next to HAProxy, nginx and Envoy doing
 // the same work in the same run on the same machine.
 //
-//	go run ./test/bench -peers all -seconds 0.7  # everything, about 12 minutes; make bench keeps the result
+//	go run ./test/bench -peers all -seconds 0.7  # everything, five rounds; make bench has fifteen and keeps the result
 //	go run ./test/bench -quick -cases h1         # a look
 //	go run ./test/bench -peers haproxy,envoy@2,weft@1 -cases mtls -json out.json
 //	go run ./test/bench -gate auto               # against the merge base with main; exit code 1 on a regression
@@ -13,8 +13,8 @@
 // say how proxies compare, not what the machine can do; the CPU time of the
 // generator and the backend is not counted.
 //
-// Every case is run in rounds (peers A…Z, then Z…A, and so on). What is
-// printed is the median of the rounds with the smallest and largest, and the
+// Every case is run in rounds (peers A…Z, then Z…A, and so on), with new
+// processes after every five. What is printed in the end is the median of the rounds with the smallest and largest, and the
 // median of the ratios to HAProxy in the same round: on a machine that others
 // use, only the ratios are worth much.
 //

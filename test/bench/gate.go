@@ -80,7 +80,7 @@ func (b *bench) gateCase(ctx context.Context, id string) (gated, error) {
 	w := workloads[slices.IndexFunc(workloads, func(w workload) bool { return w.id == id })]
 	var g gated
 	for try := range 2 {
-		rs, err := b.measureKind(ctx, []workload{w})
+		rs, err := b.measureAnew(ctx, []workload{w})
 		if err != nil {
 			return g, err
 		}

@@ -11,6 +11,10 @@ import (
 // maxWarm is how long a load runs at most before its first round.
 const maxWarm = 500 * time.Millisecond
 
+// perStart is how many rounds are measured over the same processes. Where a program's memory comes to lie, and which of its threads
+// sees which connection, is decided at its start and moved what the mTLS pair costs by a twentieth; no number of rounds averages that.
+const perStart = 5
+
 // round is one measurement of one peer.
 type round struct {
 	CPU    time.Duration `json:"cpu_ns"`         // per request, or per GB
@@ -56,7 +60,7 @@ func (b *bench) measureCase(ctx context.Context, name string) ([]result, error) 
 			j++
 		}
 		if w.in == name {
-			rs, err := b.measureKind(ctx, workloads[i:j])
+			rs, err := b.measureAnew(ctx, workloads[i:j])
 			if err != nil {
 				return nil, err
 			}
@@ -67,8 +71,34 @@ func (b *bench) measureCase(ctx context.Context, name string) ([]result, error) 
 	return out, nil
 }
 
-// measureKind runs workloads of one kind over the same processes.
-func (b *bench) measureKind(ctx context.Context, ws []workload) ([]result, error) {
+// measureAnew runs workloads of one kind, with new processes after every perStart rounds.
+func (b *bench) measureAnew(ctx context.Context, ws []workload) ([]result, error) {
+	var out []result
+	for left := b.rounds; left > 0; left -= perStart {
+		rs, err := b.measureKind(ctx, ws, min(left, perStart), left <= perStart)
+		if err != nil {
+			return nil, err
+		}
+		out = join(out, rs)
+	}
+	return out, nil
+}
+
+// join appends the rounds of the same workloads over other processes.
+func join(all, more []result) []result {
+	if all == nil {
+		return more
+	}
+	for i, r := range more {
+		for peer, rounds := range r.Rounds {
+			all[i].Rounds[peer] = append(all[i].Rounds[peer], rounds...)
+		}
+	}
+	return all
+}
+
+// measureKind runs some rounds of workloads of one kind over the same processes, and profiles them in the end if it is the last time.
+func (b *bench) measureKind(ctx context.Context, ws []workload, rounds int, last bool) ([]result, error) {
 	var run []*running
 	defer func() {
 		for _, r := range run {
@@ -87,7 +117,7 @@ func (b *bench) measureKind(ctx context.Context, ws []workload) ([]result, error
 	}
 	var out []result
 	for _, w := range ws {
-		res, err := b.workload(ctx, w, run)
+		res, err := b.workload(ctx, w, run, rounds, last)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", w.name, err)
 		}
@@ -111,7 +141,7 @@ func (w *workload) why(p *peer) string {
 }
 
 // workload runs the rounds, every second one in reverse order.
-func (b *bench) workload(ctx context.Context, w workload, all []*running) (result, error) {
+func (b *bench) workload(ctx context.Context, w workload, all []*running, rounds int, last bool) (result, error) {
 	res := result{ID: w.id, Workload: w.name, Bulk: w.bulk, Handshakes: w.handshakes, Rounds: map[string][]round{}, Missing: map[string]string{}}
 	for _, p := range b.peers {
 		if why := w.why(p); why != "" && why != notMeasured {
@@ -141,7 +171,7 @@ func (b *bench) workload(ctx context.Context, w workload, all []*running) (resul
 		}
 	}
 	run := slices.Clone(order)
-	for range b.rounds {
+	for range rounds {
 		for _, r := range order {
 			m, err := b.patiently(ctx, w, r, loads[r])
 			if err != nil {
@@ -153,7 +183,7 @@ func (b *bench) workload(ctx context.Context, w workload, all []*running) (resul
 	}
 	fmt.Fprintln(b.out, progress(&res))
 	for _, r := range run {
-		if b.profiles == "" || len(r.admin) == 0 {
+		if b.profiles == "" || !last || len(r.admin) == 0 {
 			continue
 		}
 		if err := b.profile(ctx, w, r, loads[r]); err != nil {
