@@ -42,7 +42,7 @@ lint: ## gofmt and go vet
 
 bench: build ## proxy benchmarks next to HAProxy, nginx, Envoy and Caddy; writes docs/benchmarks.md and docs/benchmarks.json
 	test/deps bench
-	$(GO) run ./test/bench -peers all -rounds 15 -seconds 0.7 -write docs/benchmarks.md -json docs/benchmarks.json $(BENCH)
+	$(GO) run ./test/bench -peers all -rounds 9 -seconds 1.5 -write docs/benchmarks.md -json docs/benchmarks.json $(BENCH)
 
 pgo: ## cmd/weft-proxy/release.pgo, by which weft-proxy is optimised: profiles of the saturated benchmarks, on a quiet machine
 	rm -rf .cache/pgo && mkdir -p .cache/pgo

@@ -13,8 +13,9 @@
 // say how proxies compare, not what the machine can do; the CPU time of the
 // generator and the backend is not counted.
 //
-// Every case is run in rounds (peers A…Z, then Z…A, and so on), with new
-// processes after every five. What is printed in the end is the median of the rounds with the smallest and largest, and the
+// Every case is run in rounds (peers A…Z, then Z…A, and so on), each after a quarter of a
+// second of the same load, with new processes after every three. What is printed in the end
+// is the median of the rounds with the smallest and largest, and the
 // median of the ratios to HAProxy in the same round: on a machine that others
 // use, only the ratios are worth much.
 //

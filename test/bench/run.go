@@ -11,9 +11,13 @@ import (
 // maxWarm is how long a load runs at most before its first round.
 const maxWarm = 500 * time.Millisecond
 
+// roundWarm is how long it runs before every round. While others were measured, caches went cold, proxies put connections to sleep and gave
+// memory back, and their metrics were read: that is the cost of a pause, not of a request.
+const roundWarm = 250 * time.Millisecond
+
 // perStart is how many rounds are measured over the same processes. Where a program's memory comes to lie, and which of its threads
 // sees which connection, is decided at its start and moved what the mTLS pair costs by a twentieth; no number of rounds averages that.
-const perStart = 5
+const perStart = 3
 
 // round is one measurement of one peer.
 type round struct {
@@ -217,14 +221,15 @@ func (b *bench) measure(ctx context.Context, w workload, r *running, l load) (ro
 	if err != nil {
 		return round{}, err
 	}
+	warm, err := r.drive(ctx, l, min(roundWarm, b.length()))
+	if err != nil {
+		return round{}, err
+	}
 	meter.start()
 	before := r.cpuTime()
-	s, err := l.run(ctx, b.length())
+	s, err := r.drive(ctx, l, b.length())
 	used := r.cpuTime() - before
 	if err != nil {
-		if dead := r.dead(); dead != nil {
-			err = fmt.Errorf("%w; %w", err, dead)
-		}
 		return round{}, err
 	}
 	m := round{sample: s, Allocs: meter.perRequest(s.Requests)}
@@ -237,5 +242,16 @@ func (b *bench) measure(ctx context.Context, w workload, r *running, l load) (ro
 	default:
 		return m, fmt.Errorf("nothing got through in %v", s.Elapsed)
 	}
-	return m, r.checkCounted(counted, s.Requests)
+	return m, r.checkCounted(counted, warm.Requests+s.Requests)
+}
+
+// drive runs a load for a time, and says so if a process has ended meanwhile.
+func (r *running) drive(ctx context.Context, l load, d time.Duration) (sample, error) {
+	s, err := l.run(ctx, d)
+	if err != nil {
+		if dead := r.dead(); dead != nil {
+			err = fmt.Errorf("%w; %w", err, dead)
+		}
+	}
+	return s, err
 }
