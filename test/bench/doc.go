@@ -1,7 +1,7 @@
 // Bench measures what weft-proxy costs, next to HAProxy, nginx and Envoy doing
 // the same work in the same run on the same machine.
 //
-//	go run ./test/bench -peers all -seconds 0.7  # everything, five rounds; make bench has fifteen and keeps the result
+//	go run ./test/bench -peers all -seconds 0.7  # everything, five rounds; make bench has nine longer ones and keeps the result
 //	go run ./test/bench -quick -cases h1         # a look
 //	go run ./test/bench -peers haproxy,envoy@2,weft@1 -cases mtls -json out.json
 //	go run ./test/bench -gate auto               # against the merge base with main; exit code 1 on a regression
